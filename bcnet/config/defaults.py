@@ -1,0 +1,208 @@
+"""Every config key with its default and meaning.
+
+Keys that detectron2 has keep detectron2's name and meaning, so that one YAML file runs on either host.
+Where our default is not detectron2's (its defaults describe a C4 model, ours an FPN), the files
+`configs/Base-*.yaml` say the value. `add_bcnet_config` adds the keys that detectron2 does not have; the
+detectron2 plugin calls the same function on detectron2's own config.
+"""
+
+from __future__ import annotations
+
+from bcnet.config.config import CfgNode
+
+
+def add_bcnet_config(cfg) -> None:
+    """Adds the keys of the bilayer head, FCOS, the data and the solver that detectron2 lacks (in place)."""
+    node = type(cfg)
+
+    # -- The bilayer mask head (MODEL.ROI_MASK_HEAD.NAME: "BilayerMaskHead") --------------------
+    bilayer = cfg.MODEL.BILAYER = node()
+    bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
+    bilayer.BOUNDARY = True  # boundary branches and their losses
+    bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
+    bilayer.LOSS_WEIGHT = node()
+    bilayer.LOSS_WEIGHT.OCCLUDEE_MASK = 1.0
+    bilayer.LOSS_WEIGHT.OCCLUDEE_BOUNDARY = 1.0
+    bilayer.LOSS_WEIGHT.OCCLUDER_MASK = 0.25
+    bilayer.LOSS_WEIGHT.OCCLUDER_BOUNDARY = 1.0
+    # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
+    bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
+
+    # -- FCOS (MODEL.META_ARCHITECTURE: "BCNetFCOS"); classes: MODEL.ROI_HEADS.NUM_CLASSES ------
+    fcos = cfg.MODEL.FCOS = node()
+    fcos.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    fcos.NUM_CONVS = 4
+    fcos.NORM_GROUPS = 32  # GroupNorm groups of the towers
+    fcos.PRIOR_PROB = 0.01
+    fcos.CENTER_SAMPLING_RADIUS = 1.5  # in strides; 0 takes the whole box
+    fcos.SIZES_OF_INTEREST = [64, 128, 256, 512]  # upper bound of max(l, t, r, b) per level, last is inf
+    fcos.FOCAL_LOSS_ALPHA = 0.25
+    fcos.FOCAL_LOSS_GAMMA = 2.0
+    fcos.BOX_LOSS_WEIGHT = 1.25
+    fcos.SCORE_THRESH_TEST = 0.03  # on the class probability, before centerness
+    fcos.TOPK_CANDIDATES_TEST = 1000  # per level
+    fcos.NMS_THRESH_TEST = 0.6
+
+    # -- Data ----------------------------------------------------------------------------------
+    cfg.INPUT.MASK_TARGET = "visible"  # what the occludee layer learns: "visible" or "amodal"
+    cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise", or "skip" and count
+
+    # -- Solver ----------------------------------------------------------------------------------
+    cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
+    cfg.SOLVER.ACCUMULATE_STEPS = 1  # IMS_PER_BATCH is split into so many forward-backward passes
+    cfg.SOLVER.AMP.DTYPE = "bf16"  # or "fp16" (with loss scaling)
+    ema = cfg.SOLVER.EMA = node()
+    ema.ENABLED = False
+    ema.DECAY = 0.999
+    cfg.SOLVER.LOG_PERIOD = 20  # iterations between two lines of log and metrics
+    cfg.SOLVER.CHECKPOINTS_KEPT = 3  # of the periodic ones; 0 keeps all
+
+
+def default_config() -> CfgNode:
+    """The defaults: detectron2's keys that this engine reads, then ours."""
+    cfg = CfgNode()
+    cfg.VERSION = 2
+    cfg.OUTPUT_DIR = "./output"
+    cfg.SEED = -1  # negative: a random seed, which the log names
+    cfg.CUDNN_BENCHMARK = False
+    cfg.VIS_PERIOD = 0
+    cfg.MODEL = _model_defaults()
+    cfg.INPUT = _input_defaults()
+
+    cfg.DATASETS = CfgNode()
+    cfg.DATASETS.TRAIN = ()  # names of the catalog, or "coco:annotations.json:image_folder"
+    cfg.DATASETS.TEST = ()
+
+    cfg.DATALOADER = CfgNode()
+    cfg.DATALOADER.NUM_WORKERS = 4
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = True
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+
+    cfg.SOLVER = _solver_defaults()
+
+    cfg.TEST = CfgNode()
+    cfg.TEST.EVAL_PERIOD = 0
+    cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    cfg.TEST.AUG = CfgNode()
+    cfg.TEST.AUG.ENABLED = False
+    cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
+    cfg.TEST.AUG.MAX_SIZE = 4000
+    cfg.TEST.AUG.FLIP = True
+
+    add_bcnet_config(cfg)
+    return cfg
+
+
+def _model_defaults() -> CfgNode:
+    model = CfgNode()
+    model.META_ARCHITECTURE = "GeneralizedRCNN"  # or "BCNetFCOS"
+    model.DEVICE = "cuda"  # falls back to the CPU, with a warning, where there is no GPU
+    model.WEIGHTS = ""
+    model.MASK_ON = False
+    model.PIXEL_MEAN = [103.530, 116.280, 123.675]  # in INPUT.FORMAT order
+    model.PIXEL_STD = [1.0, 1.0, 1.0]
+
+    model.BACKBONE = CfgNode()
+    model.BACKBONE.NAME = "build_resnet_fpn_backbone"  # or "build_bcnet_fcos_resnet_fpn_backbone"
+    model.BACKBONE.FREEZE_AT = 2  # stages frozen: 0 none, 1 stem, 2 stem and res2, ...
+    model.FPN = CfgNode()
+    model.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    model.FPN.OUT_CHANNELS = 256
+    model.RESNETS = CfgNode()
+    model.RESNETS.DEPTH = 50
+    model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    model.RESNETS.NORM = "FrozenBN"  # or "BN"
+    model.RESNETS.NUM_GROUPS = 1
+    model.RESNETS.WIDTH_PER_GROUP = 64
+    model.RESNETS.STRIDE_IN_1X1 = True
+    model.RESNETS.RES2_OUT_CHANNELS = 256  # 64 for depth 18 and 34, 256 for the others
+
+    model.PROPOSAL_GENERATOR = CfgNode()
+    model.PROPOSAL_GENERATOR.NAME = "RPN"
+    model.PROPOSAL_GENERATOR.MIN_SIZE = 0
+    model.ANCHOR_GENERATOR = CfgNode()
+    model.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    model.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
+    model.ANCHOR_GENERATOR.OFFSET = 0.0
+    rpn = model.RPN = CfgNode()
+    rpn.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    rpn.IOU_THRESHOLDS = [0.3, 0.7]
+    rpn.BATCH_SIZE_PER_IMAGE = 256
+    rpn.POSITIVE_FRACTION = 0.5
+    rpn.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+    rpn.BBOX_REG_LOSS_WEIGHT = 1.0
+    rpn.SMOOTH_L1_BETA = 0.0
+    rpn.LOSS_WEIGHT = 1.0
+    rpn.PRE_NMS_TOPK_TRAIN = 2000
+    rpn.PRE_NMS_TOPK_TEST = 1000
+    rpn.POST_NMS_TOPK_TRAIN = 1000
+    rpn.POST_NMS_TOPK_TEST = 1000
+    rpn.NMS_THRESH = 0.7
+
+    heads = model.ROI_HEADS = CfgNode()
+    heads.NAME = "StandardROIHeads"
+    heads.NUM_CLASSES = 80
+    heads.IN_FEATURES = ["p2", "p3", "p4", "p5"]  # of the box and mask heads; FCOS pools from FCOS.IN_FEATURES
+    heads.IOU_THRESHOLDS = [0.5]
+    heads.BATCH_SIZE_PER_IMAGE = 512
+    heads.POSITIVE_FRACTION = 0.25
+    heads.SCORE_THRESH_TEST = 0.05
+    heads.NMS_THRESH_TEST = 0.5
+    heads.PROPOSAL_APPEND_GT = True
+    box = model.ROI_BOX_HEAD = CfgNode()
+    box.NAME = "FastRCNNConvFCHead"
+    box.NUM_FC = 2
+    box.FC_DIM = 1024
+    box.POOLER_RESOLUTION = 7
+    box.POOLER_SAMPLING_RATIO = 0
+    box.BBOX_REG_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+    box.BBOX_REG_LOSS_WEIGHT = 1.0
+    box.SMOOTH_L1_BETA = 0.0
+    box.CLS_AGNOSTIC_BBOX_REG = False
+    mask = model.ROI_MASK_HEAD = CfgNode()
+    mask.NAME = "BilayerMaskHead"  # or "MaskRCNNConvUpsampleHead", the plain head
+    mask.NUM_CONV = 4  # of each layer (bilayer) or of the head (plain)
+    mask.CONV_DIM = 256
+    mask.POOLER_RESOLUTION = 14
+    mask.POOLER_SAMPLING_RATIO = 0
+    mask.CLS_AGNOSTIC_MASK = True
+    return model
+
+
+def _input_defaults() -> CfgNode:
+    inputs = CfgNode()
+    inputs.MIN_SIZE_TRAIN = (800,)
+    inputs.MIN_SIZE_TRAIN_SAMPLING = "choice"  # or "range"
+    inputs.MAX_SIZE_TRAIN = 1333
+    inputs.MIN_SIZE_TEST = 800  # 0 leaves the image at its size
+    inputs.MAX_SIZE_TEST = 1333
+    inputs.RANDOM_FLIP = "horizontal"  # or "vertical", "none"
+    inputs.FORMAT = "BGR"  # or "RGB"
+    inputs.MASK_FORMAT = "bitmask"  # both hosts read polygons and RLE; kept for detectron2's mapper
+    return inputs
+
+
+def _solver_defaults() -> CfgNode:
+    solver = CfgNode()
+    solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"  # or "WarmupCosineLR"
+    solver.MAX_ITER = 40000
+    solver.BASE_LR = 0.001
+    solver.BASE_LR_END = 0.0  # of the cosine schedule
+    solver.MOMENTUM = 0.9
+    solver.NESTEROV = False
+    solver.WEIGHT_DECAY = 0.0001
+    solver.WEIGHT_DECAY_NORM = 0.0
+    solver.GAMMA = 0.1
+    solver.STEPS = (30000,)
+    solver.WARMUP_FACTOR = 1.0 / 1000
+    solver.WARMUP_ITERS = 1000
+    solver.IMS_PER_BATCH = 16  # over all processes
+    solver.CHECKPOINT_PERIOD = 5000
+    solver.CLIP_GRADIENTS = CfgNode()
+    solver.CLIP_GRADIENTS.ENABLED = False
+    solver.CLIP_GRADIENTS.CLIP_TYPE = "value"  # or "norm" of each parameter, "full_model" norm
+    solver.CLIP_GRADIENTS.CLIP_VALUE = 1.0
+    solver.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    solver.AMP = CfgNode()
+    solver.AMP.ENABLED = False
+    return solver

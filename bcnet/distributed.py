@@ -1,0 +1,35 @@
+"""The few questions that any layer may ask about the process group. Without one, there is one process."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+def world_size() -> int:
+    """Number of processes in the default group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process' rank in the default group; 0 without one."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_main_process() -> bool:
+    """True on rank 0: the process that logs and writes files."""
+    return rank() == 0
+
+
+@torch.no_grad()
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """Mean of a float tensor over all processes (a new tensor on its device; no gradient).
+
+    Loss normalisers go through here, so that the gradient that DDP averages equals that of one process
+    on the joint batch. Every process must call it equally often.
+    """
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value)
+        value /= world_size()
+    return value

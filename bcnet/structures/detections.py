@@ -1,0 +1,156 @@
+"""The result of inference for one image.
+
+Letters: D detections, M mask side, H x W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from bcnet.structures.paste import paste_masks, paste_windows
+from bcnet.structures.rle import encode_window
+
+MAP_NAMES = ("occludee_mask", "occludee_boundary", "occluder_mask", "occluder_boundary")
+
+
+@dataclass
+class Detections:
+    """Detections of one image, sorted by falling score.
+
+    The maps of both layers are kept in the RoI frame, M x M probabilities that span each box; `masks` and
+    its three siblings paste them into the image when they are asked for.
+
+    Attributes:
+        image_size: (H, W) of the image whose pixels the boxes are in.
+        boxes: float32 [D, 4], xyxy in absolute pixels.
+        scores: float32 [D], 0..1.
+        classes: int64 [D], 0..K-1.
+        occludee_mask: float32 [D, M, M] or None (a detector without masks).
+        occludee_boundary, occluder_mask, occluder_boundary: float32 [D, M, M], or None where the head has
+            no such branch or inference was asked for masks only.
+        class_names: names of the K classes; empty where they are not known.
+    """
+
+    image_size: tuple[int, int]
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+    occludee_mask: Tensor | None = None
+    occludee_boundary: Tensor | None = None
+    occluder_mask: Tensor | None = None
+    occluder_boundary: Tensor | None = None
+    class_names: Sequence[str] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be [D, 4], got {tuple(self.boxes.shape)}")
+        for name in ("scores", "classes"):
+            value = getattr(self, name)
+            if value.shape != (count,):
+                raise ValueError(f"{name} must be [{count}] like the boxes, got {tuple(value.shape)}")
+        for name, value in self.maps().items():
+            if value.ndim != 3 or len(value) != count or value.shape[1] != value.shape[2]:
+                raise ValueError(f"{name} must be [{count}, M, M] like the boxes, got {tuple(value.shape)}")
+        if self.class_names and count and int(self.classes.max()) >= len(self.class_names):
+            raise ValueError(f"class {int(self.classes.max())} has no name: {len(self.class_names)} names were given")
+
+    def maps(self) -> dict[str, Tensor]:
+        """The RoI-frame maps that are present, by name."""
+        return {name: getattr(self, name) for name in MAP_NAMES if getattr(self, name) is not None}
+
+    @property
+    def masks(self) -> Tensor:
+        """Occludee masks in the image, the instances' masks: bool [D, H, W]."""
+        return self._pasted("occludee_mask")
+
+    @property
+    def boundaries(self) -> Tensor:
+        """Occludee boundaries in the image: bool [D, H, W]."""
+        return self._pasted("occludee_boundary")
+
+    @property
+    def occluder_masks(self) -> Tensor:
+        """Occluder masks in the image, what lies on top inside each box: bool [D, H, W]."""
+        return self._pasted("occluder_mask")
+
+    @property
+    def occluder_boundaries(self) -> Tensor:
+        """Occluder boundaries in the image: bool [D, H, W]."""
+        return self._pasted("occluder_boundary")
+
+    def _pasted(self, name: str) -> Tensor:
+        maps = getattr(self, name)
+        if maps is None:
+            raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
+        return paste_masks(maps, self.boxes, self.image_size)
+
+    def mask_rles(self, name: str = "occludee_mask") -> list[dict]:
+        """One map per detection, pasted at 1/2 and encoded from its box alone, as compressed RLE.
+
+        Raises:
+            ValueError: the map is absent.
+        """
+        maps = getattr(self, name)
+        if maps is None:
+            raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
+        return [
+            encode_window((values >= 0.5).cpu().numpy(), window.x0, window.y0, self.image_size)
+            for window, values in paste_windows(maps.cpu(), self.boxes.cpu(), self.image_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index) -> Detections:
+        """A subset: a bool or int64 tensor, or a slice (one detection is ``detections[i : i + 1]``)."""
+        if isinstance(index, int):
+            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        return self._map_tensors(lambda value: value[index])
+
+    def to(self, device) -> Detections:
+        return self._map_tensors(lambda value: value.to(device))
+
+    def _map_tensors(self, function) -> Detections:
+        changed = {
+            f.name: function(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
+        }
+        return replace(self, **changed)
+
+    def rescaled(self, image_size: tuple[int, int]) -> Detections:
+        """The detections in an image of another size: boxes scaled and clipped, empty ones dropped."""
+        height, width = image_size
+        scale_y, scale_x = height / self.image_size[0], width / self.image_size[1]
+        boxes = self.boxes * self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        limits = boxes.new_tensor([width, height, width, height])
+        boxes = torch.minimum(boxes.clamp(min=0), limits)
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return replace(self, image_size=(height, width), boxes=boxes)[kept]
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict]:
+        """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
+
+        Args:
+            image_id: the data set's id of the image.
+            category_ids: the data set's category id of each class 0..K-1.
+        """
+        rles = self.mask_rles() if self.occludee_mask is not None else [None] * len(self)
+        results = []
+        for box, score, label, rle in zip(
+            self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), rles, strict=True
+        ):
+            x0, y0, x1, y1 = box
+            result = {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": score,
+            }
+            if rle is not None:
+                result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+            results.append(result)
+        return results
