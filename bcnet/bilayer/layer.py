@@ -1,0 +1,112 @@
+"""The building blocks of a mask head: a layer with its graph convolution, and a decoder.
+
+Letters: N RoIs, C channels, S pooled side, M = 2S mask side, K mask classes (1: class-agnostic).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _msra_fill(conv: nn.Module) -> None:
+    # What Caffe2 and detectron2 call MSRA fill.
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+class GraphConvolution(nn.Module):
+    """Non-local graph convolution over the S x S nodes of an RoI, added to its input.
+
+    ``x + norm(output(softmax(q k^T / sqrt(C)) v))`` with bias-free 1x1 convolutions: section 3.2, equation 1
+    of the BCNet paper; the BatchNorm (eps 1e-4) is the published code's.
+    """
+
+    def __init__(self, channels: int, *, freeze_norm: bool = False) -> None:
+        """
+        Args:
+            channels: C, of the input and of every projection.
+            freeze_norm: never use nor update batch statistics in the BatchNorm.
+        """
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        self.key = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        self.output = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, eps=1e-4)
+        self.freeze_norm = freeze_norm
+        for conv in (self.query, self.key, self.value, self.output):
+            _msra_fill(conv)
+
+    def train(self, mode: bool = True) -> GraphConvolution:
+        super().train(mode)
+        if self.freeze_norm:
+            self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [N, C, S, S] to the same shape; N = 0 passes and leaves the BatchNorm's statistics alone."""
+        query, key, value = (
+            projection(x).flatten(2).transpose(1, 2)[:, None] for projection in (self.query, self.key, self.value)
+        )
+        # Affinities reach 1e5, beyond fp16: the fused kernels keep them, and the softmax, in fp32.
+        related = F.scaled_dot_product_attention(query, key, value)[:, 0]
+        related = self.output(related.transpose(1, 2).reshape(x.shape))
+        if len(x) == 0:
+            # BatchNorm refuses an empty batch; its parameters must stay in the graph for DDP.
+            return x + related * (self.norm.weight.sum() + self.norm.bias.sum())
+        return x + self.norm(related)
+
+
+class MaskLayer(nn.Module):
+    """A stack of 3x3 convolutions with ReLU, and a graph convolution after the second: one layer of the bilayer."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        num_conv: int = 4,
+        use_gcn: bool = True,
+        freeze_gcn_norm: bool = False,
+    ) -> None:
+        """
+        Raises:
+            ValueError: a graph convolution is asked for and there are fewer than two convolutions.
+        """
+        super().__init__()
+        if use_gcn and num_conv < 2:
+            raise ValueError(
+                f"the graph convolution follows the second of num_conv convolutions, got num_conv={num_conv}"
+            )
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels if i == 0 else channels, channels, kernel_size=3, padding=1) for i in range(num_conv)
+        )
+        self.gcn = GraphConvolution(channels, freeze_norm=freeze_gcn_norm) if use_gcn else None
+        for conv in self.convs:
+            _msra_fill(conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [N, C_in, S, S] to [N, C, S, S]."""
+        for i, conv in enumerate(self.convs):
+            x = F.relu(conv(x))
+            if i == 1 and self.gcn is not None:
+                x = self.gcn(x)
+        return x
+
+
+class MaskDecoder(nn.Module):
+    """A 2x2 stride-2 deconvolution with ReLU and a 1x1 predictor: features to logits of twice the side."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.deconv = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
+        self.predictor = nn.Conv2d(channels, num_classes, kernel_size=1)
+        _msra_fill(self.deconv)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Float [N, C, S, S] to logits [N, K, M, M]."""
+        return self.predictor(F.relu(self.deconv(features)))

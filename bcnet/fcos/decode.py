@@ -1,0 +1,78 @@
+"""From predictions at points to boxes.
+
+Letters: P_l points of a level, K classes, D detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from bcnet.fcos.head import FCOSOutput
+
+
+@torch.no_grad()
+def decode_detections(
+    output: FCOSOutput,
+    points: Sequence[Tensor],
+    strides: Sequence[int],
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    score_threshold: float = 0.03,
+    topk: int = 1000,
+    nms_threshold: float = 0.6,
+    max_detections: int = 100,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Boxes, scores and classes of each image, by falling score.
+
+    A class of a point is a candidate if its probability *before* centerness exceeds the threshold. The `topk`
+    of each level by probability times centerness go on; the score is the square root of that product.
+    Suppression is per class, on boxes as predicted; what is kept is clipped to the image.
+
+    Args:
+        image_sizes: (height, width) of each image before padding.
+
+    Returns:
+        Per image boxes float32 [D, 4] (xyxy in absolute pixels), scores float32 [D] and classes int64 [D].
+    """
+    sizes = [len(p) for p in points]
+    detections = []
+    for image, image_size in enumerate(image_sizes):
+        candidates = [
+            _decode_level(*level, score_threshold, topk)
+            for level in zip(
+                output.logits[image].split(sizes),
+                output.distances[image].split(sizes),
+                output.centerness[image].split(sizes),
+                points,
+                strides,
+                strict=True,
+            )
+        ]
+        boxes, scores, classes = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+        kept = batched_nms(boxes, scores, classes, nms_threshold)[:max_detections]
+        detections.append((clip_boxes_to_image(boxes[kept], image_size), scores[kept], classes[kept]))
+    return detections
+
+
+def _decode_level(
+    logits: Tensor,
+    distances: Tensor,
+    centerness: Tensor,
+    points: Tensor,
+    stride: int,
+    score_threshold: float,
+    topk: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    probability = logits.sigmoid()
+    point, label = torch.nonzero(probability > score_threshold, as_tuple=True)
+    product = probability[point, label] * centerness.sigmoid()[point]
+    if len(product) > topk:
+        product, best = product.topk(topk, sorted=False)
+        point, label = point[best], label[best]
+    offset = distances[point] * stride
+    boxes = torch.cat([points[point] - offset[:, :2], points[point] + offset[:, 2:]], dim=1)
+    return boxes, product.sqrt(), label

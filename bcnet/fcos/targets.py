@@ -1,0 +1,100 @@
+"""Which object each point learns, and how far its sides are.
+
+Letters: B images, G objects of an image, P points of all levels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class FCOSTargets(NamedTuple):
+    """Targets of B images at P points.
+
+    Attributes:
+        classes: int64 [B, P], 0..K-1, or K where no object is assigned.
+        distances: float32 [B, P, 4], left, top, right, bottom in strides; 1 where no object is assigned.
+    """
+
+    classes: Tensor
+    distances: Tensor
+
+
+def assign_targets(
+    points: Sequence[Tensor],
+    strides: Sequence[int],
+    boxes: Sequence[Tensor],
+    classes: Sequence[Tensor],
+    *,
+    num_classes: int,
+    center_sampling_radius: float = 1.5,
+    sizes_of_interest: Sequence[float] = (64, 128, 256, 512),
+) -> FCOSTargets:
+    """Assigns objects to points: FCOS section 3.2 with center sampling, as BCNet's published code does.
+
+    A point is positive for an object if it lies strictly inside the object's centre box (`radius` strides
+    around its centre, clipped to the object) and the largest of its four distances lies in its level's range
+    of sizes, both ends included. Where several objects claim a point, the smallest box gets it.
+
+    Args:
+        points: per level, float32 [P_l, 2].
+        strides: per level, in pixels.
+        boxes: per image, float32 [G, 4], xyxy in absolute pixels.
+        classes: per image, int64 [G].
+        num_classes: K, the label of points without an object.
+        center_sampling_radius: in strides; 0 takes the object's whole box.
+        sizes_of_interest: upper bounds in pixels of all levels but the last.
+    """
+    bounds = [-1.0, *map(float, sizes_of_interest), float("inf")]
+    all_points = torch.cat(list(points))
+    stride = torch.cat([p.new_full((len(p),), float(s)) for p, s in zip(points, strides, strict=True)])
+    lower = torch.cat([p.new_full((len(p),), low) for p, low in zip(points, bounds[:-1], strict=True)])
+    upper = torch.cat([p.new_full((len(p),), high) for p, high in zip(points, bounds[1:], strict=True)])
+    assigned = [
+        _assign_image(all_points, stride, lower, upper, b, c, num_classes, center_sampling_radius)
+        for b, c in zip(boxes, classes, strict=True)
+    ]
+    return FCOSTargets(torch.stack([c for c, _ in assigned]), torch.stack([d for _, d in assigned]))
+
+
+def _assign_image(
+    points: Tensor,
+    stride: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    boxes: Tensor,
+    classes: Tensor,
+    num_classes: int,
+    radius: float,
+) -> tuple[Tensor, Tensor]:
+    if len(boxes) == 0:
+        background = torch.full((len(points),), num_classes, dtype=torch.int64, device=points.device)
+        return background, points.new_ones(len(points), 4)
+
+    distances = _distances(points, boxes[None].expand(len(points), -1, -1))  # [P, G, 4]
+    if radius > 0:
+        center = (boxes[:, :2] + boxes[:, 2:]) / 2
+        reach = radius * stride[:, None, None]
+        center_boxes = torch.cat(
+            [torch.maximum(center - reach, boxes[:, :2]), torch.minimum(center + reach, boxes[:, 2:])], dim=2
+        )
+        inside = _distances(points, center_boxes).amin(dim=2) > 0
+    else:
+        inside = distances.amin(dim=2) > 0
+    size = distances.amax(dim=2)
+    candidates = inside & (size >= lower[:, None]) & (size <= upper[:, None])
+
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    smallest, index = torch.where(candidates, area, torch.inf).min(dim=1)  # [P]
+    positive = torch.isfinite(smallest)
+    assigned = distances[torch.arange(len(points), device=points.device), index] / stride[:, None]
+    return torch.where(positive, classes[index], num_classes), torch.where(positive[:, None], assigned, 1.0)
+
+
+def _distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances of points [P, 2] to the sides of boxes [P, G, 4]: left, top, right, bottom, [P, G, 4]."""
+    return torch.cat([points[:, None] - boxes[..., :2], boxes[..., 2:] - points[:, None]], dim=2)
