@@ -1,4 +1,4 @@
-"""COCO run-length encoding: from windows of an image, without the image.
+"""COCO run-length encoding: from windows of an image, from the segmentations of a COCO json, and to json.
 
 An RLE here is pycocotools' compressed form, ``{"size": [H, W], "counts": bytes}``; JSON carries the
 counts as ASCII text.
@@ -6,8 +6,15 @@ counts as ASCII text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
+
 import numpy as np
 from pycocotools import mask as coco_mask
+
+# A vertex this many image sides outside the image is a broken file, not a shape that reaches over the
+# edge; pycocotools would walk the whole way to it in steps of a fifth of a pixel.
+MAX_SIDES_OUTSIDE = 10
 
 
 def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int]) -> dict:
@@ -35,3 +42,160 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
     if counts[-1] == 0:  # the mask ends with the image's last pixel
         counts = counts[:-1]
     return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+
+
+def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) -> dict:
+    """The mask of a COCO annotation, rasterised as pycocotools does, as one compressed RLE.
+
+    Args:
+        segmentation: a list of polygons, each a flat list x0, y0, x1, y1, ... of at least three points in
+            absolute pixels (their union is meant); or a compressed RLE (counts text or bytes); or an
+            uncompressed RLE (counts a list of run lengths).
+        height, width: of the image.
+
+    Returns:
+        dict: ``{"size": [H, W], "counts": bytes}`` without empty runs. A shape too thin or too far outside
+        to cover a pixel's centre gives a mask of no pixels, which is not an error.
+
+    Raises:
+        ValueError: anything else, with the value that is wrong. pycocotools itself takes four numbers for a
+            box, drops an odd last coordinate, and reads past the end of a truncated RLE.
+    """
+    height, width = _image_side("height", height), _image_side("width", width)
+    if isinstance(segmentation, dict):
+        return _checked_rle(segmentation, height, width)
+    if not isinstance(segmentation, (list, tuple)):
+        raise ValueError(
+            f"segmentation must be a list of polygons or an RLE dict, got {type(segmentation).__name__} "
+            f"{_short(segmentation)}"
+        )
+    if not segmentation:
+        raise ValueError("segmentation is an empty list: it has no polygon")
+    rles = coco_mask.frPyObjects([_checked_polygon(polygon, height, width) for polygon in segmentation], height, width)
+    return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
+
+
+def rle_to_json(rle: dict) -> dict:
+    """A compressed RLE with its counts as text, as JSON carries it; `segmentation_to_rle` is the way back."""
+    counts = rle["counts"]
+    return {
+        "size": [int(side) for side in rle["size"]],
+        "counts": counts if isinstance(counts, str) else counts.decode("ascii"),
+    }
+
+
+def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> dict:
+    """The RLE of pixel columns x0..x1-1 and rows y0..y1-1, clipped to an image of size (H, W)."""
+    height, width = image_size
+    x0, x1 = (min(max(x, 0), width) for x in (x0, x1))
+    y0, y1 = (min(max(y, 0), height) for y in (y0, y1))
+    columns, rows = x1 - x0, y1 - y0
+    if columns <= 0 or rows <= 0:
+        counts = [height * width]
+    elif rows == height:
+        counts = [x0 * height, columns * height, (width - x1) * height]
+    else:
+        counts = [x0 * height + y0, *[rows, height - rows] * (columns - 1), rows, (width - x1) * height + height - y1]
+    if len(counts) > 1 and counts[-1] == 0:
+        counts.pop()
+    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+
+
+def _image_side(name: str, value) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 < value < 2**15:
+        raise ValueError(f"the image's {name} must be a whole number of pixels, 1 to {2**15 - 1}, got {value!r}")
+    return int(value)
+
+
+def _checked_polygon(polygon, height: int, width: int) -> np.ndarray:
+    """A polygon as float64 [2 * points]."""
+    try:
+        points = np.asarray(polygon)
+    except ValueError:  # lists of different lengths inside
+        points = np.empty((0, 0))
+    if points.ndim != 1 or (points.size and points.dtype.kind not in "iuf"):
+        raise ValueError(f"a polygon must be a flat list of numbers x0, y0, x1, y1, ..., got {_short(polygon)}")
+    if len(points) < 6 or len(points) % 2:
+        raise ValueError(
+            f"a polygon needs at least 3 points, an even count of 6 numbers or more, got {len(points)}: "
+            f"{_short(polygon)}"
+        )
+    limit = MAX_SIDES_OUTSIDE * max(height, width)
+    # Written so that NaN fails too.
+    if not (np.abs(points).max() <= limit):
+        raise ValueError(
+            f"a polygon of an image of {width} x {height} pixels has the coordinate "
+            f"{points[~(np.abs(points) <= limit)][0]}"
+        )
+    return points.astype(np.float64, copy=False)
+
+
+def _checked_rle(rle: dict, height: int, width: int) -> dict:
+    missing = [key for key in ("size", "counts") if key not in rle]
+    if missing:
+        raise ValueError(f"an RLE needs the keys size and counts, got {_short(sorted(map(str, rle)))}")
+    size, counts = rle["size"], rle["counts"]
+    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
+        raise ValueError(f"the RLE's size [height, width] is {_short(size)}, the image's is [{height}, {width}]")
+    if isinstance(counts, (str, bytes)):
+        runs = _compressed_runs(counts)
+    elif isinstance(counts, (list, tuple, np.ndarray)):
+        runs = _uncompressed_runs(counts)
+    else:
+        raise ValueError(f"an RLE's counts must be text, bytes or a list, got {type(counts).__name__}")
+    if len(runs) == 0 or runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
+        raise ValueError(
+            f"the RLE's runs must sum to {height} x {width} = {height * width} pixels, none of them negative; "
+            f"got {len(runs)} runs: {_short(runs.tolist())}"
+        )
+    if isinstance(counts, (str, bytes)) and runs[1:].all():
+        return {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
+    runs = _without_empty_runs(runs)
+    return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+
+
+def _without_empty_runs(runs: np.ndarray) -> np.ndarray:
+    """Joins the runs on both sides of an empty one: pycocotools' merge stops where two masks have one at a time."""
+    edges, times = np.unique(np.cumsum(runs[:-1]), return_counts=True)
+    total = runs.sum()
+    edges = edges[(times % 2 == 1) & (edges < total)]
+    return np.diff(np.concatenate([[0], edges, [total]]))
+
+
+def _compressed_runs(counts: str | bytes) -> np.ndarray:
+    """Run lengths of compressed counts, int64; each is up to 7 characters of 5 bits, least significant first.
+
+    From the fourth on, a number is the difference to the run before the last (pycocotools' maskApi).
+    """
+    text = counts.encode("utf-8", "replace") if isinstance(counts, str) else counts
+    characters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if len(characters) == 0:
+        return characters
+    if characters.min() < 0 or characters.max() > 63 or characters[-1] & 32:
+        raise ValueError(f"these are not the counts of a compressed RLE, or they are cut off: {_short(counts)}")
+    last = np.flatnonzero((characters & 32) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    lengths = last - first + 1
+    if lengths.max() > 7:
+        raise ValueError(f"these are not the counts of a compressed RLE, a number is too long: {_short(counts)}")
+    place = np.arange(len(characters)) - np.repeat(first, lengths)
+    values = np.add.reduceat((characters & 31) << (5 * place), first)
+    values -= np.where(characters[last] & 16, 1 << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _uncompressed_runs(counts) -> np.ndarray:
+    try:
+        runs = np.asarray(counts)
+    except ValueError:
+        runs = np.empty((0, 0))
+    if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
+        raise ValueError(f"an uncompressed RLE's counts must be a flat list of whole numbers, got {_short(counts)}")
+    return runs.astype(np.int64)
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
