@@ -120,7 +120,7 @@ def _checked_polygon(polygon, height: int, width: int) -> np.ndarray:
             f"a polygon needs at least 3 points, an even count of 6 numbers or more, got {len(points)}: "
             f"{_short(polygon)}"
         )
-    limit = MAX_SIDES_OUTSIDE * max(height, width)
+    limit = MAX_SIDES_OUTSIDE * max(height, width, 100)
     # Written so that NaN fails too.
     if not (np.abs(points).max() <= limit):
         raise ValueError(

@@ -1,0 +1,117 @@
+"""The occluder rule: which pixels of its neighbours an instance's occluder mask is made of.
+
+Letters: G instances, H x W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from bcnet.structures.rle import box_rle
+
+IOU_THRESHOLD = 0.05
+MIN_PIXELS = 20
+
+
+def occluder_rles(
+    boxes: np.ndarray,
+    rles: Sequence[dict],
+    iscrowd: Sequence[bool],
+    image_size: tuple[int, int],
+    *,
+    iou_threshold: float = IOU_THRESHOLD,
+    min_pixels: int = MIN_PIXELS,
+    in_front: np.ndarray | None = None,
+) -> list[dict | None]:
+    """The occluder mask of every instance of an image.
+
+    It is the union of the masks of all other instances whose box overlaps the instance's box with an IoU
+    above `iou_threshold`, cropped to the pixels of the instance's box: columns int(x) .. int(x + w) - 1 and
+    rows int(y) .. int(y + h) - 1, clipped to the image. This is the rule of the published code's
+    `process_dataset.py`, without its wrap-around of negative coordinates and with RLE masks understood.
+    A crowd region covers many objects at once: it is no occluder, and as it is not trained on, it has none.
+
+    Args:
+        boxes: float [G, 4], COCO's xywh in absolute pixels of the original image.
+        rles: the G visible masks, compressed RLEs of the image's size without empty runs
+            (`segmentation_to_rle` gives them).
+        iscrowd: bool [G].
+        image_size: (H, W).
+        iou_threshold: of `inclusive_box_iou`; a neighbour's IoU must be above it.
+        min_pixels: an occluder of so many pixels or fewer is dropped.
+        in_front: bool [G, G], True at [i, j] where j lies in front of i; then only such j count. Without
+            it every neighbour counts, as for COCO, whose annotations do not say the order.
+
+    Returns:
+        list: for each instance the compressed RLE of its occluder mask in the image, or None.
+
+    Raises:
+        ValueError: counts differ, a box is not finite or of negative size, an RLE is of another size.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    crowd = np.asarray(iscrowd, dtype=bool).reshape(-1)
+    count = len(boxes)
+    if not len(rles) == len(crowd) == count:
+        raise ValueError(
+            f"boxes, rles and iscrowd must be of one length, got {count}, {len(rles)} and {len(crowd)} instances"
+        )
+    if count == 0:
+        return []
+    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+    if bad.any():
+        raise ValueError(f"box {int(bad.argmax())} must be finite x, y, w, h with w, h >= 0, got {boxes[bad][0]}")
+    for index, rle in enumerate(rles):
+        if tuple(rle["size"]) != tuple(image_size):
+            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {tuple(image_size)}")
+
+    counted = inclusive_box_iou(boxes) > iou_threshold
+    np.fill_diagonal(counted, False)
+    counted &= ~crowd & ~crowd[:, None]
+    if in_front is not None:
+        in_front = np.asarray(in_front, dtype=bool)
+        if in_front.shape != (count, count):
+            raise ValueError(f"in_front must be [{count}, {count}], got {in_front.shape}")
+        counted &= in_front
+
+    corners = crop_corners(boxes, image_size)
+    occluders: list[dict | None] = [None] * count
+    for index in np.flatnonzero(counted.any(axis=1)).tolist():
+        x0, y0, x1, y1 = corners[index]
+        if (x1 - x0) * (y1 - y0) <= min_pixels:
+            continue
+        neighbours = [rles[other] for other in np.flatnonzero(counted[index])]
+        union = coco_mask.merge(neighbours) if len(neighbours) > 1 else neighbours[0]
+        occluder = coco_mask.merge([union, box_rle(x0, y0, x1, y1, image_size)], intersect=True)
+        if coco_mask.area(occluder) > min_pixels:
+            occluders[index] = occluder
+    return occluders
+
+
+def inclusive_box_iou(boxes: np.ndarray) -> np.ndarray:
+    """IoU of all pairs of xywh boxes with corners as inclusive pixels (one is added to every side): float64 [G, G].
+
+    The operations and their order are those of the published code's `bb_intersection_over_union`, so that
+    a pair at the threshold falls on the same side.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low) + 1
+    intersection = sides.clip(min=0).prod(axis=2)
+    areas = (high - low + 1).prod(axis=1)
+    return intersection / (areas[:, None] + areas - intersection)
+
+
+def crop_corners(boxes: np.ndarray, image_size: tuple[int, int]) -> list[list[int]]:
+    """Pixel corners x0, y0, x1, y1 (x1 and y1 exclusive) of xywh boxes [G, 4], clipped to an image (H, W).
+
+    Coordinates are cut towards zero, as int() does; a box outside the image has no pixels (x1 <= x0 or
+    y1 <= y0).
+    """
+    height, width = image_size
+    boxes = np.asarray(boxes, dtype=np.float64)
+    corners = np.trunc(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
+    corners = np.clip(corners, 0, [width, height, width, height])
+    return corners.astype(np.int64).tolist()
