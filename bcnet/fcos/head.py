@@ -58,7 +58,7 @@ class FCOSHead(nn.Module):
         self.cls_logits = nn.Conv2d(channels, num_classes, kernel_size=3, padding=1)
         self.distances = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
         self.centerness = nn.Conv2d(channels, 1, kernel_size=3, padding=1)
-        self.scales = nn.Parameter(torch.ones(num_levels))
+        self.scales = nn.ParameterList(torch.ones(1) for _ in range(num_levels))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)

@@ -1,0 +1,117 @@
+"""ResNet-FPN backbones from torchvision's parts, with detectron2's numerics.
+
+Letters: B images, H x W padded image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+_BLOCKS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}
+
+
+def build_resnet(
+    depth: int,
+    *,
+    norm: str = "FrozenBN",
+    groups: int = 1,
+    width_per_group: int = 64,
+    stride_in_1x1: bool = False,
+    freeze_at: int = 0,
+) -> ResNet:
+    """torchvision's ResNet without its classifier.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        norm: "FrozenBN" or "BN".
+        groups, width_per_group: 32 and 8 make ResNeXt-101-32x8d.
+        stride_in_1x1: stride in a bottleneck's first 1x1 convolution (MSRA's weights) rather than its 3x3.
+        freeze_at: stages that are not trained: 0 none, 1 the stem, 2 the stem and res2, up to 5 all. Their
+            BatchNorm is frozen too.
+    """
+    block, counts = _BLOCKS[depth]
+    resnet = ResNet(block, list(counts), groups=groups, width_per_group=width_per_group, norm_layer=NORMS[norm])
+    del resnet.avgpool, resnet.fc
+    if stride_in_1x1:
+        for module in resnet.modules():
+            if isinstance(module, Bottleneck):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+    stages = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
+    for name in (name for stage in stages[:freeze_at] for name in stage):
+        module = getattr(resnet, name)
+        module.requires_grad_(False)
+        setattr(resnet, name, _freeze_batch_norm(module))
+    return resnet
+
+
+def _freeze_batch_norm(module: nn.Module) -> nn.Module:
+    """Replaces every BatchNorm of a module by a frozen one with the same statistics."""
+    if isinstance(module, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.num_features, eps=module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, _freeze_batch_norm(child))
+    return module
+
+
+class ResNetFPN(nn.Module):
+    """Feature pyramid on a ResNet: {"p2": [B, C, H/4, W/4], ...}, fine to coarse.
+
+    With res2 among its inputs it ends with P6, a subsampled P5 (Faster R-CNN); without, with P6 and P7,
+    stride-2 convolutions of P5 (FCOS).
+    """
+
+    size_divisibility = 32
+
+    def __init__(self, resnet: ResNet, *, in_features: Sequence[str], out_channels: int = 256) -> None:
+        """
+        Args:
+            resnet: of `build_resnet`.
+            in_features: ("res2", "res3", "res4", "res5") or ("res3", "res4", "res5").
+            out_channels: channels of every level.
+
+        Raises:
+            ValueError: other input features.
+        """
+        super().__init__()
+        stages = [int(name.removeprefix("res")) for name in in_features]
+        if stages not in ([2, 3, 4, 5], [3, 4, 5]):
+            raise ValueError(f"in_features must be res2..res5 or res3..res5, got {list(in_features)}")
+        self.resnet = resnet
+        self.stages = stages
+        # torchvision leaves the last stage's channels in `inplanes`; each stage doubles them.
+        channels = [resnet.inplanes // 2 ** (5 - stage) for stage in stages]
+        extra_levels = LastLevelP6P7(out_channels, out_channels) if stages[0] == 3 else None
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, extra_blocks=extra_levels)
+        self.out_channels = out_channels
+        last = 7 if extra_levels is not None else 6
+        self.strides = {f"p{level}": 2**level for level in range(stages[0], last + 1)}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """From normalised images, float [B, 3, H, W] with H and W divisible by 32."""
+        resnet = self.resnet
+        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x))))
+        stages = {}
+        for stage in range(2, 6):
+            x = getattr(resnet, f"layer{stage - 1}")(x)
+            if stage in self.stages:
+                stages[f"p{stage}"] = x
+        levels = list(self.fpn(stages).values())
+        if self.stages[0] == 2:
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+        return dict(zip(self.strides, levels, strict=True))

@@ -1,0 +1,120 @@
+"""What both detectors share: from images to features, and masks for what the detector finds.
+
+Letters: B images, H x W padded image, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bcnet.modeling.backbone import ResNetFPN
+from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
+from bcnet.structures import Detections, Targets
+
+
+class Detector(nn.Module):
+    """Base of the detectors. A subclass says how boxes are found (`detect`) and learned (`detection_losses`)."""
+
+    def __init__(
+        self,
+        backbone: ResNetFPN,
+        mask_branch: MaskBranch | None,
+        *,
+        num_classes: int,
+        mask_features: Sequence[str],
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        """
+        Args:
+            mask_branch: None detects boxes alone.
+            num_classes: K.
+            mask_features: names of the levels that masks are pooled from, fine to coarse.
+            pixel_mean, pixel_std: per channel, 0..255, in the channel order of the images.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.mask_branch = mask_branch
+        self.num_classes = num_classes
+        self.mask_features = list(mask_features)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Targets] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """
+        Args:
+            images: per image uint8 or float [3, h, w], 0..255, in the channel order of `pixel_mean`.
+            targets: in training, per image.
+
+        Returns:
+            In training the losses by name, scalars; in inference what `inference` returns.
+
+        Raises:
+            ValueError: training without targets, or with targets of another number of images.
+        """
+        if not self.training:
+            return self.inference(images)
+        if targets is None or len(targets) != len(images):
+            raise ValueError(
+                f"training takes one Targets per image, got {None if targets is None else len(targets)} "
+                f"for {len(images)} images"
+            )
+        targets = [t.to(self.device, non_blocking=True) for t in targets]
+        features, image_sizes = self.features(images)
+        losses, rois = self.detection_losses(features, image_sizes, targets)
+        if self.mask_branch is not None:
+            losses.update(self.mask_branch.losses(self._pooled(features), rois, targets))
+        return losses
+
+    @torch.no_grad()
+    def inference(self, images: Sequence[Tensor], *, with_occluder: bool = False) -> list[Detections]:
+        """Detections of each image in its own coordinates, whatever mode the module is in.
+
+        Args:
+            images: as `forward` takes them.
+            with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            features, image_sizes = self.features(images)
+            detections = self.detect(features, image_sizes)
+            if self.mask_branch is not None:
+                detections = self.mask_branch.predict(self._pooled(features), detections, with_occluder)
+        finally:
+            self.train(was_training)
+        return detections
+
+    def features(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
+        """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""
+        image_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        divisor = self.backbone.size_divisibility
+        height = -(-max(h for h, _ in image_sizes) // divisor) * divisor
+        width = -(-max(w for _, w in image_sizes) // divisor) * divisor
+        batch = self.pixel_mean.new_zeros(len(images), 3, height, width)
+        for padded, image, (h, w) in zip(batch, images, image_sizes, strict=True):
+            image = image.to(self.device, non_blocking=True)
+            padded[:, :h, :w] = (image - self.pixel_mean) / self.pixel_std
+        return self.backbone(batch), image_sizes
+
+    def _pooled(self, features: dict[str, Tensor]) -> list[Tensor]:
+        return [features[name] for name in self.mask_features]
+
+    def detection_losses(
+        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+    ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
+        """The detector's losses, and per image the regions that train the mask branch."""
+        raise NotImplementedError
+
+    def detect(self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+        """Boxes, scores and classes of each image."""
+        raise NotImplementedError

@@ -1,0 +1,157 @@
+"""Region proposal network with detectron2's numerics, from torchvision's parts.
+
+Letters: B images, A anchors per cell, R anchors of all levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from bcnet.modeling.anchors import AnchorGenerator
+from bcnet.modeling.matching import BETWEEN, match_boxes
+
+
+class RPN(nn.Module):
+    """Proposes boxes that may hold an object, whatever its class (Faster R-CNN, section 3.1)."""
+
+    def __init__(
+        self,
+        channels: int,
+        anchor_generator: AnchorGenerator,
+        *,
+        iou_thresholds: Sequence[float] = (0.3, 0.7),
+        batch_size_per_image: int = 256,
+        positive_fraction: float = 0.5,
+        box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        smooth_l1_beta: float = 0.0,
+        loss_weight: float = 1.0,
+        box_loss_weight: float = 1.0,
+        pre_nms_topk: tuple[int, int] = (2000, 1000),
+        post_nms_topk: tuple[int, int] = (1000, 1000),
+        nms_threshold: float = 0.7,
+        min_size: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            iou_thresholds: anchors below the first are background, from the second on foreground.
+            batch_size_per_image: anchors sampled for the losses.
+            pre_nms_topk, post_nms_topk: proposals per level before, and per image after suppression, in
+                training and in inference.
+            min_size: proposals with a side not above it (pixels) are dropped.
+        """
+        super().__init__()
+        self.head = RPNHead(channels, anchor_generator.num_anchors)
+        self.anchor_generator = anchor_generator
+        self.matcher = Matcher(iou_thresholds[1], iou_thresholds[0], allow_low_quality_matches=True)
+        self.sampler = BalancedPositiveNegativeSampler(batch_size_per_image, positive_fraction)
+        self.box_coder = BoxCoder(tuple(box_weights))
+        self.batch_size_per_image = batch_size_per_image
+        self.smooth_l1_beta = smooth_l1_beta
+        self.loss_weight = loss_weight
+        self.box_loss_weight = box_loss_weight
+        self.pre_nms_topk = pre_nms_topk
+        self.post_nms_topk = post_nms_topk
+        self.nms_threshold = nms_threshold
+        self.min_size = min_size
+
+    def forward(
+        self, features: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], gt_boxes: Sequence[Tensor] | None
+    ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+        """
+        Args:
+            features: per level, float [B, C, H_l, W_l].
+            image_sizes: (height, width) before padding.
+            gt_boxes: per image float32 [G, 4] in training, None in inference.
+
+        Returns:
+            Proposals per image by falling score (float32 [P, 4], xyxy in absolute pixels, clipped), their
+            logits [P], and the losses "loss_rpn_cls" and "loss_rpn_loc" (empty in inference).
+        """
+        anchors = self.anchor_generator(features)
+        logits, deltas = self.head(list(features))
+        logits = [x.float().permute(0, 2, 3, 1).flatten(1) for x in logits]  # [B, H * W * A]
+        deltas = [_anchors_last(x.float()) for x in deltas]  # [B, H * W * A, 4]
+        losses = {} if gt_boxes is None else self.losses(anchors, logits, deltas, gt_boxes)
+        proposals, scores = self.propose(anchors, logits, deltas, image_sizes)
+        return proposals, scores, losses
+
+    @torch.no_grad()
+    def propose(
+        self,
+        anchors: Sequence[Tensor],
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The best of each level, decoded, clipped and suppressed per level, and the best of what remains."""
+        pre_nms_topk = self.pre_nms_topk[0 if self.training else 1]
+        post_nms_topk = self.post_nms_topk[0 if self.training else 1]
+        boxes, scores, levels = [], [], []
+        for level, (level_anchors, level_logits, level_deltas) in enumerate(zip(anchors, logits, deltas, strict=True)):
+            best_logits, best = level_logits.topk(min(pre_nms_topk, level_logits.shape[1]), dim=1)
+            best_deltas = level_deltas.gather(1, best[..., None].expand(-1, -1, 4))
+            decoded = self.box_coder.decode_single(best_deltas.flatten(0, 1), level_anchors[best].flatten(0, 1))
+            boxes.append(decoded.view(*best.shape, 4))
+            scores.append(best_logits)
+            levels.append(torch.full_like(best, level))
+        all_boxes, all_scores, all_levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)
+
+        proposals, proposal_logits = [], []
+        for image_boxes, image_scores, image_levels, size in zip(
+            all_boxes, all_scores, all_levels, image_sizes, strict=True
+        ):
+            image_boxes = clip_boxes_to_image(image_boxes, size)
+            sides = image_boxes[:, 2:] - image_boxes[:, :2]
+            large = torch.nonzero((sides > self.min_size).all(dim=1))[:, 0]
+            image_boxes, image_scores, image_levels = image_boxes[large], image_scores[large], image_levels[large]
+            kept = batched_nms(image_boxes, image_scores, image_levels, self.nms_threshold)[:post_nms_topk]
+            proposals.append(image_boxes[kept])
+            proposal_logits.append(image_scores[kept])
+        return proposals, proposal_logits
+
+    def losses(
+        self,
+        anchors: Sequence[Tensor],
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        gt_boxes: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Objectness BCE and smooth L1 over the sampled anchors, divided by batch_size_per_image * B."""
+        all_anchors, all_logits, all_deltas = torch.cat(list(anchors)), torch.cat(logits, 1), torch.cat(deltas, 1)
+        matched = torch.stack([match_boxes(self.matcher, boxes, all_anchors) for boxes in gt_boxes])  # [B, R]
+        labels = torch.where(matched >= 0, 1.0, torch.where(matched == BETWEEN, -1.0, 0.0))
+        positive, negative = (torch.stack(masks).bool() for masks in self.sampler(labels))
+        targets = torch.stack(
+            [
+                self.box_coder.encode_single(boxes[index.clamp(min=0)], all_anchors)
+                if len(boxes)
+                else torch.zeros_like(all_anchors)
+                for boxes, index in zip(gt_boxes, matched, strict=True)
+            ]
+        )
+        sampled = positive | negative
+        loss_cls = F.binary_cross_entropy_with_logits(all_logits[sampled], labels[sampled], reduction="sum")
+        loss_loc = smooth_l1(all_deltas[positive], targets[positive], self.smooth_l1_beta)
+        normaliser = self.batch_size_per_image * len(gt_boxes)
+        return {
+            "loss_rpn_cls": self.loss_weight * loss_cls / normaliser,
+            "loss_rpn_loc": self.loss_weight * self.box_loss_weight * loss_loc / normaliser,
+        }
+
+
+def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
+    """Summed smooth L1, which is L1 for beta = 0."""
+    return F.smooth_l1_loss(predicted, target, reduction="sum", beta=beta)
+
+
+def _anchors_last(deltas: Tensor) -> Tensor:
+    """[B, A * 4, H, W] to [B, H * W * A, 4]."""
+    batch, channels, height, width = deltas.shape
+    return deltas.view(batch, channels // 4, 4, height, width).permute(0, 3, 4, 1, 2).reshape(batch, -1, 4)
