@@ -1,0 +1,152 @@
+"""COCO evaluation of detections as they come."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import torch.distributed as dist
+
+from bcnet.distributed import is_main_process, rank, world_size
+from bcnet.evaluation.average_precision import average_precision
+from bcnet.evaluation.ground_truth import GroundTruth
+from bcnet.evaluation.report import format_average_precision, write_json, write_json_list
+from bcnet.structures import Detections
+
+if TYPE_CHECKING:
+    from bcnet.data import DatasetInfo
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE = "coco_instances_results.json"
+METRICS_FILE = "metrics.json"
+
+
+class CocoEvaluator:
+    """Collects detections image by image and computes COCO's box and mask AP.
+
+    What is kept of an image is its COCO results (boxes and run-length encoded masks), nothing else.
+
+    With several processes each one updates its own evaluator with its share of the images; `compute` is called
+    by all of them, gathers the shares on rank 0 and returns the metrics there, an empty dict elsewhere.
+
+    Args:
+        dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1, or a
+            `DatasetInfo`, which says the classes itself. A file without annotations (test-dev) gives the
+            results file and no metrics.
+        output_dir: where `compute` writes ``coco_instances_results.json`` (a valid COCO submission) and
+            ``metrics.json``; None writes nothing.
+        max_detections: highest scoring detections per image and class that count.
+
+    Raises:
+        FileNotFoundError: no annotation file.
+        ValueError: it is not a COCO file.
+    """
+
+    def __init__(
+        self,
+        dataset: str | os.PathLike | DatasetInfo | GroundTruth,
+        output_dir: str | os.PathLike | None = None,
+        max_detections: int = 100,
+    ) -> None:
+        if isinstance(dataset, GroundTruth):
+            self._ground_truth = dataset
+        elif isinstance(dataset, (str, os.PathLike)):
+            self._ground_truth = GroundTruth.from_file(dataset)
+        else:
+            self._ground_truth = GroundTruth.from_file(
+                dataset.annotation_file, dataset.category_ids, dataset.class_names
+            )
+        self._output_dir = output_dir
+        self._max_detections = max_detections
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every image."""
+        self._results: dict[int | str, list[dict]] = {}
+        self._has_masks = False
+
+    def update(self, image_id: int | str, detections: Detections) -> None:
+        """Adds the detections of one image, in that image's own pixels and with classes 0..K-1.
+
+        Raises:
+            ValueError: an image that the annotation file does not list, that was added before, or whose size is
+                another one (detections that were not rescaled to the original image).
+        """
+        truth = self._ground_truth
+        if image_id not in truth.images:
+            raise ValueError(f"image {image_id!r} is not listed in {truth.source}")
+        if image_id in self._results:
+            raise ValueError(f"image {image_id!r} was added twice; its detections would count as false ones")
+        if tuple(detections.image_size) != truth.image_size(image_id):
+            raise ValueError(
+                f"the detections of image {image_id!r} are for (height, width) {tuple(detections.image_size)}, but "
+                f"{truth.source} says {truth.image_size(image_id)}; use Detections.rescaled"
+            )
+        self._has_masks |= detections.occludee_mask is not None
+        self._results[image_id] = detections.to_coco(image_id, truth.category_ids)
+
+    def state(self) -> dict:
+        """What this evaluator has collected, to be merged into another process' evaluator. Can be pickled."""
+        return {"results": self._results, "has_masks": self._has_masks}
+
+    def merge(self, states: list[dict]) -> None:
+        """Adds the states of other evaluators. An image that is already here is left as it is.
+
+        Distributed samplers may repeat an image to give all processes equally many.
+        """
+        for state in states:
+            self._has_masks |= state["has_masks"]
+            for image_id, results in state["results"].items():
+                self._results.setdefault(image_id, results)
+
+    def results(self) -> list[dict]:
+        """COCO results of all images, in the order of the annotation file's image ids."""
+        ordered = (self._results.get(image_id, ()) for image_id in self._ground_truth.image_ids)
+        return [result for results in ordered for result in results]
+
+    def compute(self) -> dict[str, dict[str, float]]:
+        """Gathers, writes the results file and computes the metrics.
+
+        Returns:
+            dict: ``{"bbox": {...}, "segm": {...}}``, each as `average_precision` gives it, in percent and nan
+            where there is no ground truth; "segm" only where detector and annotations have masks. Empty
+            without annotations and on every rank but 0.
+        """
+        if world_size() > 1:
+            states = _gather_on_main_process(self.state())
+            if not is_main_process():
+                return {}
+            self.merge([state for source, state in enumerate(states) if source != rank()])
+        truth, results = self._ground_truth, self.results()
+        missing = len(truth.images) - len(self._results)
+        if missing:
+            logger.warning("%d of %d images of %s were not evaluated", missing, len(truth.images), truth.source)
+        if self._output_dir is not None:
+            path = os.path.join(self._output_dir, RESULTS_FILE)
+            write_json_list(path, results)
+            logger.info("Wrote %d results of %d images to %s", len(results), len(self._results), path)
+        if not truth.annotations:
+            logger.info("%s has no annotations: no metrics, only the results file", truth.source)
+            return {}
+        if not results:
+            logger.warning("There is not one detection in %d images: every AP is zero", len(self._results))
+        tasks = ["bbox", "segm"] if self._has_masks and truth.all_have("segmentation") else ["bbox"]
+        metrics = {}
+        for task in tasks:
+            metrics[task] = average_precision(truth, results, task, self._max_detections)
+            logger.info("%s\n%s", task, format_average_precision(metrics[task]))
+        if self._output_dir is not None:
+            write_json(os.path.join(self._output_dir, METRICS_FILE), metrics)
+        return metrics
+
+
+def _gather_on_main_process(state: dict) -> list[dict]:
+    """All processes' states on rank 0. Over gloo, because NCCL would copy them through GPU memory."""
+    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    states = [None] * world_size() if is_main_process() else None
+    dist.gather_object(state, states, dst=0, group=group)
+    if group is not None:
+        dist.destroy_process_group(group)
+    return states or []

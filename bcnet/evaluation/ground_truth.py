@@ -1,0 +1,246 @@
+"""Ground truth and results in the form that faster-coco-eval and pycocotools read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from faster_coco_eval import COCO
+from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
+from pycocotools import mask as coco_mask
+
+from bcnet.structures.rle import segmentation_to_rle
+
+
+@dataclass
+class GroundTruth:
+    """A COCO annotation file, made uniform for evaluation.
+
+    Images and annotations are numbered from 1 in the order of their ids: the evaluators need integer image
+    ids, take an annotation id of 0 for "not matched", and lose annotations that share an id.
+
+    Attributes:
+        source: the file, for messages.
+        images: the json's image entries by the data set's own id.
+        annotations: annotations with ``image_id`` replaced by the image's number, ``id`` by their own,
+            ``segmentation`` as compressed RLE, and ``iscrowd``, ``bbox`` and ``area`` filled in where the json
+            lacks them. Empty for a test set.
+        category_ids: the data set's category id of each class 0..K-1.
+        class_names: the K names.
+    """
+
+    source: str
+    images: dict[int | str, dict]
+    annotations: list[dict]
+    category_ids: list[int]
+    class_names: list[str]
+    image_numbers: dict[int | str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ids = sorted(self.images, key=lambda value: (isinstance(value, str), value))
+        self.image_numbers = {image_id: number for number, image_id in enumerate(ids, start=1)}
+
+    @classmethod
+    def from_file(
+        cls,
+        annotation_file: str | os.PathLike,
+        category_ids: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> GroundTruth:
+        """Reads a COCO annotation file; one without annotations (test-dev) has images and categories alone.
+
+        Args:
+            category_ids, class_names: the classes 0..K-1; by default the json's categories by rising id, as
+                detectron2 orders them.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: the file is not a COCO json, an annotation names an image that is not listed, has a
+                malformed segmentation, or lacks one where others have it. Names the file and the annotation.
+        """
+        with open(annotation_file, encoding="utf-8") as file:
+            try:
+                content = json.load(file)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{annotation_file} is not JSON: {error}") from error
+        return cls.from_dict(content, str(annotation_file), category_ids, class_names)
+
+    @classmethod
+    def from_dict(
+        cls,
+        content: dict,
+        source: str = "annotations",
+        category_ids: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> GroundTruth:
+        """As `from_file`, of the parsed json. Its dicts are copied, not changed."""
+        if not isinstance(content, dict) or "images" not in content or "categories" not in content:
+            keys = sorted(content) if isinstance(content, dict) else type(content).__name__
+            raise ValueError(f"{source} is not a COCO annotation file: it needs images and categories, got {keys}")
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        if category_ids is None:
+            category_ids = [category["id"] for category in categories]
+            class_names = [category["name"] for category in categories]
+        truth = cls(
+            source,
+            {image["id"]: image for image in content["images"]},
+            [],
+            list(category_ids),
+            [str(name) for name in class_names or category_ids],
+        )
+        known = set(truth.category_ids)
+        kept = [a for a in content.get("annotations") or [] if a["category_id"] in known]
+        kept.sort(key=lambda annotation: annotation["id"])
+        truth.annotations = [truth._uniform(annotation, number) for number, annotation in enumerate(kept, start=1)]
+        truth._check_masks(kept)
+        return truth
+
+    def _uniform(self, annotation: dict, number: int) -> dict:
+        image_id = annotation["image_id"]
+        where = f"{self.source}: annotation {annotation['id']}"
+        if image_id not in self.image_numbers:
+            raise ValueError(f"{where} is of image {image_id!r}, which is not listed")
+        uniform = {
+            **annotation,
+            "id": number,
+            "image_id": self.image_numbers[image_id],
+            "iscrowd": int(annotation.get("iscrowd", 0)),
+        }
+        uniform.pop("ignore", None)  # pycocotools overwrites it with iscrowd; here it never gets that far
+        rle = None
+        if annotation.get("segmentation"):
+            try:
+                rle = uniform["segmentation"] = self.rle(annotation["segmentation"], image_id)
+            except ValueError as error:
+                raise ValueError(f"annotation {annotation['id']}: {error}") from error
+        if "bbox" not in annotation:
+            if rle is None:
+                raise ValueError(f"{where} has neither bbox nor segmentation")
+            uniform["bbox"] = coco_mask.toBbox(rle).tolist()
+        if "area" not in annotation:
+            uniform["area"] = uniform["bbox"][2] * uniform["bbox"][3] if rle is None else float(coco_mask.area(rle))
+        return uniform
+
+    def _check_masks(self, annotations: Sequence[dict]) -> None:
+        with_masks = [bool(annotation.get("segmentation")) for annotation in annotations]
+        if any(with_masks) and not all(with_masks):
+            annotation = annotations[with_masks.index(False)]
+            raise ValueError(
+                f"{self.source}: annotation {annotation['id']} of image {annotation['image_id']!r} has no "
+                f"segmentation, but {sum(with_masks)} of {len(with_masks)} annotations have one"
+            )
+
+    def all_have(self, key: str) -> bool:
+        """True if every annotation, crowds aside, has a value for a key, and there is one."""
+        instances = [annotation for annotation in self.annotations if not annotation["iscrowd"]]
+        return bool(instances) and all(annotation.get(key) not in (None, [], "") for annotation in instances)
+
+    def rle(self, segmentation: list | dict, image_id: int | str) -> dict:
+        """A segmentation of the json as compressed RLE at the size of its image.
+
+        Raises:
+            ValueError: the segmentation is malformed; names the file and the image.
+        """
+        try:
+            return segmentation_to_rle(segmentation, *self.image_size(image_id))
+        except ValueError as error:
+            raise ValueError(f"{self.source}: image {image_id!r}: {error}") from error
+
+    def image_size(self, image_id: int | str) -> tuple[int, int]:
+        """(height, width) as the json says."""
+        image = self.images[image_id]
+        if "height" not in image or "width" not in image:
+            raise ValueError(f"{self.source}: image {image_id!r} has no height and width")
+        return image["height"], image["width"]
+
+    @property
+    def image_ids(self) -> list[int | str]:
+        """The data set's image ids; the image of number n is entry n - 1."""
+        return list(self.image_numbers)
+
+    def to_coco(self, change: Callable[[dict], dict] | None = None, coco_class: type = COCO):
+        """The evaluators' `COCO` object of it.
+
+        Args:
+            change: called with each annotation, returns what takes its place; a copy is made without it.
+                The evaluators write into the annotations, so every object gets its own.
+            coco_class: faster-coco-eval's `COCO` or pycocotools'.
+        """
+        images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
+        annotations = [change(annotation) if change else dict(annotation) for annotation in self.annotations]
+        categories = [
+            {"id": category_id, "name": name}
+            for category_id, name in zip(self.category_ids, self.class_names, strict=True)
+        ]
+        return _indexed(coco_class, images, annotations, categories)
+
+    def results_to_coco(self, results: Iterable[dict], iou_type: str, coco_class: type = COCO):
+        """The evaluators' `COCO` object of COCO results.
+
+        The size of a detection is that of its box where boxes are compared and of its mask where masks are,
+        as detectron2 does it (pycocotools alone would take the box for both).
+
+        Args:
+            results: COCO result dicts with the data set's own image ids.
+            iou_type: "bbox", or "segm" or "boundary", which read ``segmentation``.
+        """
+        key = "bbox" if iou_type == "bbox" else "segmentation"
+        annotations = [
+            {
+                "id": number,
+                "image_id": self.image_numbers[result["image_id"]],
+                "category_id": result["category_id"],
+                "score": result["score"],
+                "iscrowd": 0,
+                key: result[key],
+            }
+            for number, result in enumerate(results, start=1)
+        ]
+        if key == "bbox":
+            areas = [a["bbox"][2] * a["bbox"][3] for a in annotations]
+        else:
+            areas = mask_area([a["segmentation"] for a in annotations]) if annotations else []
+        for annotation, area in zip(annotations, np.asarray(areas, dtype=float).tolist(), strict=True):
+            annotation["area"] = area
+        images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
+        categories = [{"id": category_id} for category_id in self.category_ids]
+        return _indexed(coco_class, images, annotations, categories)
+
+    def check_results(self, results: Sequence[dict], source: str) -> None:
+        """Refuses results that do not belong to this annotation file.
+
+        Raises:
+            ValueError: names the file, the entry and the actual value: an unknown image or category, a missing
+                or non-finite score, a missing box and mask, or a mask of another size than its image.
+        """
+        known = set(self.category_ids)
+        for index, result in enumerate(results):
+            where = f"{source}: result {index}"
+            if not isinstance(result, dict) or not {"image_id", "category_id", "score"} <= result.keys():
+                raise ValueError(f"{where} needs image_id, category_id and score, got {str(result)[:200]}")
+            if result["image_id"] not in self.image_numbers:
+                raise ValueError(f"{where} is of image {result['image_id']!r}, which {self.source} does not list")
+            if result["category_id"] not in known:
+                raise ValueError(f"{where} is of category {result['category_id']!r}; {self.source} has {sorted(known)}")
+            if not isinstance(result["score"], (int, float)) or not math.isfinite(result["score"]):
+                raise ValueError(f"{where} has the score {result['score']!r}")
+            if "segmentation" in result:
+                size = tuple(result["segmentation"]["size"])
+                if size != self.image_size(result["image_id"]):
+                    raise ValueError(
+                        f"{where} has a mask of {size} (height, width), but image {result['image_id']!r} "
+                        f"is {self.image_size(result['image_id'])}"
+                    )
+            elif "bbox" not in result:
+                raise ValueError(f"{where} has neither bbox nor segmentation")
+
+
+def _indexed(coco_class: type, images: list, annotations: list, categories: list):
+    coco = coco_class()
+    coco.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+    coco.createIndex()
+    return coco

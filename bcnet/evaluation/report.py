@@ -1,0 +1,121 @@
+"""Metrics as tables and files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+CLASS_PREFIX = "AP-"
+
+
+def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A text table; numbers are right-aligned, floats get two decimals and nan is "-"."""
+    is_text = [bool(rows) and all(isinstance(row[column], str) for row in rows) for column in range(len(headers))]
+    cells = [list(headers)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    cells.insert(1, ["-" * width for width in widths])
+    lines = (
+        "  ".join(
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(row, widths, is_text, strict=True)
+        )
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def format_average_precision(metrics: Mapping[str, float], columns: int = 3) -> str:
+    """`average_precision`'s dict as two tables: overall and by size, then the classes in several columns."""
+    overall = {name: value for name, value in metrics.items() if not name.startswith(CLASS_PREFIX)}
+    table = format_table(list(overall), [list(overall.values())])
+    classes = [(name[len(CLASS_PREFIX) :], v) for name, v in metrics.items() if name.startswith(CLASS_PREFIX)]
+    if not classes:
+        return table
+    columns = min(columns, len(classes))
+    rows = math.ceil(len(classes) / columns)
+    classes += [("", "")] * (rows * columns - len(classes))
+    lines = [[cell for column in range(columns) for cell in classes[column * rows + row]] for row in range(rows)]
+    return table + "\n" + format_table(["class", "AP"] * columns, lines)
+
+
+def format_report(metrics: Mapping[str, Mapping]) -> str:
+    """`evaluate_files`' dict as text: one table overall, one by occlusion level, one by class."""
+    tasks = [name for name in ("bbox", "segm", "boundary", "amodal") if name in metrics]
+    overall = [name for name in metrics[tasks[0]] if not name.startswith(CLASS_PREFIX)] if tasks else []
+    parts = [format_table(["", *overall], [[task, *(metrics[task][name] for name in overall)] for task in tasks])]
+    if "occlusion" in metrics:
+        occlusion = metrics["occlusion"]
+        columns = ("instances", "AP", "AP50", "AP75")
+        rows = [
+            [name, f"{100 * level['from']:g}-{100 * level['to']:g} %", *(level[column] for column in columns)]
+            for name, level in occlusion["levels"].items()
+        ]
+        parts.append(
+            f"Mask AP by occlusion; hidden = {occlusion['description']}.\n"
+            "Compare models within a row; the rows have different instances and the same false detections.\n"
+            + format_table(["occlusion", "hidden", *columns], rows)
+        )
+    point = metrics["operating_point"]
+    counts = ("true_positives", "false_positives", "false_negatives", "precision", "recall")
+    rows = [
+        [name, *(metrics[task][key] for task in tasks), *(values[count] for count in counts)]
+        for name, key, values in [("(all)", "AP", point["total"])]
+        + [(name, f"{CLASS_PREFIX}{name}", values) for name, values in point["classes"].items()]
+    ]
+    headers = ["class", *(f"{task} AP" for task in tasks), "right", "false", "missed", "precision", "recall"]
+    parts.append(
+        f"By class; counts of detections that score {point['score_threshold']:g} or more "
+        f"at {point['iou_type']} IoU {point['iou_threshold']:g}\n" + format_table(headers, rows)
+    )
+    return "\n\n".join(parts)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.2f}"
+    return str(value)
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    """Writes a json file in one step: it is either complete or as it was. nan, which json lacks, becomes null."""
+    with _replacing(path) as file:
+        json.dump(_without_nan(value), file, indent=2)
+        file.write("\n")
+
+
+def write_json_list(path: str | os.PathLike, values: Iterable[object]) -> None:
+    """Writes a json list as `write_json` does, one element per line and one at a time, so that memory stays flat."""
+    with _replacing(path) as file:
+        separator = "[\n"
+        for value in values:
+            file.write(separator + json.dumps(value))
+            separator = ",\n"
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+@contextmanager
+def _replacing(path: str | os.PathLike) -> Iterator[IO[str]]:
+    path = os.fspath(path)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
