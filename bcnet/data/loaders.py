@@ -1,0 +1,301 @@
+"""Loaders: records, mapper and sampling put together with torch's DataLoader."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, Dataset
+
+from bcnet.data.catalog import load_dataset
+from bcnet.data.mapper import DatasetMapper, UnreadableImageError, missing_masks
+from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
+from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
+from bcnet.distributed import rank, world_size
+
+_logger = logging.getLogger(__name__)
+
+# Key of a sample under which a worker tells the main process which files it could not read.
+_UNREADABLE = "unreadable_images"
+
+
+class _TrainDataset(Dataset):
+    """Samples by (index, position in the stream)."""
+
+    def __init__(
+        self, records: SerializedList, groups: np.ndarray, mapper: DatasetMapper, seed: int, skip_unreadable: bool
+    ) -> None:
+        self.records = records
+        self.groups = groups
+        self.mapper = mapper
+        self.seed = seed
+        self.skip_unreadable = skip_unreadable
+
+    def __getitem__(self, item: tuple[int, int]) -> dict:
+        index, position = item
+        unreadable: list[str] = []
+        for candidate in self._candidates(index):
+            try:
+                # A fresh generator, so that a replaced image does not depend on how far the first one came.
+                sample = self.mapper(self.records[candidate], augmentation_rng(self.seed, position))
+            except UnreadableImageError as error:
+                if not self.skip_unreadable:
+                    raise
+                unreadable.append(str(error))
+                continue
+            sample[_UNREADABLE] = unreadable
+            return sample
+        raise UnreadableImageError(f"none of {len(unreadable)} images could be read; the first: {unreadable[0]}")
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The image, then the images of its group that follow it in the data set, around its end."""
+        yield index
+        members = np.flatnonzero(self.groups == self.groups[index])
+        yield from np.roll(members, -int(np.searchsorted(members, index)) - 1)[:-1].tolist()
+
+
+class _TestDataset(Dataset):
+    """Samples by index; one that could not be read holds the message alone."""
+
+    def __init__(self, records: SerializedList, mapper: DatasetMapper, skip_unreadable: bool) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.skip_unreadable = skip_unreadable
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        try:
+            return {**self.mapper(self.records[index]), _UNREADABLE: []}
+        except UnreadableImageError as error:
+            if not self.skip_unreadable:
+                raise
+            return {_UNREADABLE: [str(error)]}
+
+
+class _Loader:
+    """What both loaders share: unpacking batches and keeping count of unreadable images."""
+
+    def __init__(self, loader: DataLoader, info: DatasetInfo) -> None:
+        self._loader = loader
+        self.info = info
+        self.unreadable_images: Counter[str] = Counter()
+
+    def _unpacked(self, batch: list[dict]) -> list[dict]:
+        for sample in batch:
+            for message in sample.pop(_UNREADABLE):
+                if message not in self.unreadable_images:
+                    _logger.warning("skipped by INPUT.BAD_IMAGE: %s", message)
+                self.unreadable_images[message] += 1
+        return [sample for sample in batch if "image" in sample]
+
+
+class TrainLoader(_Loader):
+    """An endless iterator of list[dict], one process' share of one accumulation step each.
+
+    Attributes:
+        info: the classes (and the files of the first training set).
+        seed: the seed in use; config.SEED unless that is negative.
+        unreadable_images: how often each unreadable image was replaced so far, by message.
+    """
+
+    def __init__(self, loader: DataLoader, info: DatasetInfo, seed: int) -> None:
+        super().__init__(loader, info)
+        self.seed = seed
+        self._batches: Iterator | None = None
+
+    def __iter__(self) -> TrainLoader:
+        return self
+
+    def __next__(self) -> list[dict]:
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        return self._unpacked(next(self._batches))
+
+
+class TestLoader(_Loader):
+    """An iterable of list[dict] over one process' share of the images, in order; `len` counts batches.
+
+    Attributes:
+        info: the data set's classes and files.
+        unreadable_images: the images that were skipped so far, by message.
+    """
+
+    __test__ = False  # the name is not a test's
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        for batch in self._loader:
+            samples = self._unpacked(batch)
+            if samples:
+                yield samples
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
+    """The endless stream of training batches.
+
+    The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
+    processes, and resuming at any iteration, give the same images with the same augmentation. A negative
+    SEED is replaced by a random one, the same on every process, which the log and `TrainLoader.seed` name.
+
+    Args:
+        cfg: reads DATASETS.TRAIN, DATALOADER, INPUT, SEED, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE_STEPS,
+            MODEL.MASK_ON, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
+        start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
+
+    Returns:
+        TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
+        mapper ("image", "targets", "image_id", "file_name", "height", "width").
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: of `load_dataset`.
+        ValueError: no training set or no image is left; training sets of different classes; more classes
+            than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
+            batch that cannot be divided among the processes.
+    """
+    records, info = _load_training_sets(cfg)
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        groups = np.array([0 if record.width > record.height else 1 for record in records])
+    else:
+        groups = np.zeros(len(records), dtype=np.int64)
+    seed = _shared_seed(cfg.SEED)
+    batches = TrainBatches(
+        groups,
+        cfg.SOLVER.IMS_PER_BATCH,
+        seed=seed,
+        start_iteration=start_iteration,
+        rank=rank(),
+        world_size=world_size(),
+        accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS,
+    )
+    dataset = _TrainDataset(
+        SerializedList(records),
+        groups,
+        DatasetMapper.from_config(cfg, training=True),
+        seed,
+        skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
+    )
+    return TrainLoader(_data_loader(cfg, dataset, batches), info, seed)
+
+
+def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader:
+    """This process' share of a data set's images, in order, without targets.
+
+    Shares are contiguous and differ by one image at most. With INPUT.BAD_IMAGE "skip" an unreadable image is
+    left out, logged and counted; it then has no detections.
+
+    Args:
+        cfg: reads INPUT, DATALOADER.NUM_WORKERS and MODEL.DEVICE.
+        dataset_name: a name of the catalog, or ``coco:annotations.json:image_folder``.
+        batch_size: images per batch; the last one may be smaller.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: of `load_dataset`.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    records, info = load_dataset(dataset_name)
+    # What the test mapper does not read need not be kept for the workers.
+    for record in records:
+        record.instances = []
+    shard = contiguous_shard(len(records), rank(), world_size())
+    batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
+    dataset = _TestDataset(
+        SerializedList(records),
+        DatasetMapper.from_config(cfg, training=False),
+        skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
+    )
+    return TestLoader(_data_loader(cfg, dataset, batches), info)
+
+
+def _load_training_sets(cfg) -> tuple[list[ImageRecord], DatasetInfo]:
+    names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
+    if not names:
+        raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
+    records: list[ImageRecord] = []
+    infos: list[DatasetInfo] = []
+    for name in names:
+        loaded, info = load_dataset(name)
+        records += loaded
+        infos.append(info)
+        if info.class_names != infos[0].class_names:
+            raise ValueError(
+                f"training sets must have the same classes: {infos[0].name!r} has {_listed(infos[0].class_names)}, "
+                f"{info.name!r} has {_listed(info.class_names)}"
+            )
+    _check_classes(cfg, infos[0])
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        total = len(records)
+        records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
+        _logger.info("%d of %d images have objects to train on; the others are left out", len(records), total)
+    if not records:
+        raise ValueError(f"no image with an object to train on in DATASETS.TRAIN {tuple(names)}")
+    if cfg.MODEL.MASK_ON:
+        faults = [fault for record in records for fault in missing_masks(record, cfg.INPUT.MASK_TARGET)]
+        if faults:
+            raise ValueError(
+                f"{len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {cfg.INPUT.MASK_TARGET!r}):\n  "
+                + "\n  ".join(faults[:5])
+            )
+    return records, infos[0]
+
+
+def _check_classes(cfg, info: DatasetInfo) -> None:
+    configured = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if info.num_classes > configured:
+        raise ValueError(
+            f"data set {info.name!r} has {info.num_classes} classes ({_listed(info.class_names)}), but "
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {configured}; set it to {info.num_classes}"
+        )
+    if info.num_classes < configured:
+        _logger.warning(
+            "data set %r has %d classes, MODEL.ROI_HEADS.NUM_CLASSES is %d: %d outputs are never trained",
+            info.name,
+            info.num_classes,
+            configured,
+            configured - info.num_classes,
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])}, ... ({len(names)})"
+
+
+def _shared_seed(seed: int) -> int:
+    """The seed itself, or, where it is negative, a random one that all processes agree on."""
+    if seed >= 0:
+        return seed
+    drawn = [secrets.randbelow(2**31)]
+    if world_size() > 1:
+        dist.broadcast_object_list(drawn, src=0)
+    _logger.info("SEED is %d: the data order and augmentation use the random seed %d", seed, drawn[0])
+    return drawn[0]
+
+
+def _data_loader(cfg, dataset: Dataset, batches) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=list,
+        worker_init_fn=_init_worker,
+        pin_memory=torch.cuda.is_available() and str(cfg.MODEL.DEVICE).startswith("cuda"),
+        # The loader draws a seed for its workers, which nothing here uses: not from torch's global generator.
+        generator=torch.Generator(),
+    )
+
+
+def _init_worker(worker_id: int) -> None:
+    # One thread per worker: the workers are the parallelism, and threads of many workers fight for the cores.
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,270 @@
+"""From a record to what the model takes: the image as a tensor and the instances as targets.
+
+Letters: G instances, H x W original image, h x w transformed image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as coco_mask
+
+from bcnet.data.masks import instance_masks
+from bcnet.data.records import ImageRecord, InstanceRecord
+from bcnet.data.transforms import Augmentation, Transform
+from bcnet.occlusion import occluder_rles
+from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures.rle import segmentation_to_rle
+
+_MIN_BOX_SIDE = 1e-5  # pixels, of detectron2's filter_empty_instances
+
+_EXIF_ORIENTATION = 0x0112
+_UNDO_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImageError(ValueError):
+    """An image file that is missing, empty, cut off or not an image."""
+
+
+def open_image(file_name: str) -> Image.Image:
+    """Reads an image file as RGB with its EXIF orientation applied, as detectron2's `read_image` does.
+
+    Raises:
+        UnreadableImageError: the file is missing or cannot be decoded; names the file.
+    """
+    try:
+        with Image.open(file_name) as image:
+            orientation = None
+            with contextlib.suppress(Exception):  # broken EXIF data does not make the pixels unreadable
+                orientation = image.getexif().get(_EXIF_ORIENTATION)
+            if orientation in _UNDO_ORIENTATION:
+                image = image.transpose(_UNDO_ORIENTATION[orientation])
+            return image.convert("RGB")
+    # PIL's decoders raise all of these for files that are damaged.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        reason = "not an image, or empty" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UnreadableImageError(f"cannot read the image {file_name!r}: {reason}") from error
+
+
+def read_image(file_name: str, format: str = "BGR") -> np.ndarray:
+    """Reads an image file: uint8 [H, W, 3], in "BGR" or "RGB" order, EXIF orientation applied.
+
+    Raises:
+        UnreadableImageError: the file is missing or cannot be decoded.
+        ValueError: another format.
+    """
+    pixels = np.asarray(open_image(file_name))
+    return np.ascontiguousarray(pixels[:, :, _channel_order(format)])
+
+
+class DatasetMapper:
+    """Maps an `ImageRecord` to the model's input.
+
+    The occluders are derived (or taken from the record) in the original image, before the transform; both
+    masks of an instance are then transformed alike.
+
+    Args:
+        augmentation: what is done to the image.
+        image_format: "BGR" or "RGB".
+        training: whether targets are made.
+        with_masks: False makes targets whose masks are all empty, for detectors of boxes alone; then
+            annotations need no segmentation.
+        mask_target: what the occludee layer learns: "visible", or "amodal" for data sets with amodal masks.
+    """
+
+    def __init__(
+        self,
+        *,
+        augmentation: Augmentation,
+        image_format: str = "BGR",
+        training: bool = True,
+        with_masks: bool = True,
+        mask_target: str = "visible",
+    ) -> None:
+        self.augmentation = augmentation
+        self.channels = _channel_order(image_format)
+        self.training = training
+        self.with_masks = with_masks
+        if mask_target not in ("visible", "amodal"):
+            raise ValueError(f"mask_target must be 'visible' or 'amodal', got {mask_target!r}")
+        self.mask_target = mask_target
+
+    @classmethod
+    def from_config(cls, cfg, training: bool) -> DatasetMapper:
+        """From INPUT and MODEL.MASK_ON."""
+        return cls(
+            augmentation=Augmentation.from_config(cfg, training),
+            image_format=cfg.INPUT.FORMAT,
+            training=training,
+            with_masks=cfg.MODEL.MASK_ON,
+            mask_target=cfg.INPUT.MASK_TARGET,
+        )
+
+    def __call__(self, record: ImageRecord, rng: np.random.Generator | None = None) -> dict:
+        """Reads and transforms one image.
+
+        Args:
+            record: the image.
+            rng: draws the augmentation; not needed where there is nothing to draw.
+
+        Returns:
+            dict: "image" uint8 tensor [3, h, w] in the format's channel order, "image_id", "file_name",
+            "height" and "width" of the original image; in training also "targets" (`Targets`).
+
+        Raises:
+            UnreadableImageError: the file is missing or cannot be decoded.
+            ValueError: the image's size is not the record's, or an annotation's segmentation is absent or
+                malformed; names the file, the annotation and the value.
+        """
+        image = open_image(record.file_name)
+        if (image.height, image.width) != (record.height, record.width):
+            raise ValueError(
+                f"{record.file_name!r} is {image.width} x {image.height} pixels (after EXIF orientation), but "
+                f"{record.annotation_file or 'its record'} says {record.width} x {record.height} for image "
+                f"{record.image_id!r}"
+            )
+        transform = self.augmentation.draw(record.height, record.width, rng)
+        pixels = transform.apply_image(image)
+        sample = {
+            "image": torch.from_numpy(np.ascontiguousarray(pixels[:, :, self.channels].transpose(2, 0, 1))),
+            "image_id": record.image_id,
+            "file_name": record.file_name,
+            "height": record.height,
+            "width": record.width,
+        }
+        if self.training:
+            sample["targets"] = self.targets(record, transform)
+        return sample
+
+    def targets(self, record: ImageRecord, transform: Transform) -> Targets:
+        """The targets of a record in the transformed image's coordinates.
+
+        Crowds are left out, and instances whose box or mask is empty after the transform, as by detectron2's
+        `filter_empty_instances`. Boxes are the annotations' boxes, transformed and clipped; they are not
+        recomputed from the masks.
+
+        Raises:
+            ValueError: see `__call__`.
+        """
+        positions = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+        instances = [record.instances[i] for i in positions]
+        source_boxes = [self._box(instance) for instance in instances]
+        boxes = torch.as_tensor(transform.apply_boxes(_corners(source_boxes)), dtype=torch.float32)
+        kept = ((boxes[:, 2:] - boxes[:, :2]) > _MIN_BOX_SIDE).all(dim=1).tolist()
+        if self.with_masks:
+            visible = [self._visible_rle(record, instance) for instance in instances]
+            occluders = self._occluders(record, positions, source_boxes, visible)
+            occludees = visible
+            if self.mask_target == "amodal":
+                occludees = [self._amodal_rle(record, instance) for instance in instances]
+            candidates = [i for i, keep in enumerate(kept) if keep]
+            rows, columns = transform.source_pixels()
+            masks, nonempty = instance_masks(
+                [occludees[i] for i in candidates], [occluders[i] for i in candidates], rows, columns
+            )
+            chosen = [i for i, keep in zip(candidates, nonempty, strict=True) if keep]
+        else:
+            chosen = [i for i, keep in enumerate(kept) if keep]
+            masks = InstanceMasks(
+                torch.zeros(len(chosen), 2, 1, 1, dtype=torch.uint8), torch.zeros(len(chosen), 2, dtype=torch.int64)
+            )
+        classes = torch.tensor([instances[i].category for i in chosen], dtype=torch.int64)
+        return Targets(boxes[chosen], classes, masks, record.image_id)
+
+    def _box(self, instance: InstanceRecord) -> Sequence[float]:
+        if self.mask_target == "amodal" and instance.amodal_bbox is not None:
+            return instance.amodal_bbox
+        return instance.bbox
+
+    def _occluders(
+        self, record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
+    ) -> list[dict | None]:
+        """Occluder masks of the instances at `positions` of the record, in the original image."""
+        instances = [record.instances[i] for i in positions]
+        if all(instance.occluder is not None for instance in instances):
+            derived: list[dict | None] = [None] * len(instances)
+        else:
+            in_front = None
+            if record.in_front is not None:
+                in_front = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
+                for behind, front in record.in_front:
+                    in_front[behind, front] = True
+                in_front = in_front[np.ix_(positions, positions)]
+            derived = occluder_rles(
+                np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+                visible,
+                np.zeros(len(instances), dtype=bool),
+                (record.height, record.width),
+                in_front=in_front,
+            )
+        for index, instance in enumerate(instances):
+            if instance.occluder is not None:
+                derived[index] = (
+                    _rle(record, instance, "bg_object_segmentation", instance.occluder) if instance.occluder else None
+                )
+        return derived
+
+    def _visible_rle(self, record: ImageRecord, instance: InstanceRecord) -> dict:
+        if instance.segmentation:
+            return _rle(record, instance, "segmentation", instance.segmentation)
+        if instance.amodal:  # an object that is hidden altogether
+            return coco_mask.encode(np.zeros((record.height, record.width), dtype=np.uint8, order="F"))
+        raise ValueError(f"{_label(record, instance)} has no segmentation; training masks needs one (MODEL.MASK_ON)")
+
+    def _amodal_rle(self, record: ImageRecord, instance: InstanceRecord) -> dict:
+        if not instance.amodal:
+            raise ValueError(
+                f"{_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"
+            )
+        return _rle(record, instance, "amodal segmentation", instance.amodal)
+
+
+def missing_masks(record: ImageRecord, mask_target: str = "visible") -> list[str]:
+    """One message for each instance of a record that cannot be trained on for want of a segmentation."""
+    messages = []
+    for instance in record.instances:
+        if instance.iscrowd:
+            continue
+        if not instance.segmentation and not instance.amodal:
+            messages.append(f"{_label(record, instance)} has no segmentation")
+        elif mask_target == "amodal" and not instance.amodal:
+            messages.append(f"{_label(record, instance)} has no amodal segmentation")
+    return messages
+
+
+def _rle(record: ImageRecord, instance: InstanceRecord, key: str, segmentation: list | dict) -> dict:
+    try:
+        return segmentation_to_rle(segmentation, record.height, record.width)
+    except ValueError as error:
+        raise ValueError(f"{_label(record, instance)}: {key}: {error}") from error
+
+
+def _label(record: ImageRecord, instance: InstanceRecord) -> str:
+    source = f"{record.annotation_file}: " if record.annotation_file else ""
+    return f"{source}annotation {instance.annotation_id!r} of image {record.image_id!r} ({record.file_name})"
+
+
+def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """xyxy of xywh boxes, added up in float32 as detectron2's `BoxMode.convert` does: float64 [G, 4]."""
+    corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return corners.astype(np.float64)
+
+
+def _channel_order(image_format: str) -> slice:
+    """Selects the format's channels from RGB."""
+    if image_format not in ("BGR", "RGB"):
+        raise ValueError(f"the image format must be 'BGR' or 'RGB', got {image_format!r}")
+    return slice(None, None, -1 if image_format == "BGR" else 1)
