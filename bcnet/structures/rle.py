@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 # A vertex this many image sides outside the image is a broken file, not a shape that reaches over the
 # edge; pycocotools would walk the whole way to it in steps of a fifth of a pixel.
 MAX_SIDES_OUTSIDE = 10
+MAX_PIXELS = 2**31 - 1  # of an image; pycocotools counts them in 32 bits
 
 
 def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int]) -> dict:
@@ -44,6 +45,15 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
     return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
 
 
+class SegmentationError(ValueError):
+    """A segmentation that is no mask: the message has the actual value, `reason` the kind of fault, for counting."""
+
+    # The message comes first and alone suffices: data loader workers make exceptions again from their message.
+    def __init__(self, message: str, reason: str = "malformed segmentation") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) -> dict:
     """The mask of a COCO annotation, rasterised as pycocotools does, as one compressed RLE.
 
@@ -58,19 +68,22 @@ def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) 
         to cover a pixel's centre gives a mask of no pixels, which is not an error.
 
     Raises:
-        ValueError: anything else, with the value that is wrong. pycocotools itself takes four numbers for a
-            box, drops an odd last coordinate, and reads past the end of a truncated RLE.
+        SegmentationError: (a ValueError) anything else, with the value that is wrong. pycocotools itself
+            takes four numbers for a box, drops an odd last coordinate, and reads past the end of a cut RLE.
     """
     height, width = _image_side("height", height), _image_side("width", width)
+    if height * width > MAX_PIXELS:
+        raise SegmentationError(f"an image of {width} x {height} pixels is too large for an RLE", "image too large")
     if isinstance(segmentation, dict):
         return _checked_rle(segmentation, height, width)
+    if segmentation is None or (isinstance(segmentation, (list, tuple)) and not segmentation):
+        raise SegmentationError(f"there is no segmentation, only {segmentation}", "no segmentation")
     if not isinstance(segmentation, (list, tuple)):
-        raise ValueError(
-            f"segmentation must be a list of polygons or an RLE dict, got {type(segmentation).__name__} "
-            f"{_short(segmentation)}"
+        raise SegmentationError(
+            f"segmentation must be a list of polygons or an RLE, got {type(segmentation).__name__} "
+            f"{_short(segmentation)}",
+            "segmentation neither polygons nor RLE",
         )
-    if not segmentation:
-        raise ValueError("segmentation is an empty list: it has no polygon")
     rles = coco_mask.frPyObjects([_checked_polygon(polygon, height, width) for polygon in segmentation], height, width)
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
 
@@ -102,8 +115,10 @@ def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> 
 
 
 def _image_side(name: str, value) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or not 0 < value < 2**15:
-        raise ValueError(f"the image's {name} must be a whole number of pixels, 1 to {2**15 - 1}, got {value!r}")
+    if not isinstance(value, Integral) or isinstance(value, bool) or value <= 0:
+        raise SegmentationError(
+            f"the image's {name} must be a whole number of pixels, at least 1, got {value!r}", "image without a size"
+        )
     return int(value)
 
 
@@ -114,39 +129,44 @@ def _checked_polygon(polygon, height: int, width: int) -> np.ndarray:
     except ValueError:  # lists of different lengths inside
         points = np.empty((0, 0))
     if points.ndim != 1 or (points.size and points.dtype.kind not in "iuf"):
-        raise ValueError(f"a polygon must be a flat list of numbers x0, y0, x1, y1, ..., got {_short(polygon)}")
+        raise SegmentationError(
+            f"a polygon must be a flat list of numbers x0, y0, x1, y1, ..., got {_short(polygon)}",
+            "polygon not a flat list of numbers",
+        )
     if len(points) < 6 or len(points) % 2:
-        raise ValueError(
+        raise SegmentationError(
             f"a polygon needs at least 3 points, an even count of 6 numbers or more, got {len(points)}: "
-            f"{_short(polygon)}"
+            f"{_short(polygon)}",
+            "polygon with fewer than 3 points or an odd count of numbers",
         )
     limit = MAX_SIDES_OUTSIDE * max(height, width, 100)
     # Written so that NaN fails too.
     if not (np.abs(points).max() <= limit):
-        raise ValueError(
+        raise SegmentationError(
             f"a polygon of an image of {width} x {height} pixels has the coordinate "
-            f"{points[~(np.abs(points) <= limit)][0]}"
+            f"{points[~(np.abs(points) <= limit)][0]}",
+            "polygon with a coordinate far outside the image",
         )
     return points.astype(np.float64, copy=False)
 
 
 def _checked_rle(rle: dict, height: int, width: int) -> dict:
-    missing = [key for key in ("size", "counts") if key not in rle]
-    if missing:
-        raise ValueError(f"an RLE needs the keys size and counts, got {_short(sorted(map(str, rle)))}")
+    if "size" not in rle or "counts" not in rle:
+        raise SegmentationError(
+            f"an RLE needs the keys size and counts, got {_short(sorted(map(str, rle)))}", "RLE without size or counts"
+        )
     size, counts = rle["size"], rle["counts"]
     if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
-        raise ValueError(f"the RLE's size [height, width] is {_short(size)}, the image's is [{height}, {width}]")
-    if isinstance(counts, (str, bytes)):
-        runs = _compressed_runs(counts)
-    elif isinstance(counts, (list, tuple, np.ndarray)):
-        runs = _uncompressed_runs(counts)
-    else:
-        raise ValueError(f"an RLE's counts must be text, bytes or a list, got {type(counts).__name__}")
+        raise SegmentationError(
+            f"the RLE's size [height, width] is {_short(size)}, the image's is [{height}, {width}]",
+            "RLE of another size than the image",
+        )
+    runs = compressed_runs(counts) if isinstance(counts, (str, bytes)) else _uncompressed_runs(counts)
     if len(runs) == 0 or runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
-        raise ValueError(
+        raise SegmentationError(
             f"the RLE's runs must sum to {height} x {width} = {height * width} pixels, none of them negative; "
-            f"got {len(runs)} runs: {_short(runs.tolist())}"
+            f"got {len(runs)} runs: {_short(runs.tolist())}",
+            "RLE whose runs do not fill the image",
         )
     if isinstance(counts, (str, bytes)) and runs[1:].all():
         return {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
@@ -162,22 +182,27 @@ def _without_empty_runs(runs: np.ndarray) -> np.ndarray:
     return np.diff(np.concatenate([[0], edges, [total]]))
 
 
-def _compressed_runs(counts: str | bytes) -> np.ndarray:
-    """Run lengths of compressed counts, int64; each is up to 7 characters of 5 bits, least significant first.
+def compressed_runs(counts: str | bytes) -> np.ndarray:
+    """Run lengths of compressed counts, zeros first, down the columns: int64 [runs].
 
-    From the fourth on, a number is the difference to the run before the last (pycocotools' maskApi).
+    A number is up to 7 characters of 5 bits each, least significant first; from the fourth on, it is the
+    difference to the run before the last (`rleFrString` of pycocotools' maskApi).
+
+    Raises:
+        SegmentationError: the text is not of this form.
     """
     text = counts.encode("utf-8", "replace") if isinstance(counts, str) else counts
     characters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     if len(characters) == 0:
         return characters
-    if characters.min() < 0 or characters.max() > 63 or characters[-1] & 32:
-        raise ValueError(f"these are not the counts of a compressed RLE, or they are cut off: {_short(counts)}")
     last = np.flatnonzero((characters & 32) == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     lengths = last - first + 1
-    if lengths.max() > 7:
-        raise ValueError(f"these are not the counts of a compressed RLE, a number is too long: {_short(counts)}")
+    if characters.min() < 0 or characters.max() > 63 or characters[-1] & 32 or lengths.max() > 7:
+        raise SegmentationError(
+            f"these are not the counts of a compressed RLE, or they are cut off: {_short(counts)}",
+            "RLE with unreadable counts",
+        )
     place = np.arange(len(characters)) - np.repeat(first, lengths)
     values = np.add.reduceat((characters & 31) << (5 * place), first)
     values -= np.where(characters[last] & 16, 1 << (5 * lengths), 0)
@@ -192,7 +217,10 @@ def _uncompressed_runs(counts) -> np.ndarray:
     except ValueError:
         runs = np.empty((0, 0))
     if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
-        raise ValueError(f"an uncompressed RLE's counts must be a flat list of whole numbers, got {_short(counts)}")
+        raise SegmentationError(
+            f"an RLE's counts must be text, bytes or a flat list of whole numbers, got {_short(counts)}",
+            "RLE with unreadable counts",
+        )
     return runs.astype(np.int64)
 
 
