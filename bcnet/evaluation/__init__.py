@@ -2,7 +2,7 @@
 
 from bcnet.evaluation.average_precision import average_precision, subset_average_precision
 from bcnet.evaluation.coco import CocoEvaluator
-from bcnet.evaluation.files import amodal_average_precision, evaluate_files
+from bcnet.evaluation.files import evaluate_files
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, hidden_shares, occlusion_average_precision
 from bcnet.evaluation.operating_point import operating_point
@@ -12,7 +12,6 @@ __all__ = [
     "OCCLUSION_LEVELS",
     "CocoEvaluator",
     "GroundTruth",
-    "amodal_average_precision",
     "average_precision",
     "evaluate_files",
     "format_average_precision",

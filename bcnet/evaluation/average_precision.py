@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from faster_coco_eval import COCOeval_faster
 
-from bcnet.evaluation.ground_truth import GroundTruth
+from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth
 
 SIZE_RANGES = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e5**2)}
 IOU_TYPES = ("bbox", "segm", "boundary")
-# Object sizes in the evaluators end at 1e10 pixels; an instance beyond every range is ignored.
-IGNORED_AREA = 1e11
 
 
 def average_precision(
@@ -59,7 +57,8 @@ def subset_average_precision(
     """
 
     def change(annotation: dict) -> dict:
-        return {**annotation, "area": 1.0 if member(annotation) else IGNORED_AREA}
+        asked = annotation["area"] < IGNORED_AREA and member(annotation)
+        return {**annotation, "area": 1.0 if asked else IGNORED_AREA}
 
     evaluation = _evaluate(ground_truth, results, iou_type, max_detections, change)
     return _summary(evaluation.eval["precision"][:, :, :, 0, -1])

@@ -32,9 +32,9 @@ class CocoEvaluator:
     by all of them, gathers the shares on rank 0 and returns the metrics there, an empty dict elsewhere.
 
     Args:
-        dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1, or a
-            `DatasetInfo`, which says the classes itself. A file without annotations (test-dev) gives the
-            results file and no metrics.
+        dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1; or a
+            `DatasetInfo` of one, which says the classes itself; or a `GroundTruth` (of other formats, or of amodal
+            masks). A file without annotations (test-dev) gives the results file and no metrics.
         output_dir: where `compute` writes ``coco_instances_results.json`` (a valid COCO submission) and
             ``metrics.json``; None writes nothing.
         max_detections: highest scoring detections per image and class that count.

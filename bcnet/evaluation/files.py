@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
-
-from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
@@ -52,7 +49,7 @@ def evaluate_files(
         dict: ``images``, ``annotations`` and ``results`` (counts); ``bbox`` where the results have boxes; where
         they have masks ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`) and, where the
         annotations have ``amodal_segmentation``, ``amodal``: the AP of the same detected masks against the
-        amodal ones; ``operating_point``.
+        amodal ones (it asks for a model with amodal targets, ``INPUT.MASK_TARGET: "amodal"``); ``operating_point``.
 
     Raises:
         FileNotFoundError, ValueError: as `GroundTruth.from_file` and `load_results`; or no annotations.
@@ -79,34 +76,8 @@ def evaluate_files(
         metrics["boundary"] = average_precision(truth, loaded, "boundary", max_detections)
         metrics["occlusion"] = occlusion_average_precision(truth, loaded, max_detections=max_detections)
         if truth.all_have("amodal_segmentation"):
-            metrics["amodal"] = amodal_average_precision(truth, loaded, max_detections)
+            metrics["amodal"] = average_precision(truth.amodal(), loaded, "segm", max_detections)
     metrics["operating_point"] = operating_point(
         truth, loaded, "segm" if has_masks else "bbox", score_threshold, max_detections=max_detections
     )
     return metrics
-
-
-def amodal_average_precision(
-    ground_truth: GroundTruth, results: Sequence[dict], max_detections: int = 100
-) -> dict[str, float]:
-    """Mask AP against ``amodal_segmentation``: whole objects, with the part that is hidden.
-
-    It asks for a model with amodal targets (``INPUT.MASK_TARGET: "amodal"``). Sizes are those of the amodal
-    masks; a crowd keeps its mask.
-    """
-    amodal = GroundTruth(
-        ground_truth.source,
-        ground_truth.images,
-        [_amodal(ground_truth, annotation) for annotation in ground_truth.annotations],
-        ground_truth.category_ids,
-        ground_truth.class_names,
-    )
-    return average_precision(amodal, results, "segm", max_detections)
-
-
-def _amodal(ground_truth: GroundTruth, annotation: dict) -> dict:
-    if annotation["iscrowd"]:
-        return annotation
-    image_id = ground_truth.image_ids[annotation["image_id"] - 1]
-    rle = ground_truth.rle(annotation["amodal_segmentation"], image_id)
-    return {**annotation, "segmentation": rle, "area": float(coco_mask.area(rle))}

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from faster_coco_eval import COCO
 from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.structures.rle import box_rle, segmentation_to_rle
+
+if TYPE_CHECKING:
+    from bcnet.data import DatasetInfo, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+# Object sizes in the evaluators end at 1e10 pixels; an instance beyond every range is ignored.
+IGNORED_AREA = 1e11
 
 
 @dataclass
@@ -59,8 +69,8 @@ class GroundTruth:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: the file is not a COCO json, an annotation names an image that is not listed, has a
-                malformed segmentation, or lacks one where others have it. Names the file and the annotation.
+            ValueError: the file is not a COCO json, or an annotation has a malformed segmentation or none where
+                others have one. Names the file and the annotation.
         """
         with open(annotation_file, encoding="utf-8") as file:
             try:
@@ -93,17 +103,76 @@ class GroundTruth:
             [str(name) for name in class_names or category_ids],
         )
         known = set(truth.category_ids)
-        kept = [a for a in content.get("annotations") or [] if a["category_id"] in known]
+        annotations = content.get("annotations") or []
+        kept = [a for a in annotations if a["category_id"] in known and a["image_id"] in truth.images]
+        if len(kept) < len(annotations):
+            logger.warning(
+                "%s: %d of %d annotations are of images or categories that are not listed; they are left out",
+                source,
+                len(annotations) - len(kept),
+                len(annotations),
+            )
         kept.sort(key=lambda annotation: annotation["id"])
         truth.annotations = [truth._uniform(annotation, number) for number, annotation in enumerate(kept, start=1)]
         truth._check_masks(kept)
         return truth
 
+    @classmethod
+    def from_records(cls, records: Sequence[ImageRecord], info: DatasetInfo) -> GroundTruth:
+        """Of a data set as `bcnet.data.load_dataset` gives it, for files that are not in COCO's format.
+
+        The area that decides between small, medium and large is that of the mask; COCO's own files say it
+        themselves, with small differences, so for them `from_file` gives the official figures.
+
+        Raises:
+            ValueError: as `from_file`.
+        """
+        content: dict = {"images": [], "annotations": []}
+        content["categories"] = [
+            {"id": category_id, "name": name}
+            for category_id, name in zip(info.category_ids, info.class_names, strict=True)
+        ]
+        for record in records:
+            content["images"].append({"id": record.image_id, "height": record.height, "width": record.width})
+            for instance in record.instances:
+                annotation = {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": record.image_id,
+                    "category_id": info.category_ids[instance.category],
+                    "bbox": list(instance.bbox),
+                    "iscrowd": int(instance.iscrowd),
+                    "segmentation": instance.segmentation,
+                    "amodal_segmentation": instance.amodal,
+                    "amodal_bbox": instance.amodal_bbox,
+                }
+                content["annotations"].append({key: value for key, value in annotation.items() if value is not None})
+        return cls.from_dict(content, info.annotation_file, info.category_ids, info.class_names)
+
+    def amodal(self) -> GroundTruth:
+        """The same with whole objects, hidden part included: ``amodal_segmentation``, its box and its area.
+
+        A crowd stays as it is.
+
+        Raises:
+            ValueError: an annotation has no amodal segmentation.
+        """
+        if not self.all_have("amodal_segmentation"):
+            raise ValueError(f"{self.source}: not every annotation has an amodal_segmentation")
+        changed = []
+        for annotation in self.annotations:
+            if not annotation["iscrowd"]:
+                rle = self.rle(annotation["amodal_segmentation"], self.image_ids[annotation["image_id"] - 1])
+                annotation = {
+                    **annotation,
+                    "segmentation": rle,
+                    "bbox": annotation.get("amodal_bbox") or coco_mask.toBbox(rle).tolist(),
+                    "area": float(coco_mask.area(rle)),
+                }
+            changed.append(annotation)
+        return replace(self, annotations=changed)
+
     def _uniform(self, annotation: dict, number: int) -> dict:
         image_id = annotation["image_id"]
-        where = f"{self.source}: annotation {annotation['id']}"
-        if image_id not in self.image_numbers:
-            raise ValueError(f"{where} is of image {image_id!r}, which is not listed")
         uniform = {
             **annotation,
             "id": number,
@@ -112,32 +181,40 @@ class GroundTruth:
         }
         uniform.pop("ignore", None)  # pycocotools overwrites it with iscrowd; here it never gets that far
         rle = None
-        if annotation.get("segmentation"):
-            try:
-                rle = uniform["segmentation"] = self.rle(annotation["segmentation"], image_id)
-            except ValueError as error:
-                raise ValueError(f"annotation {annotation['id']}: {error}") from error
+        try:
+            if annotation.get("segmentation"):
+                rle = uniform["segmentation"] = self.rle(_usable(annotation["segmentation"]), image_id)
+            elif annotation.get("amodal_segmentation"):
+                # Hidden altogether: nobody is asked to find it, unless its amodal mask is what is looked for.
+                rle = uniform["segmentation"] = box_rle(0, 0, 0, 0, self.image_size(image_id))
+                uniform["area"] = IGNORED_AREA
+        except ValueError as error:
+            raise ValueError(f"annotation {annotation['id']}: {error}") from error
         if "bbox" not in annotation:
             if rle is None:
-                raise ValueError(f"{where} has neither bbox nor segmentation")
+                raise ValueError(f"{self.source}: annotation {annotation['id']} has neither bbox nor segmentation")
             uniform["bbox"] = coco_mask.toBbox(rle).tolist()
-        if "area" not in annotation:
+        if "area" not in uniform:
             uniform["area"] = uniform["bbox"][2] * uniform["bbox"][3] if rle is None else float(coco_mask.area(rle))
         return uniform
 
     def _check_masks(self, annotations: Sequence[dict]) -> None:
-        with_masks = [bool(annotation.get("segmentation")) for annotation in annotations]
-        if any(with_masks) and not all(with_masks):
-            annotation = annotations[with_masks.index(False)]
+        pairs = zip(annotations, self.annotations, strict=True)
+        without = [annotation for annotation, uniform in pairs if not uniform.get("segmentation")]
+        if 0 < len(without) < len(annotations):
             raise ValueError(
-                f"{self.source}: annotation {annotation['id']} of image {annotation['image_id']!r} has no "
-                f"segmentation, but {sum(with_masks)} of {len(with_masks)} annotations have one"
+                f"{self.source}: annotation {without[0]['id']} of image {without[0]['image_id']!r} has no "
+                f"segmentation, but {len(annotations) - len(without)} of {len(annotations)} annotations have one"
             )
+
+    def instances(self) -> list[dict]:
+        """The annotations that a detector is asked to find: no crowds, and nothing that is wholly hidden."""
+        return [a for a in self.annotations if not a["iscrowd"] and a["area"] < IGNORED_AREA]
 
     def all_have(self, key: str) -> bool:
         """True if every annotation, crowds aside, has a value for a key, and there is one."""
-        instances = [annotation for annotation in self.annotations if not annotation["iscrowd"]]
-        return bool(instances) and all(annotation.get(key) not in (None, [], "") for annotation in instances)
+        annotations = [annotation for annotation in self.annotations if not annotation["iscrowd"]]
+        return bool(annotations) and all(annotation.get(key) not in (None, [], "") for annotation in annotations)
 
     def rle(self, segmentation: list | dict, image_id: int | str) -> dict:
         """A segmentation of the json as compressed RLE at the size of its image.
@@ -237,6 +314,18 @@ class GroundTruth:
                     )
             elif "bbox" not in result:
                 raise ValueError(f"{where} has neither bbox nor segmentation")
+
+
+def _usable(segmentation: list | dict) -> list | dict:
+    """Without polygons of fewer than 3 points or an odd count of numbers, if others are left (as the reader does)."""
+    if not isinstance(segmentation, list):
+        return segmentation
+    kept = [polygon for polygon in segmentation if not isinstance(polygon, list) or _is_polygon(polygon)]
+    return kept or segmentation
+
+
+def _is_polygon(polygon: list) -> bool:
+    return len(polygon) >= 6 and len(polygon) % 2 == 0
 
 
 def _indexed(coco_class: type, images: list, annotations: list, categories: list):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.average_precision import subset_average_precision
-from bcnet.evaluation.ground_truth import GroundTruth
+from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth
 from bcnet.occlusion.rule import occluder_rles
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def hidden_shares(ground_truth: GroundTruth) -> tuple[str, dict[int, float]]:
     Raises:
         ValueError: a ``hidden_fraction`` outside 0..1; names file, annotation and value.
     """
-    instances = [annotation for annotation in ground_truth.annotations if not annotation["iscrowd"]]
+    instances = ground_truth.instances()
     if ground_truth.all_have("hidden_fraction"):
         for annotation in instances:
             if not 0 <= annotation["hidden_fraction"] <= 1:
@@ -127,7 +127,7 @@ def _occluder_shares(ground_truth: GroundTruth) -> dict[int, float]:
             ground_truth.image_size(image_id),
         )
         for annotation, rle, occluder in zip(group, rles, occluders, strict=True):
-            if not annotation["iscrowd"]:
+            if not annotation["iscrowd"] and annotation["area"] < IGNORED_AREA:
                 covered = 0.0 if occluder is None else float(coco_mask.area(occluder))
                 area = float(coco_mask.area(rle))
                 shares[annotation["id"]] = covered / (covered + area) if covered else 0.0

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from bcnet.data import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.evaluation import CocoEvaluator, GroundTruth, average_precision
 from bcnet.structures import Detections
 
@@ -277,7 +278,6 @@ def test_update_refuses_what_would_spoil_the_figures(tmp_path):
     ("changes", "message"),
     [
         ({"images": None}, "needs images and categories"),
-        ({"annotations": [{"id": 3, "image_id": 77, "category_id": 2}]}, "annotation 3 is of image 77"),
         ({"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]}, "annotation 3 has neither"),
         (
             {"annotations": [{"id": 3, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 1, 1]]}]},
@@ -297,6 +297,42 @@ def test_update_refuses_what_would_spoil_the_figures(tmp_path):
 def test_bad_annotations_are_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         CocoEvaluator(annotated(tmp_path, **changes))
+
+
+def test_annotations_that_nobody_asked_for_are_left_out(tmp_path, caplog):
+    good = {"id": 1, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [1, 1]]}
+    path = annotated(
+        tmp_path, annotations=[good, {**good, "id": 2, "image_id": 6}, {**good, "id": 3, "category_id": 8}]
+    )
+    evaluator = CocoEvaluator(path)
+    assert "2 of 3 annotations" in caplog.text
+    evaluator.update(5, detections(1))
+    assert evaluator.compute()["segm"]["AP"] == pytest.approx(100)
+
+
+def test_from_records(tmp_path):
+    mask = [[0, 0, 2, 0, 2, 2, 0, 2]]
+    whole = [[0, 0, 4, 0, 4, 2, 0, 2]]
+    records = [
+        ImageRecord(
+            "a.jpg",
+            "a",
+            4,
+            4,
+            [
+                InstanceRecord([0, 0, 2, 2], 1, segmentation=mask, amodal=whole),
+                InstanceRecord([0, 0, 4, 4], 1, segmentation=None, amodal=whole),  # hidden altogether
+            ],
+        )
+    ]
+    info = DatasetInfo("mine", ("bat", "cat"), (1, 2), "mine.json", "images")
+    truth = GroundTruth.from_records(records, info)
+    evaluator = CocoEvaluator(truth)
+    evaluator.update("a", detections(1))
+    assert evaluator.compute()["segm"]["AP-cat"] == pytest.approx(100)
+    assert [a["area"] for a in truth.amodal().annotations] == [8, 8]
+    assert truth.amodal().annotations[0]["bbox"] == [0, 0, 4, 2]
+    assert average_precision(truth.amodal(), evaluator.results(), "segm")["AP50"] == pytest.approx(100 * 51 / 101)
 
 
 def test_merge_keeps_each_image_once(tmp_path):
