@@ -51,7 +51,8 @@ def validate_config(cfg: CfgNode) -> None:
         raise ValueError("INPUT.MIN_SIZE_TRAIN is empty; give at least one short side in pixels")
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
         raise ValueError(
-            f"INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' needs two values in INPUT.MIN_SIZE_TRAIN, got {cfg.INPUT.MIN_SIZE_TRAIN}"
+            f"INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' needs two values in INPUT.MIN_SIZE_TRAIN, "
+            f"got {cfg.INPUT.MIN_SIZE_TRAIN}"
         )
     fpn_strides = len(cfg.MODEL.FCOS.IN_FEATURES)
     if len(cfg.MODEL.FCOS.SIZES_OF_INTEREST) != fpn_strides - 1:
