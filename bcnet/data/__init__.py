@@ -1,6 +1,6 @@
 """Data sets: names, readers, the mapper to the model's input, and loaders."""
 
-from bcnet.data.catalog import dataset_files, dataset_names, dataset_root, load_dataset, register_dataset
+from bcnet.data.catalog import dataset_files, dataset_info, dataset_names, dataset_root, load_dataset, register_dataset
 from bcnet.data.loaders import build_test_loader, build_train_loader
 from bcnet.data.mapper import DatasetMapper, UnreadableImageError, read_image
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
@@ -14,6 +14,7 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "dataset_files",
+    "dataset_info",
     "dataset_names",
     "dataset_root",
     "load_dataset",

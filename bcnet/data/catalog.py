@@ -141,6 +141,11 @@ def load_dataset(name_or_spec: str) -> tuple[list[ImageRecord], DatasetInfo]:
     return _READERS[files.format](files.annotation_file, files.image_root, name=name_or_spec)
 
 
+def dataset_info(name_or_spec: str) -> DatasetInfo:
+    """Classes and files of a data set; reads it as `load_dataset` does, and raises the same."""
+    return load_dataset(name_or_spec)[1]
+
+
 def _split_spec(rest: str) -> tuple[str, str]:
     # Paths may have colons of their own, so the split is made after the annotation file's suffix if it has one.
     before, separator, image_root = rest.partition(".json:")

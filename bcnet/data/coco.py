@@ -1,7 +1,10 @@
 """Reader of COCO's json: instances files, image-info files, and files converted by the occluder tool.
 
 Category ids become classes 0..K-1 in the order of rising id, as in detectron2. Images come in the order
-of their ids, annotations in the file's order. What happens to what is not as it should be:
+of their ids, annotations in the file's order. Four keys of an annotation are read that COCO's own files do
+not have: ``bg_object_segmentation`` (the occluder mask), ``amodal_segmentation`` and ``amodal_bbox`` (the
+whole object), and ``depth`` (the order in its image, smaller is nearer). What happens to what is not as it
+should be:
 
 =============================================  ===========================================================
 what                                           what is done
@@ -13,13 +16,13 @@ or width below 1; two images of one id
 annotation without id, bbox, image_id or       ValueError (a missing iscrowd is 0, as in COCO's API)
 category_id; two annotations of one id
 category_id not in the file's categories       ValueError
-bbox not four finite numbers, or of negative   ValueError
-size
+bbox or amodal_bbox not four finite numbers,   ValueError
+or of negative size; depth not a number
 bbox wholly outside the image                  ValueError
 segmentation of another kind than polygons     ValueError
 or RLE; polygon not a flat list of numbers;
 RLE of another size than the image
-every polygon has fewer than 3 points          ValueError
+every polygon has fewer than 3 points          ValueError (an occluder of such polygons is none)
 some polygons have fewer than 3 points, or an  those polygons are dropped and counted (as detectron2 does)
 odd count of numbers
 annotation of an image that is not listed      dropped and counted (subsets of COCO are made so)
@@ -30,6 +33,7 @@ bbox partly outside the image                  kept; counted where it is by more
                                                clips it (as detectron2 does)
 no segmentation, or an empty one               kept; training masks with it is a ValueError that names the
                                                annotation (detectors of boxes need none)
+depth on some objects of an image only         its order is taken as unknown; counted
 image without annotations, or crowds only      kept; the training loader drops it by
                                                ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``
 RLE whose runs do not fill the image, and      ValueError of the mapper, as it takes decoding; it names
@@ -79,6 +83,7 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
     counts: Counter[str] = Counter()
     info, class_of = _read_categories(content, annotation_file, image_root, name)
     records = _read_images(content["images"], annotation_file, image_root, faults)
+    depths: dict[int, list[float | None]] = {image_id: [] for image_id in records}
     seen: set = set()
     for position, annotation in enumerate(content.get("annotations") or []):
         label = f"annotation at position {position}"
@@ -95,6 +100,7 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
                 continue
             try:
                 record.instances.append(_read_instance(annotation, record, class_of, counts))
+                depths[record.image_id].append(_read_depth(annotation))
             except ValueError as error:
                 fault = str(error)
         if fault is not None:
@@ -103,6 +109,8 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
         listed = "\n  ".join(faults[:_LISTED])
         more = f"\n  and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
         raise ValueError(f"{annotation_file} is malformed:\n  {listed}{more}")
+    for image_id, record in records.items():
+        record.in_front = _order(record, depths[image_id], counts)
     if counts:
         summary = "; ".join(f"{count} {what}" for what, count in counts.items())
         _logger.warning("%s: %s", annotation_file, summary)
@@ -183,28 +191,52 @@ def _read_instance(annotation: dict, record: ImageRecord, class_of: dict, counts
         iscrowd=iscrowd,
         segmentation=annotation.get("segmentation") or None,
         occluder=annotation.get("bg_object_segmentation"),
+        amodal=annotation.get("amodal_segmentation") or None,
+        amodal_bbox=annotation.get("amodal_bbox"),
         annotation_id=annotation["id"],
     )
     if iscrowd:
         return instance
+    if instance.amodal_bbox is not None:
+        _check_numbers("amodal_bbox", instance.amodal_bbox)
     if instance.segmentation is not None:
-        instance.segmentation = _checked("segmentation", instance.segmentation, record, counts)
-        if not instance.segmentation:
-            raise ValueError(
-                f"every polygon has fewer than 3 points: segmentation is {_short(annotation['segmentation'])}"
-            )
+        instance.segmentation = _checked_mask("segmentation", instance.segmentation, record, counts)
+    if instance.amodal is not None:
+        instance.amodal = _checked_mask("amodal_segmentation", instance.amodal, record, counts)
     if instance.occluder:
         # The published converter writes contours of one or two points; its own reader drops them silently.
         instance.occluder = _checked("bg_object_segmentation", instance.occluder, record, counts)
     return instance
 
 
-def _check_box(box: object, record: ImageRecord, counts: Counter) -> None:
+def _read_depth(annotation: dict) -> float | None:
+    depth = annotation.get("depth")
+    if depth is not None and not _is_finite(depth):
+        raise ValueError(f"depth must be a finite number, got {_short(depth)}")
+    return depth
+
+
+def _order(record: ImageRecord, depths: list[float | None], counts: Counter) -> list[tuple[int, int]] | None:
+    """`ImageRecord.in_front` of one depth per instance; None where they do not say the order."""
+    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+    known = [i for i in objects if depths[i] is not None]
+    if len(known) < len(objects):
+        if known:
+            counts["images in which some objects only have a depth, taken as of unknown order"] += 1
+        return None
+    return [(i, j) for i in known for j in known if depths[j] < depths[i]] if known else None
+
+
+def _check_numbers(key: str, box: object) -> None:
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-        raise ValueError(f"bbox must be four finite numbers [x, y, width, height], got {box}")
+        raise ValueError(f"{key} must be four finite numbers [x, y, width, height], got {_short(box)}")
+    if box[2] < 0 or box[3] < 0:
+        raise ValueError(f"{key} has a negative size: {box}")
+
+
+def _check_box(box: object, record: ImageRecord, counts: Counter) -> None:
+    _check_numbers("bbox", box)
     x, y, width, height = box
-    if width < 0 or height < 0:
-        raise ValueError(f"bbox has a negative size: {box}")
     if width == 0 or height == 0:
         counts["boxes of zero width or height, not trained on"] += 1
     elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:
@@ -213,6 +245,13 @@ def _check_box(box: object, record: ImageRecord, counts: Counter) -> None:
         )
     elif x < -1 or y < -1 or x + width > record.width + 1 or y + height > record.height + 1:
         counts["boxes that reach out of the image by more than a pixel, clipped (is bbox x, y, width, height?)"] += 1
+
+
+def _checked_mask(key: str, segmentation: object, record: ImageRecord, counts: Counter) -> list | dict:
+    checked = _checked(key, segmentation, record, counts)
+    if not checked:
+        raise ValueError(f"every polygon has fewer than 3 points: {key} is {_short(segmentation)}")
+    return checked
 
 
 def _checked(key: str, segmentation: object, record: ImageRecord, counts: Counter) -> list | dict:

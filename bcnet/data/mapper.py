@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as coco_mask
 
 from bcnet.data.masks import instance_masks
 from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.data.transforms import Augmentation, Transform
 from bcnet.occlusion import occluder_rles
 from bcnet.structures import InstanceMasks, Targets
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.structures.rle import box_rle, segmentation_to_rle
 
 _MIN_BOX_SIDE = 1e-5  # pixels, of detectron2's filter_empty_instances
 
@@ -220,7 +219,7 @@ class DatasetMapper:
         if instance.segmentation:
             return _rle(record, instance, "segmentation", instance.segmentation)
         if instance.amodal:  # an object that is hidden altogether
-            return coco_mask.encode(np.zeros((record.height, record.width), dtype=np.uint8, order="F"))
+            return box_rle(0, 0, 0, 0, (record.height, record.width))
         raise ValueError(f"{_label(record, instance)} has no segmentation; training masks needs one (MODEL.MASK_ON)")
 
     def _amodal_rle(self, record: ImageRecord, instance: InstanceRecord) -> dict:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
@@ -72,10 +73,13 @@ def _transformed_layers(
     left, right = _span(columns, x0, x1)
     top, bottom = _span(rows, y0, y1)
     layers = np.zeros((2, bottom - top, right - left), dtype=np.uint8)
-    picked = columns[left:right] - x0, rows[top:bottom] - y0
+    if layers.size == 0:
+        return layers, left, top
+    picked_columns, picked_rows = columns[left:right] - x0, rows[top:bottom] - y0
     for layer, rle in zip(layers, rles, strict=False):
-        # Columns first: they are the contiguous axis of COCO's masks.
-        layer[:] = decode_window(rle, x0, y0, x1, y1).T[picked[0]].T[picked[1]]
+        # Columns first, as they are the contiguous axis of COCO's masks; then whole rows are copied.
+        by_column = decode_window(rle, x0, y0, x1, y1).T[picked_columns]
+        np.take(cv2.transpose(by_column), picked_rows, axis=0, out=layer, mode="clip")
     return layers, left, top
 
 
