@@ -1,0 +1,188 @@
+"""Objects stacked in depth: placement, painting and exact truth.
+
+Procedural objects and cut-outs share this file. An object is a layer: its coverage (uint8, 255 inside)
+and its colours, in a window of its own size. Its binary mask is ``coverage >= 128``; truth is computed
+from binary masks alone, the picture from the coverage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from bcnet.data.synthetic.config import SceneConfig
+
+_DIRECTIONS = 5  # directions tried around the object that is to hide a new one
+_DISTANCES = 9  # distances tried along each
+_TOLERANCE = 0.06  # a hidden fraction this close to the one aimed at is taken at once
+
+
+@dataclass
+class SceneObject:
+    """One object of a scene. Masks are bool [H, W], boxes (x, y, width, height) in pixels."""
+
+    category_id: int
+    depth: int  # 0 is nearest; unique in its scene
+    amodal_mask: np.ndarray  # clipped to the image
+    visible_mask: np.ndarray  # amodal mask without all amodal masks in front
+    bbox: tuple[int, int, int, int]  # tight around the visible mask
+    amodal_bbox: tuple[int, int, int, int]  # tight around the amodal mask
+    visible_area: int
+    amodal_area: int
+
+    @property
+    def hidden_fraction(self) -> float:
+        """1 - visible area / amodal area."""
+        return 1 - self.visible_area / self.amodal_area
+
+
+@dataclass
+class Scene:
+    """A picture and its truth: image uint8 [H, W, 3] RGB; objects nearest first."""
+
+    image: np.ndarray
+    objects: list[SceneObject]
+
+
+@dataclass
+class Placed:
+    """An object's coverage (uint8 [h, w]) at (x, y), which may lie outside the image in part."""
+
+    category_id: int
+    coverage: np.ndarray
+    x: int
+    y: int
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Centre of the window in image coordinates."""
+        height, width = self.coverage.shape
+        return self.x + width / 2, self.y + height / 2
+
+
+class Layout:
+    """Places objects front to back, so that each one's hidden fraction is known when it is placed."""
+
+    def __init__(self, config: SceneConfig) -> None:
+        self.config = config
+        self.size = config.image_size
+        self.placed: list[Placed] = []  # nearest first
+        self.objects: list[SceneObject] = []
+        self._occupied = np.zeros((self.size, self.size), bool)
+
+    def place(self, category_id: int, coverage: np.ndarray, behind: Placed | None, rng: np.random.Generator) -> bool:
+        """Adds an object behind all others, if there is a place for it.
+
+        Args:
+            category_id: written to the truth.
+            coverage: uint8 [h, w].
+            behind: the object that is to hide part of it; None for a place as free as can be found.
+
+        Returns:
+            bool: False when no place leaves enough of it in the image and visible; nothing is added.
+        """
+        mask = coverage >= 128
+        position = self._free_position(mask, rng) if behind is None else self._position_behind(mask, behind, rng)
+        if position is None:
+            return False
+        x, y = position
+        window, part = _clip(mask.shape, x, y, self.size)
+        amodal = np.zeros((self.size, self.size), bool)
+        amodal[window] = mask[part]
+        visible = amodal & ~self._occupied
+        self.objects.append(
+            SceneObject(
+                category_id=category_id,
+                depth=len(self.objects),
+                amodal_mask=amodal,
+                visible_mask=visible,
+                bbox=cv2.boundingRect(visible.view(np.uint8)),
+                amodal_bbox=cv2.boundingRect(amodal.view(np.uint8)),
+                visible_area=int(np.count_nonzero(visible)),
+                amodal_area=int(np.count_nonzero(amodal)),
+            )
+        )
+        self._occupied |= amodal
+        self.placed.append(Placed(category_id, coverage, x, y))
+        return True
+
+    def _position_behind(self, mask: np.ndarray, front: Placed, rng: np.random.Generator) -> tuple[int, int] | None:
+        target = rng.uniform(*self.config.hidden_range)
+        height, width = mask.shape
+        reach = (max(front.coverage.shape) + max(height, width)) / 2
+        best, best_error = None, np.inf
+        for angle in rng.uniform(0, 2 * np.pi, _DIRECTIONS):
+            for distance in np.linspace(0.05, 0.95, _DISTANCES) * reach:
+                x = round(front.centre[0] + distance * np.cos(angle) - width / 2)
+                y = round(front.centre[1] + distance * np.sin(angle) - height / 2)
+                hidden = self._hidden_fraction(mask, x, y)
+                if hidden is not None and abs(hidden - target) < best_error:
+                    best, best_error = (x, y), abs(hidden - target)
+            if best_error < _TOLERANCE:
+                break
+        return best
+
+    def _free_position(self, mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
+        height, width = mask.shape
+        # The first object, in front of all, stands near the middle: the others gather behind it.
+        low, high = (0.3, 0.7) if not self.placed else (0.05, 0.95)
+        best, best_hidden = None, np.inf
+        for centre_x, centre_y in rng.uniform(low, high, (12, 2)) * self.size:
+            x, y = round(centre_x - width / 2), round(centre_y - height / 2)
+            hidden = self._hidden_fraction(mask, x, y)
+            if hidden is not None and hidden < best_hidden:
+                best, best_hidden = (x, y), hidden
+            if best_hidden == 0:
+                break
+        return best
+
+    def _hidden_fraction(self, mask: np.ndarray, x: int, y: int) -> float | None:
+        """Hidden fraction of a mask placed there; None where the object may not lie."""
+        window, part = _clip(mask.shape, x, y, self.size)
+        inside = mask[part]
+        amodal_area = np.count_nonzero(inside)
+        if amodal_area == 0 or amodal_area < (1 - self.config.max_outside) * np.count_nonzero(mask):
+            return None
+        visible_area = np.count_nonzero(inside & ~self._occupied[window])
+        hidden = 1 - visible_area / amodal_area
+        if visible_area < self.config.min_visible_pixels or hidden > self.config.max_hidden_fraction:
+            return None
+        return hidden
+
+
+def paint(canvas: np.ndarray, placed: Placed, colours: np.ndarray, shadow: float) -> None:
+    """Draws an object over the canvas, after the shadow that it casts (in place).
+
+    Args:
+        canvas: float32 [H, W, 3], 0..255.
+        colours: float32 [h, w, 3] of the object's window.
+        shadow: share of the light that the shadow takes where it is darkest.
+    """
+    size = canvas.shape[0]
+    if shadow > 0:
+        spread = max(size // 32, 2)
+        padded = cv2.copyMakeBorder(placed.coverage, *(4 * [2 * spread]), cv2.BORDER_CONSTANT, value=0)
+        # Two box filters make a soft edge in time that does not depend on its width.
+        soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))
+        # Light falls from above: the shadow lies a little lower.
+        window, part = _clip(soft.shape, placed.x - 2 * spread, placed.y - 2 * spread + spread // 2, size)
+        canvas[window] *= (1 - soft[part] * np.float32(shadow / 255))[..., None]
+    window, part = _clip(placed.coverage.shape, placed.x, placed.y, size)
+    opacity = placed.coverage[part] * np.float32(1 / 255)
+    canvas[window] = cv2.blendLinear(colours[part], canvas[window], opacity, 1 - opacity)
+
+
+def finish(canvas: np.ndarray, noise: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 picture of a float32 canvas, with evenly distributed noise of up to +-``noise``."""
+    grain = rng.integers(-128, 128, canvas.shape, dtype=np.int8)  # a power of two is drawn fastest
+    return cv2.addWeighted(canvas, 1, grain, noise / 128, 0, dtype=cv2.CV_8U)
+
+
+def _clip(shape: tuple[int, ...], x: int, y: int, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The window's part inside a square image: slices of the image and slices of the window."""
+    height, width = shape[:2]
+    x0, y0 = min(max(x, 0), size), min(max(y, 0), size)
+    x1, y1 = max(min(x + width, size), x0), max(min(y + height, size), y0)
+    return (slice(y0, y1), slice(x0, x1)), (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))

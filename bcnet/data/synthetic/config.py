@@ -1,0 +1,130 @@
+"""Parameters of a synthetic scene, and the two presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+POOLS = ("all", "train", "test")
+_IMAGE_FORMATS = ("png", "jpg")
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What a scene looks like. The defaults are the ``hard`` preset; lengths are shares of the image's side.
+
+    The parameters of appearance below ``Appearance`` apply to procedural objects; scenes composed of
+    cut-outs use the layout, the shadow and the noise only.
+
+    Raises:
+        ValueError: a value that no scene can satisfy, naming the parameter and the value.
+    """
+
+    image_size: int = 192  # pixels, of both sides
+
+    # Layout. Objects are placed front to back, each behind those that are there already.
+    min_objects: int = 3
+    max_objects: int = 6
+    object_size: tuple[float, float] = (0.32, 0.6)  # longer side of an object's box
+    occluded_probability: float = 0.92  # an object is placed against an earlier one, partly behind it
+    hidden_range: tuple[float, float] = (0.12, 0.68)  # hidden fraction that such an object aims at
+    max_hidden_fraction: float = 0.8  # objects hidden further, or
+    min_visible_pixels: int = 150  # seen with fewer pixels, are not part of the scene
+    max_outside: float = 0.3  # share of an object's area that the image border may cut off
+    classes_per_scene: int = 3
+    same_class_probability: float = 0.42  # an object placed against another takes its class
+
+    # Appearance
+    class_appearance: float = 0.0  # a class has its own colours and texture in all scenes, not those of the scene
+    shared_appearance: float = 0.7  # an object looks like the others of its class in the scene
+    shared_palette: bool = True  # the background has the colours of the objects
+    background_contrast: float = 0.8
+    texture_contrast: float = 1.0
+    deformation: float = 1.0  # 0 draws the prototypes, rotated and scaled
+    shading: float = 0.3  # relief of the objects' surface
+    shadow: float = 0.22  # of an object on those behind it
+    noise: int = 5  # largest deviation of a pixel's value, of 255
+    texture_pool: str = "all"  # "train" and "test" have no texture in common
+    shape_pool: str = "all"  # "train" and "test" have no shape prototype in common
+
+    image_format: str = "png"  # or "jpg" (quality 95, full chroma resolution)
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples: a config read back from a file equals the one that was written.
+        for name in ("object_size", "hidden_range"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        for name in ("image_size", "min_objects", "max_objects", "min_visible_pixels", "classes_per_scene", "noise"):
+            self._require(name, isinstance(getattr(self, name), int), "a whole number")
+        self._require("image_size", 32 <= self.image_size <= 4096, "from 32 to 4096")
+        self._require("min_objects", self.min_objects >= 1, "at least 1")
+        self._require("max_objects", self.max_objects >= self.min_objects, f"at least min_objects ({self.min_objects})")
+        for name in ("object_size", "hidden_range"):
+            low_high = getattr(self, name)
+            valid = len(low_high) == 2 and 0 < low_high[0] <= low_high[1] <= 1
+            self._require(name, valid, "two rising numbers above 0 and up to 1")
+        self._require("max_hidden_fraction", 0 <= self.max_hidden_fraction < 1, "from 0 to less than 1")
+        self._require("min_visible_pixels", self.min_visible_pixels >= 1, "at least 1")
+        self._require("max_outside", 0 <= self.max_outside < 1, "from 0 to less than 1")
+        self._require("classes_per_scene", self.classes_per_scene >= 1, "at least 1")
+        for name in (
+            "occluded_probability",
+            "same_class_probability",
+            "class_appearance",
+            "shared_appearance",
+            "background_contrast",
+            "texture_contrast",
+            "shading",
+            "shadow",
+        ):
+            self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        self._require("deformation", 0 <= self.deformation <= 2, "from 0 to 2")
+        self._require("noise", 0 <= self.noise <= 64, "from 0 to 64")
+        for name in ("texture_pool", "shape_pool"):
+            self._require(name, getattr(self, name) in POOLS, f"one of {', '.join(POOLS)}")
+        self._require("image_format", self.image_format in _IMAGE_FORMATS, f"one of {', '.join(_IMAGE_FORMATS)}")
+
+    def _require(self, name: str, valid: bool, expected: str) -> None:
+        if not valid:
+            raise ValueError(f"SceneConfig.{name} is {getattr(self, name)!r}; it must be {expected}")
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> SceneConfig:
+        """``"easy"`` (quick to learn, for demonstrations) or ``"hard"`` (for studies), with fields replaced.
+
+        Raises:
+            ValueError: no such preset, or a value that no scene can satisfy.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **overrides})
+
+    def to_dict(self) -> dict:
+        """All fields as JSON values; ``SceneConfig(**values)`` restores the config."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+
+PRESETS: dict[str, dict] = {
+    "hard": {},
+    "easy": {
+        "class_appearance": 1.0,
+        "shared_appearance": 0.5,
+        "shared_palette": False,
+        "background_contrast": 0.3,
+        "texture_contrast": 0.55,
+        "deformation": 0.5,
+        "shading": 0.6,
+        "shadow": 0.45,
+        "noise": 3,
+        "hidden_range": (0.1, 0.55),
+        "max_objects": 5,
+    },
+}
+
+
+def pool_members(pool: str, size: int) -> list[int]:
+    """The variants out of ``range(size)`` that belong to a pool: of every four, three train and one test."""
+    if pool == "all":
+        return list(range(size))
+    return [variant for variant in range(size) if (variant % 4 == 3) == (pool == "test")]

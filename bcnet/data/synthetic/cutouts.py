@@ -1,0 +1,271 @@
+"""Scenes composed of cut-outs: instances of a COCO json, pasted in depth over pieces of its images.
+
+What is pasted on top hides what lies below exactly, so the truth is exact wherever the source's masks
+are: amodal masks, depth order and hidden fractions of real textures, without annotating any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
+from bcnet.data.synthetic.composition import Layout, Scene, finish, paint
+from bcnet.data.synthetic.config import SceneConfig
+from bcnet.data.synthetic.scene import choose_front, scene_generators
+from bcnet.structures.rle import segmentation_to_rle
+
+_TRIES_PER_OBJECT = 4
+_BACKGROUND_TRIES = 6
+_IMAGES_KEPT = 64
+_MAX_MAGNIFICATION = 1.25  # beyond it a cut-out looks blurred beside the others
+_BORDER = 2  # an instance whose box comes this close to the image's border (pixels) is taken to be cut off
+_FEATHER = 0.7  # pixels (standard deviation) over which a cut-out's edge fades
+
+
+@dataclass(frozen=True)
+class _Template:
+    record: int  # index of the image
+    instance: int  # index in the image's instances
+    category: int  # 0..K-1
+
+
+class CutoutLibrary:
+    """The instances of a data set that can be cut out.
+
+    Instances that are crowds, have no mask, or cover fewer than ``min_pixels`` are left out.
+
+    Args:
+        records, info: the data set, as `bcnet.data.load_dataset` returns it.
+        min_pixels: smallest area of an instance in its source image.
+        whole_only: leave out instances that are visibly incomplete: cut off by the image's border, or of
+            several polygons, which is how COCO draws what something else splits.
+
+    Raises:
+        ValueError: no instance is left.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        info: DatasetInfo,
+        *,
+        min_pixels: int = 40**2,
+        whole_only: bool = True,
+    ) -> None:
+        self.records = list(records)
+        self.info = info
+        self.min_pixels = min_pixels
+        self.whole_only = whole_only
+        self.templates = [
+            _Template(index, position, instance.category)
+            for index, record in enumerate(self.records)
+            for position, instance in enumerate(record.instances)
+            if _is_usable(record, instance, min_pixels, whole_only)
+        ]
+        if not self.templates:
+            raise ValueError(
+                f"{info.annotation_file}: none of the {sum(len(r.instances) for r in self.records)} instances can be "
+                f"cut out (not a crowd, at least {min_pixels} pixels{', whole' if whole_only else ''})"
+            )
+        self._of_category: dict[int, list[_Template]] = defaultdict(list)
+        for template in self.templates:
+            self._of_category[template.category].append(template)
+        self._images: dict[int, np.ndarray] = {}  # those read last: reading costs more than all the rest
+
+    @classmethod
+    def from_files(cls, annotation_file: str, image_root: str, **options) -> CutoutLibrary:
+        """Reads a COCO json and its image folder; options as in the constructor.
+
+        Raises:
+            FileNotFoundError: the file or the folder does not exist.
+            ValueError: malformed content, or no instance is left.
+        """
+        from bcnet.data.catalog import load_dataset
+
+        return cls(*load_dataset(f"coco:{annotation_file}:{image_root}"), **options)
+
+    def parameters(self) -> dict:
+        """What distinguishes this library from others, as JSON values; the source by its content."""
+        with open(self.info.annotation_file, "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        return {"annotations_sha256": digest, "min_pixels": self.min_pixels, "whole_only": self.whole_only}
+
+    def draw_category(self, rng: np.random.Generator) -> int:
+        """A class 0..K-1, as often as the source has instances of it."""
+        return self.templates[rng.integers(len(self.templates))].category
+
+    def draw(self, category: int, size: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random instance, cut out, scaled and perhaps mirrored.
+
+        Args:
+            category: 0..K-1, one that `draw_category` gives.
+            size: longer side of its box in pixels; less where the source is too small.
+
+        Returns:
+            coverage uint8 [h, w]; colours float32 [h, w, 3] RGB, 0..255.
+        """
+        choices = self._of_category[category]
+        template = choices[rng.integers(len(choices))]
+        record = self.records[template.record]
+        mask = self._mask(record, record.instances[template.instance])
+        x, y, width, height = cv2.boundingRect(mask)
+        scale = min(size / max(width, height), _MAX_MAGNIFICATION)
+        target = (max(round(width * scale), 1), max(round(height * scale), 1))
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        window = np.s_[y : y + height, x : x + width]
+        coverage = cv2.resize(mask[window] * np.uint8(255), target, interpolation=interpolation)
+        colours = cv2.resize(self._image(template.record)[window], target, interpolation=interpolation)
+        if rng.random() < 0.5:
+            coverage, colours = coverage[:, ::-1], colours[:, ::-1]
+        # Around the window lies nothing: the feathered edge must fade there too.
+        coverage = cv2.GaussianBlur(np.ascontiguousarray(coverage), (0, 0), _FEATHER, borderType=cv2.BORDER_CONSTANT)
+        exposure = rng.uniform(0.85, 1.15)
+        return coverage, np.ascontiguousarray(colours) * np.float32(exposure)
+
+    def background(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """float32 [size, size, 3] RGB: a piece of one of the images without its annotated objects.
+
+        Of several pieces the one with the fewest annotated pixels is taken; what is left of objects in it is
+        filled with the colours around it, so that no object without truth shows.
+        """
+        best, best_pixels = None, np.inf
+        for _ in range(_BACKGROUND_TRIES):
+            index = int(rng.integers(len(self.records)))
+            record = self.records[index]
+            side = int(min(record.height, record.width) * rng.uniform(0.5, 1.0))
+            x, y = (int(rng.integers(extent - side + 1)) for extent in (record.width, record.height))
+            annotated = self._annotated(record)[y : y + side, x : x + side]
+            pixels = np.count_nonzero(annotated) / side**2
+            if pixels < best_pixels:
+                best, best_pixels = (index, x, y, side, annotated), pixels
+            if pixels == 0:
+                break
+        index, x, y, side, annotated = best
+        interpolation = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+        piece = cv2.resize(self._image(index)[y : y + side, x : x + side], (size, size), interpolation=interpolation)
+        hole = cv2.resize(annotated, (size, size), interpolation=interpolation)
+        return _fill(piece.astype(np.float32), hole)
+
+    def _mask(self, record: ImageRecord, instance: InstanceRecord) -> np.ndarray:
+        try:
+            return coco_mask.decode(segmentation_to_rle(instance.segmentation, record.height, record.width))
+        except ValueError as error:
+            raise ValueError(f"{self.info.annotation_file}: annotation {instance.annotation_id!r}: {error}") from error
+
+    def _annotated(self, record: ImageRecord) -> np.ndarray:
+        """uint8 [H, W]: 255 where an instance lies, crowds included (their boxes)."""
+        annotated = np.zeros((record.height, record.width), np.uint8)
+        for instance in record.instances:
+            if instance.iscrowd or instance.segmentation is None:
+                x, y, width, height = (round(value) for value in instance.bbox)
+                annotated[max(y, 0) : y + height, max(x, 0) : x + width] = 255
+            else:
+                annotated[self._mask(record, instance) > 0] = 255
+        return annotated
+
+    def _image(self, index: int) -> np.ndarray:
+        if index not in self._images:
+            if len(self._images) >= _IMAGES_KEPT:
+                self._images.pop(next(iter(self._images)))
+            self._images[index] = self._read_image(index)
+        return self._images[index]
+
+    def _read_image(self, index: int) -> np.ndarray:
+        record = self.records[index]
+        image = cv2.imread(record.file_name, cv2.IMREAD_COLOR)
+        if image is None:
+            raise FileNotFoundError(f"image {record.image_id!r} is missing or unreadable: {record.file_name}")
+        if image.shape[:2] != (record.height, record.width):
+            raise ValueError(
+                f"{record.file_name}: the image has height and width {image.shape[:2]}, "
+                f"{self.info.annotation_file} says {(record.height, record.width)}"
+            )
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def render_cutout_scene(
+    library: CutoutLibrary, config: SceneConfig, seed: int, index: int, split: str = "train"
+) -> Scene:
+    """Composes the scene of that number; category ids are those of the source.
+
+    Args:
+        library: where cut-outs and backgrounds come from; part of what determines the scene.
+        config, seed, index, split: as in `render_scene`; the parameters of appearance play no part.
+
+    Returns:
+        Scene: image uint8 [size, size, 3] RGB, objects nearest first with exact masks.
+
+    Raises:
+        FileNotFoundError: a source image is missing.
+        ValueError: a source image of another size than its json says, or a malformed segmentation.
+    """
+    layout_rng, rng = scene_generators(seed, index, split)
+    layout = Layout(config)
+    colours_of_placed = []
+    categories = [library.draw_category(layout_rng) for _ in range(config.classes_per_scene)]
+    for _ in range(int(layout_rng.integers(config.min_objects, config.max_objects + 1))):
+        for _ in range(_TRIES_PER_OBJECT):
+            front = choose_front(layout, config, layout_rng)
+            category = categories[layout_rng.integers(len(categories))]
+            if front is not None and layout_rng.random() < config.same_class_probability:
+                category = library.info.category_ids.index(front.category_id)
+            size = layout_rng.uniform(*config.object_size) * config.image_size
+            coverage, colours = library.draw(category, size, layout_rng)
+            if layout.place(library.info.category_ids[category], coverage, front, layout_rng):
+                colours_of_placed.append(colours)
+                break
+    canvas = library.background(config.image_size, rng)
+    for placed, colours in reversed(list(zip(layout.placed, colours_of_placed, strict=True))):
+        paint(canvas, placed, colours, config.shadow)
+    return Scene(finish(canvas, config.noise, rng), layout.objects)
+
+
+def _is_usable(record: ImageRecord, instance: InstanceRecord, min_pixels: int, whole_only: bool) -> bool:
+    if instance.iscrowd or not instance.segmentation:
+        return False
+    x, y, width, height = instance.bbox
+    # The box bounds the mask from above; the mask itself is only decoded where the box is large enough.
+    if width * height < min_pixels:
+        return False
+    if whole_only:
+        inside = (
+            x >= _BORDER
+            and y >= _BORDER
+            and x + width <= record.width - _BORDER
+            and y + height <= record.height - _BORDER
+        )
+        if not inside or (isinstance(instance.segmentation, list) and len(instance.segmentation) > 1):
+            return False
+    area = coco_mask.area(segmentation_to_rle(instance.segmentation, record.height, record.width))
+    return int(area) >= min_pixels
+
+
+def _fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Replaces the pixels under a hole (uint8, 255 inside) by an average of the picture around it."""
+    if not hole.any():
+        return picture
+    size = picture.shape[0]
+    # Annotated contours are a little narrow; what remains of an object would show as a halo.
+    hole = cv2.dilate(hole, np.ones((5, 5), np.uint8))
+    weight = (1 - hole / np.float32(255)).astype(np.float32)
+    total, norm = picture * weight[..., None], weight
+    filled = np.zeros_like(picture)
+    missing = np.ones_like(weight)
+    # Averages over growing neighbourhoods, the smallest that knows anything first.
+    width = 5
+    while missing.max() > 1e-3 and width < 4 * size:
+        local_norm = cv2.blur(norm, (width, width), borderType=cv2.BORDER_REPLICATE)
+        local = cv2.blur(total, (width, width), borderType=cv2.BORDER_REPLICATE)
+        confidence = np.clip(local_norm * 8, 0, 1) * missing
+        filled += local / np.maximum(local_norm, 1e-6)[..., None] * confidence[..., None]
+        missing -= confidence
+        width = 2 * width + 1
+    filled += picture.mean(axis=(0, 1)) * missing[..., None]
+    return picture * weight[..., None] + filled * (1 - weight[..., None])
