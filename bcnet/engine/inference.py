@@ -1,0 +1,116 @@
+"""Inference over a data set, and its evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from bcnet.data import DatasetInfo, build_test_loader
+from bcnet.engine.run_log import progress_wanted
+from bcnet.evaluation import CocoEvaluator
+from bcnet.structures import Detections
+
+logger = logging.getLogger(__name__)
+
+
+def autocast_dtype(cfg) -> torch.dtype | None:
+    """The lower precision of ``SOLVER.AMP``, in training and in inference alike; None where it is off."""
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[cfg.SOLVER.AMP.DTYPE]
+
+
+def run_inference(
+    model: nn.Module, loader: Iterable[list[dict]], *, amp_dtype: torch.dtype | None = None, with_occluder: bool = False
+) -> Iterator[tuple[int | str, Detections]]:
+    """Detections image by image, while the loader runs; nothing is kept.
+
+    Args:
+        model: a detector, in any mode.
+        loader: batches of dicts with "image" (uint8 or float [3, h, w], 0..255), "image_id", and "height" and
+            "width" of the original image.
+        amp_dtype: precision of autocast; None computes in float32.
+        with_occluder: fill the occluder's maps and the boundaries too.
+
+    Yields:
+        The image's id, and its detections on the CPU in pixels of the original image.
+    """
+    for batch in loader:
+        with torch.autocast(model.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            found = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
+        for record, detections in zip(batch, found, strict=True):
+            yield record["image_id"], detections.to("cpu").rescaled((record["height"], record["width"]))
+
+
+def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, dict]:
+    """COCO metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
+
+    For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
+    logs a table.
+
+    Args:
+        cfg: the config the model was built from.
+        model: the detector.
+        output_dir: the folder to write to; None takes ``cfg.OUTPUT_DIR``.
+
+    Returns:
+        dict: ``{data set: {"bbox": {"AP": ...}, "segm": {...}}}`` in percent on the main process; elsewhere
+        without metrics.
+
+    Raises:
+        ValueError: a data set has more classes than the model; or TEST.AUG is enabled, which this evaluation
+            does not do.
+    """
+    if cfg.TEST.AUG.ENABLED:
+        raise ValueError("TEST.AUG.ENABLED is True; test-time augmentation is not available here, set it to False")
+    metrics = {}
+    for name in cfg.DATASETS.TEST:
+        loader = build_test_loader(cfg, name)
+        _check_classes(loader.info, model)
+        folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
+        evaluator = CocoEvaluator(loader.info, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
+        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg))
+        progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
+        with progress:
+            for image_id, detections in found:
+                # A model may have more classes than the data set; what it says of those cannot be compared.
+                evaluator.update(image_id, detections[detections.classes < loader.info.num_classes])
+                progress.update()
+        metrics[name] = evaluator.compute()
+    return metrics
+
+
+def _check_classes(info: DatasetInfo, model: nn.Module) -> None:
+    if info.num_classes > model.num_classes:
+        raise ValueError(
+            f"data set {info.name!r} has {info.num_classes} classes, the model was built for {model.num_classes}; "
+            f"set MODEL.ROI_HEADS.NUM_CLASSES"
+        )
+    if info.num_classes < model.num_classes:
+        logger.warning(
+            "Data set %r has %d classes, the model %d: detections of the others are left out",
+            info.name,
+            info.num_classes,
+            model.num_classes,
+        )
+
+
+def folder_name(dataset: str) -> str:
+    """A data set's name or spec as the name of a folder."""
+    return re.sub(r"[^\w.-]+", "_", dataset).strip("_")
+
+
+def flat_metrics(metrics: dict[str, dict]) -> dict[str, float]:
+    """`evaluate`'s result with one level of keys, ``"<data set>/segm/AP"``, as the metrics file holds it."""
+    return {
+        f"{dataset}/{task}/{name}": value
+        for dataset, tasks in metrics.items()
+        for task, values in tasks.items()
+        for name, value in values.items()
+    }

@@ -1,0 +1,127 @@
+"""One process per device: by torchrun's environment, by spawning, or none of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun (or something that sets the same variables) started this process as one of a group."""
+    return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def launch(
+    main: Callable,
+    args: tuple = (),
+    *,
+    num_processes: int = 1,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    use_gpus: bool = True,
+) -> None:
+    """Runs ``main(*args)`` once in every process of the group, with the process group set up.
+
+    Under torchrun this process is already one of the group, and torchrun's counts hold. Otherwise
+    `num_processes` are spawned, or with one process in all `main` runs right here without a group. SIGINT
+    and SIGTERM reach the spawned processes.
+
+    Args:
+        main: a function at the top level of a module (spawning pickles it).
+        args: its arguments.
+        num_processes: processes on this machine, one per GPU.
+        num_machines: machines that take part; each calls this function.
+        machine_rank: this machine, 0..num_machines-1.
+        dist_url: where the processes meet, ``"tcp://address:port"``; ``"auto"`` takes a free port here.
+        use_gpus: give each process its GPU and talk over NCCL, where there are GPUs; otherwise gloo alone.
+
+    Raises:
+        ValueError: counts that make no sense, or ``"auto"`` with more than one machine.
+        SystemExit: a spawned process was stopped by a signal and has saved its work.
+        torch.multiprocessing.ProcessRaisedException: a spawned process failed; its traceback is in the message.
+    """
+    if started_by_torchrun():
+        _run_in_group(main, args, use_gpus, int(os.environ["LOCAL_RANK"]), init_method="env://")
+        return
+    if num_processes < 1 or num_machines < 1 or not 0 <= machine_rank < num_machines:
+        raise ValueError(
+            f"cannot launch {num_processes} processes on machine {machine_rank} of {num_machines}; at least one "
+            f"process and machine are needed, and ranks count from 0"
+        )
+    if num_processes * num_machines == 1:
+        main(*args)
+        return
+    if dist_url == "auto":
+        if num_machines > 1:
+            raise ValueError(f"{num_machines} machines need a --dist-url that all can reach, e.g. tcp://10.0.0.1:29500")
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    context = mp.start_processes(
+        _spawned,
+        args=(main, args, use_gpus, num_processes, num_processes * num_machines, machine_rank, dist_url),
+        nprocs=num_processes,
+        join=False,
+    )
+    with _signals_passed_on(context.processes):
+        try:
+            while not context.join():
+                pass
+        except mp.ProcessExitedException as error:
+            if error.exit_code in STOPPED_BY_SIGNAL:
+                sys.exit(error.exit_code)
+            raise
+
+
+@contextlib.contextmanager
+def _signals_passed_on(processes):
+    """SIGINT and SIGTERM go to the spawned processes, which save their work; this one waits for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def pass_on(number, _frame):
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _spawned(local_rank, main, args, use_gpus, num_processes, world_size, machine_rank, dist_url) -> None:
+    rank = machine_rank * num_processes + local_rank
+    _run_in_group(main, args, use_gpus, local_rank, init_method=dist_url, rank=rank, world_size=world_size)
+
+
+def _run_in_group(main: Callable, args: tuple, use_gpus: bool, local_rank: int, **group) -> None:
+    use_gpus = use_gpus and torch.cuda.is_available()
+    if use_gpus:
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}")
+        torch.cuda.set_device(local_rank)
+    # Gloo beside NCCL, because what is gathered as objects (random states, results) lives on the CPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", **group)
+    main(*args)
+    # Not after an error: the others may be inside a collective operation, which this would wait for.
+    dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,52 @@
+"""Says why the occluder losses are zero, where they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from bcnet.distributed import world_size
+
+logger = logging.getLogger(__name__)
+
+OCCLUDER_LOSSES = ("loss_occluder_mask", "loss_occluder_boundary")
+# Lines of the log after which the data has shown what it has.
+PERIODS = 3
+
+
+class OccluderReport:
+    """Watches the first iterations; if no instance has an occluder and the losses are zero, it says so once."""
+
+    def __init__(self, log_period: int) -> None:
+        self._remaining = PERIODS * log_period
+        self._instances = 0.0
+        self._with_occluder = 0.0
+        self._loss = 0.0
+        self._watched = False
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Takes one iteration's means over the processes."""
+        present = [values[name] for name in OCCLUDER_LOSSES if name in values]
+        if self._remaining <= 0 or not present:
+            return
+        self._watched = True
+        self._loss += sum(map(abs, present))
+        self._instances += values["instances"] * world_size()
+        self._with_occluder += values["instances_with_occluder"] * world_size()
+        self._remaining -= 1
+        if self._remaining == 0:
+            self.finish()
+
+    def finish(self) -> None:
+        """Says it, if it is so, with what was seen so far; afterwards nothing more is said."""
+        self._remaining = 0
+        if not self._watched or self._loss != 0.0 or self._with_occluder:
+            return
+        self._watched = False
+        logger.warning(
+            "the occluder losses are exactly zero, and that is right: of the %d instances seen so far, %d had an "
+            "occluder. An instance has one where another object's box overlaps its box (IoU above 0.05), or "
+            "where the annotations say so. On such data the occluder layer learns nothing.",
+            round(self._instances),
+            round(self._with_occluder),
+        )

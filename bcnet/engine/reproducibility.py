@@ -1,0 +1,108 @@
+"""Seeds, states of the random generators, and a record of what a run was made with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import secrets
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import torch
+import torchvision
+
+import bcnet
+from bcnet import distributed
+
+
+def choose_seed(seed: int) -> int:
+    """The seed itself, or for a negative one a random seed, the same on every process."""
+    if seed >= 0:
+        return seed
+    drawn = [secrets.randbelow(2**31)]
+    if distributed.world_size() > 1:
+        torch.distributed.broadcast_object_list(drawn, src=0)
+    return drawn[0]
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds python's, numpy's and torch's generators (all devices) of this process."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict:
+    """The states of this process' generators, as tensors and plain containers."""
+    name, keys, *rest = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (
+            str(name),
+            torch.from_numpy(keys.astype(np.int64)),
+            *(float(v) if i == 2 else int(v) for i, v in enumerate(rest)),
+        ),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict) -> None:
+    """The inverse of `random_state`; a CUDA state is passed over where there is no GPU."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def describe_run(seed: int) -> dict:
+    """Command, seed, versions, git state and hardware of this run, ready for JSON."""
+    versions = {
+        "bcnet": bcnet.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
+    }
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "command": shlex.join([os.path.basename(sys.executable or "python"), *sys.argv]),
+        "seed": seed,
+        "processes": distributed.world_size(),
+        "versions": versions,
+        "git": _git_state(),
+        "hardware": {
+            "platform": platform.platform(),
+            "cpu_cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpus": gpus,
+        },
+    }
+
+
+def _git_state() -> dict | None:
+    """Commit of the checkout that holds this package and whether it was changed; None outside a checkout."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(bcnet.__file__)))
+    # A package installed inside somebody else's repository must not report that repository's commit.
+    if not os.path.exists(os.path.join(root, ".git")):
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed": changed}
+
+
+def _git(root: str, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
