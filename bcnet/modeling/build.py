@@ -15,7 +15,7 @@ from bcnet.modeling.backbone import ResNetFPN, build_resnet
 from bcnet.modeling.box_branch import BoxBranch, BoxHead
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.faster_rcnn import FasterRCNN
-from bcnet.modeling.fcos import FCOS
+from bcnet.modeling.fcos import FCOS, FCOSDetection
 from bcnet.modeling.mask_branch import MaskBranch
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.modeling.rpn import RPN
@@ -57,23 +57,35 @@ def build_mask_head(cfg, in_channels: int) -> nn.Module:
         ValueError: the bilayer head with CONV_DIM other than the pooled features' channels.
     """
     mask = cfg.MODEL.ROI_MASK_HEAD
-    num_mask_classes = 1 if mask.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if mask.NAME != "BilayerMaskHead":
-        return PlainMaskHead(in_channels, mask.CONV_DIM, num_conv=mask.NUM_CONV, num_mask_classes=num_mask_classes)
+    if mask.NAME == "BilayerMaskHead":
+        return BilayerMaskHead(in_channels, **bilayer_keywords(cfg, in_channels))
+    return PlainMaskHead(in_channels, mask.CONV_DIM, num_conv=mask.NUM_CONV, num_mask_classes=num_mask_classes(cfg))
+
+
+def num_mask_classes(cfg) -> int:
+    """Mask classes of the head: 1 for class-agnostic masks."""
+    return 1 if cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
+
+
+def bilayer_keywords(cfg, in_channels: int) -> dict:
+    """Keywords of `BilayerMaskHead` beside its channels.
+
+    Raises:
+        ValueError: CONV_DIM other than the pooled features' channels.
+    """
+    mask, bilayer = cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.BILAYER
     if mask.CONV_DIM != in_channels:
         raise ValueError(
             f"the bilayer head adds its layers to the pooled features: MODEL.ROI_MASK_HEAD.CONV_DIM must be "
             f"{in_channels} like MODEL.FPN.OUT_CHANNELS, got {mask.CONV_DIM}"
         )
-    bilayer = cfg.MODEL.BILAYER
-    return BilayerMaskHead(
-        in_channels,
-        num_conv=mask.NUM_CONV,
-        num_mask_classes=num_mask_classes,
-        use_gcn=bilayer.GCN,
-        use_boundary=bilayer.BOUNDARY,
-        freeze_gcn_norm=bilayer.FREEZE_GCN_NORM,
-    )
+    return {
+        "num_conv": mask.NUM_CONV,
+        "num_mask_classes": num_mask_classes(cfg),
+        "use_gcn": bilayer.GCN,
+        "use_boundary": bilayer.BOUNDARY,
+        "freeze_gcn_norm": bilayer.FREEZE_GCN_NORM,
+    }
 
 
 def build_mask_loss(cfg) -> dict:
@@ -125,12 +137,11 @@ def build_fcos_head(cfg, channels: int) -> FCOSHead:
     )
 
 
-def build_fcos(cfg) -> FCOS:
+def build_fcos_detection(cfg, strides: Sequence[int]) -> FCOSDetection:
     fcos = cfg.MODEL.FCOS
-    shared = _build_shared(cfg, fcos.IN_FEATURES)
-    return FCOS(
-        head=build_fcos_head(cfg, shared["backbone"].out_channels),
-        fcos_features=fcos.IN_FEATURES,
+    return FCOSDetection(
+        strides,
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES,
         center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
         sizes_of_interest=fcos.SIZES_OF_INTEREST,
         focal_alpha=fcos.FOCAL_LOSS_ALPHA,
@@ -141,6 +152,17 @@ def build_fcos(cfg) -> FCOS:
         nms_threshold=fcos.NMS_THRESH_TEST,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
         mask_iou_threshold=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0],
+    )
+
+
+def build_fcos(cfg) -> FCOS:
+    features = cfg.MODEL.FCOS.IN_FEATURES
+    shared = _build_shared(cfg, features)
+    backbone = shared["backbone"]
+    return FCOS(
+        head=build_fcos_head(cfg, backbone.out_channels),
+        fcos_features=features,
+        detection=build_fcos_detection(cfg, [backbone.strides[name] for name in features]),
         **shared,
     )
 
