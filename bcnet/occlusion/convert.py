@@ -1,0 +1,225 @@
+"""Writes the occluder mask of every annotation into a COCO json, as `process.sh` does for the published code.
+
+The work is done image by image, in worker processes, into a side file next to the output, from which the
+output is put together in the end. Everything is in the order of the input, so the same bytes come out
+whatever the number of workers and however often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from bcnet.occlusion.annotations import Fault, positions_by_image, read_coco_json, read_instances
+from bcnet.occlusion.outline import rle_to_polygons
+from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
+from bcnet.occlusion.side_file import SideFile
+from bcnet.occlusion.statistics import OcclusionStatistics, hidden_share, occluder_share
+from bcnet.structures.rle import rle_to_json
+
+FORMATS = ("rle", "polygon")
+KEY = "bg_object_segmentation"
+IMAGES_PER_TASK = 32
+_READ_KEYS = ("id", "bbox", "segmentation", "iscrowd", "ignore")  # of an annotation; the rest stays in this process
+
+
+def convert_annotations(
+    input_file: str,
+    output_file: str,
+    *,
+    format: str = "rle",
+    workers: int = 1,
+    overwrite: bool = False,
+    iou_threshold: float = IOU_THRESHOLD,
+    min_pixels: int = MIN_PIXELS,
+    progress: bool = False,
+) -> OcclusionStatistics:
+    """Copies a COCO json with ``bg_object_segmentation`` set for every annotation.
+
+    Its value is the occluder mask by the rule of `occluder_rles`, or an empty list where there is none (also
+    for crowds and for malformed annotations, which occlude nothing). All else keeps its value and place.
+
+    - "rle": ``{"size": [H, W], "counts": text}``, exact. The published code cannot read it.
+    - "polygon": a list of polygons, as the published code reads it; they rasterise to the same mask.
+
+    Interrupted, it leaves ``<output>.partial``; the same call continues from there and writes the same bytes.
+
+    Args:
+        input_file, output_file: paths of the jsons.
+        workers: processes besides this one that do the work; 1 or less does it here. They import the main
+            module, so a script that asks for them needs its ``if __name__ == "__main__"``.
+        overwrite: replace an existing output, and discard partial results of another input or other options.
+        iou_threshold, min_pixels: of the rule.
+        progress: show a progress bar, if stderr is a terminal.
+
+    Raises:
+        FileExistsError: the output exists and `overwrite` is not set.
+        ValueError: an unknown format; the output is the input; the input is no COCO json; the side file
+            holds partial results of another input or of other options.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_output(input_file, output_file, overwrite)
+    content, text = read_coco_json(input_file)
+    options = {"format": format, "iou_threshold": iou_threshold, "min_pixels": min_pixels}
+    description = {"side_file": 1, "input_sha256": hashlib.sha256(text).hexdigest(), **options}
+    del text
+    groups, orphans = positions_by_image(content)
+    side = SideFile(output_file + ".partial", description, restart=overwrite)
+    try:
+        tasks = _tasks(content, groups, side.count, options)
+        with tqdm(
+            total=len(groups), initial=side.count, unit="image", disable=None if progress else True, desc="occluders"
+        ) as bar:
+            for lines in _map_in_order(tasks, workers):
+                side.append(lines)
+                bar.update(len(lines))
+        statistics, occluders = _gather(side, content)
+        statistics.count_faults(orphans, content["annotations"], skipped=True)
+        statistics.annotations = len(content["annotations"])
+        _write_atomically(content, occluders, output_file)
+        side.remove()
+    finally:
+        side.close()
+    return statistics
+
+
+def check_output(input_file: str, output_file: str, overwrite: bool) -> None:
+    """Raises if writing the output would lose the input, or an existing file without `overwrite`."""
+    for path in (output_file, output_file + ".partial", output_file + ".tmp"):
+        if os.path.exists(path) and os.path.exists(input_file) and os.path.samefile(input_file, path):
+            raise ValueError(f"the output {output_file} would overwrite the input {input_file}")
+    if os.path.exists(output_file) and not overwrite:
+        raise FileExistsError(f"{output_file} exists; pass --overwrite to replace it")
+
+
+def _tasks(content: dict, groups: list[list[int]], start: int, options: dict) -> Iterator[tuple]:
+    """What workers are sent, from image number `start` on."""
+    annotations = content["annotations"]
+    for first in range(start, len(groups), IMAGES_PER_TASK):
+        images = []
+        for number in range(first, min(first + IMAGES_PER_TASK, len(groups))):
+            image = content["images"][number]
+            chosen = [
+                (position, {key: annotations[position][key] for key in _READ_KEYS if key in annotations[position]})
+                for position in groups[number]
+            ]
+            images.append(({"height": image.get("height"), "width": image.get("width")}, chosen))
+        yield images, options
+
+
+def _process(task: tuple) -> list[str]:
+    """The lines of the side file for a task's images."""
+    images, options = task
+    return [json.dumps(_process_image(image, annotations, **options)) for image, annotations in images]
+
+
+def _process_image(
+    image: dict, annotations: list[tuple[int, dict]], format: str, iou_threshold: float, min_pixels: int
+) -> dict:
+    instances = read_instances(image, annotations)
+    occluders = occluder_rles(
+        instances.boxes,
+        instances.rles,
+        [False] * len(instances.boxes),
+        instances.image_size,
+        iou_threshold=iou_threshold,
+        min_pixels=min_pixels,
+    )
+    found = zip(instances.positions, instances.rles, occluders, strict=True)
+    occluded = [(position, mask, occluder) for position, mask, occluder in found if occluder is not None]
+    to_json = rle_to_json if format == "rle" else rle_to_polygons
+    return {
+        "occluders": [[position, to_json(occluder)] for position, _, occluder in occluded],
+        "crowds": instances.crowds,
+        "instances": len(instances.boxes),
+        "occluder_share": sum(occluder_share(mask, occluder) for _, mask, occluder in occluded),
+        "hidden_share": sum(hidden_share(mask, occluder) for _, mask, occluder in occluded),
+        "skipped": instances.skipped,
+        "noted": instances.noted,
+    }
+
+
+def _map_in_order(tasks: Iterator[tuple], workers: int) -> Iterator[list[str]]:
+    """The results of `_process`, in order, with a bounded number of tasks under way."""
+    if workers <= 1:
+        yield from map(_process, tasks)
+        return
+    executor = concurrent.futures.ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+    try:
+        under_way: deque[concurrent.futures.Future] = deque()
+        for task in tasks:
+            under_way.append(executor.submit(_process, task))
+            if len(under_way) > 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers start: not forked from here, because they would copy this process' annotations page by page."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once for all workers
+    return context
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+
+    def follow_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)  # a killed parent cannot end them
+
+    threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def _gather(side: SideFile, content: dict) -> tuple[OcclusionStatistics, dict[int, str]]:
+    """Sums of all images, and the occluders as JSON text by the position of their annotation."""
+    statistics = OcclusionStatistics()
+    occluders: dict[int, str] = {}
+    for result in side.results():
+        # As text they take a tenth of the memory of lists of numbers.
+        occluders.update((position, json.dumps(value)) for position, value in result["occluders"])
+        statistics.images += 1
+        statistics.crowds += result["crowds"]
+        statistics.instances += result["instances"]
+        statistics.occluded += len(result["occluders"])
+        statistics.occluder_share += result["occluder_share"]
+        statistics.hidden_share += result["hidden_share"]
+        for name in ("skipped", "noted"):
+            faults = [Fault(*fault) for fault in result[name]]
+            statistics.count_faults(faults, content["annotations"], skipped=name == "skipped")
+    return statistics, occluders
+
+
+def _write_atomically(content: dict, occluders: dict[int, str], output_file: str) -> None:
+    temporary = output_file + ".tmp"
+    with open(temporary, "w", encoding="ascii") as file:
+        for number, (key, value) in enumerate(content.items()):
+            file.write(("{" if number == 0 else ", ") + json.dumps(key) + ": ")
+            if key != "annotations":
+                file.write(json.dumps(value))
+                continue
+            file.write("[")
+            for position, annotation in enumerate(value):
+                separator = ", " if position else ""
+                occluder = json.loads(occluders.get(position, "[]"))
+                file.write(separator + json.dumps(annotation | {KEY: occluder}))
+            file.write("]")
+        file.write("}")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, output_file)
