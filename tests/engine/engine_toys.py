@@ -1,0 +1,93 @@
+"""A small model, stream of batches and config that stand in for the real ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bcnet.config import get_cfg
+from bcnet.structures import InstanceMasks, Targets
+
+
+def toy_config(output_dir, **overrides):
+    """A config for four iterations on the CPU; keys of overrides have two underscores for the dot."""
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(output_dir)
+    cfg.SEED = 3
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.SOLVER.IMS_PER_BATCH = 4
+    cfg.SOLVER.MAX_ITER = 4
+    cfg.SOLVER.STEPS = ()
+    cfg.SOLVER.WARMUP_ITERS = 0
+    cfg.SOLVER.BASE_LR = 0.1
+    cfg.SOLVER.LOG_PERIOD = 2
+    cfg.SOLVER.CHECKPOINT_PERIOD = 0
+    cfg.merge_from_list([part for key, value in overrides.items() for part in (key.replace("__", "."), value)])
+    cfg.freeze()
+    return cfg
+
+
+class ToyModel(nn.Module):
+    """Losses with what makes resuming hard: dropout, random draws, and statistics of a BatchNorm."""
+
+    num_classes = 2
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.3), nn.Conv2d(4, 1, 1))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, images, targets):
+        values = self.layers(torch.stack(images).float() / 255)
+        drawn = torch.rand((), device=values.device)
+        occluded = sum(float(t.masks.bitmaps[:, 1].any()) for t in targets)
+        return {
+            "loss_mask": (values - drawn).square().mean(),
+            "loss_occluder_mask": values.abs().mean() * min(occluded, 1.0),
+        }
+
+
+def toy_targets(with_occluder: bool = True) -> Targets:
+    occludee = torch.ones(1, 8, 8, dtype=torch.uint8)
+    occluder = torch.ones_like(occludee) if with_occluder else torch.zeros_like(occludee)
+    masks = InstanceMasks.from_full(occludee, occluder)
+    return Targets(torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([0]), masks)
+
+
+def toy_sample(index: int, with_occluder: bool = True) -> dict:
+    image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
+    return {
+        "image": image,
+        "targets": toy_targets(with_occluder),
+        "image_id": index,
+        "file_name": f"image_{index}.jpg",
+        "height": 16,
+        "width": 16,
+    }
+
+
+class ToyStream:
+    """`build_train_loader` for `toy_sample`: the same stream from any iteration on.
+
+    Args:
+        on_iteration: called with the iteration before its first batch is given out.
+    """
+
+    def __init__(self, *, images: int = 4, accumulate: int = 1, on_iteration=None, with_occluder: bool = True) -> None:
+        self.share = images // accumulate
+        self.accumulate = accumulate
+        self.on_iteration = on_iteration
+        self.with_occluder = with_occluder
+
+    def __call__(self, start_iteration: int):
+        torch.rand(1)  # starting workers may draw from the global generator
+        position = start_iteration * self.share * self.accumulate
+        while True:
+            if self.on_iteration is not None and position % (self.share * self.accumulate) == 0:
+                self.on_iteration(position // (self.share * self.accumulate))
+            yield [toy_sample(position + index, self.with_occluder) for index in range(self.share)]
+            position += self.share
