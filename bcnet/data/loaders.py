@@ -13,9 +13,10 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
-from bcnet.data.mapper import DatasetMapper, UnreadableImageError, missing_masks
+from bcnet.data.mapper import DatasetMapper, UnreadableImageError
 from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
+from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, world_size
 
 _logger = logging.getLogger(__name__)

@@ -13,11 +13,10 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from bcnet.data.masks import instance_masks
-from bcnet.data.records import ImageRecord, InstanceRecord
+from bcnet.data.records import ImageRecord
+from bcnet.data.source_masks import source_masks, target_boxes
 from bcnet.data.transforms import Augmentation, Transform
-from bcnet.occlusion import occluder_rles
 from bcnet.structures import InstanceMasks, Targets
-from bcnet.structures.rle import box_rle, segmentation_to_rle
 
 _MIN_BOX_SIDE = 1e-5  # pixels, of detectron2's filter_empty_instances
 
@@ -157,21 +156,18 @@ class DatasetMapper:
         Raises:
             ValueError: see `__call__`.
         """
-        positions = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
-        instances = [record.instances[i] for i in positions]
-        source_boxes = [self._box(instance) for instance in instances]
+        if self.with_masks:
+            source = source_masks(record, self.mask_target)
+            positions, source_boxes = source.positions, source.boxes
+        else:
+            positions, source_boxes = target_boxes(record, self.mask_target)
         boxes = torch.as_tensor(transform.apply_boxes(_corners(source_boxes)), dtype=torch.float32)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > _MIN_BOX_SIDE).all(dim=1).tolist()
         if self.with_masks:
-            visible = [self._visible_rle(record, instance) for instance in instances]
-            occluders = self._occluders(record, positions, source_boxes, visible)
-            occludees = visible
-            if self.mask_target == "amodal":
-                occludees = [self._amodal_rle(record, instance) for instance in instances]
             candidates = [i for i, keep in enumerate(kept) if keep]
             rows, columns = transform.source_pixels()
             masks, nonempty = instance_masks(
-                [occludees[i] for i in candidates], [occluders[i] for i in candidates], rows, columns
+                [source.occludees[i] for i in candidates], [source.occluders[i] for i in candidates], rows, columns
             )
             chosen = [i for i, keep in zip(candidates, nonempty, strict=True) if keep]
         else:
@@ -179,80 +175,8 @@ class DatasetMapper:
             masks = InstanceMasks(
                 torch.zeros(len(chosen), 2, 1, 1, dtype=torch.uint8), torch.zeros(len(chosen), 2, dtype=torch.int64)
             )
-        classes = torch.tensor([instances[i].category for i in chosen], dtype=torch.int64)
+        classes = torch.tensor([record.instances[positions[i]].category for i in chosen], dtype=torch.int64)
         return Targets(boxes[chosen], classes, masks, record.image_id)
-
-    def _box(self, instance: InstanceRecord) -> Sequence[float]:
-        if self.mask_target == "amodal" and instance.amodal_bbox is not None:
-            return instance.amodal_bbox
-        return instance.bbox
-
-    def _occluders(
-        self, record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
-    ) -> list[dict | None]:
-        """Occluder masks of the instances at `positions` of the record, in the original image."""
-        instances = [record.instances[i] for i in positions]
-        if all(instance.occluder is not None for instance in instances):
-            derived: list[dict | None] = [None] * len(instances)
-        else:
-            in_front = None
-            if record.in_front is not None:
-                in_front = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
-                for behind, front in record.in_front:
-                    in_front[behind, front] = True
-                in_front = in_front[np.ix_(positions, positions)]
-            derived = occluder_rles(
-                np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
-                visible,
-                np.zeros(len(instances), dtype=bool),
-                (record.height, record.width),
-                in_front=in_front,
-            )
-        for index, instance in enumerate(instances):
-            if instance.occluder is not None:
-                derived[index] = (
-                    _rle(record, instance, "bg_object_segmentation", instance.occluder) if instance.occluder else None
-                )
-        return derived
-
-    def _visible_rle(self, record: ImageRecord, instance: InstanceRecord) -> dict:
-        if instance.segmentation:
-            return _rle(record, instance, "segmentation", instance.segmentation)
-        if instance.amodal:  # an object that is hidden altogether
-            return box_rle(0, 0, 0, 0, (record.height, record.width))
-        raise ValueError(f"{_label(record, instance)} has no segmentation; training masks needs one (MODEL.MASK_ON)")
-
-    def _amodal_rle(self, record: ImageRecord, instance: InstanceRecord) -> dict:
-        if not instance.amodal:
-            raise ValueError(
-                f"{_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"
-            )
-        return _rle(record, instance, "amodal segmentation", instance.amodal)
-
-
-def missing_masks(record: ImageRecord, mask_target: str = "visible") -> list[str]:
-    """One message for each instance of a record that cannot be trained on for want of a segmentation."""
-    messages = []
-    for instance in record.instances:
-        if instance.iscrowd:
-            continue
-        if not instance.segmentation and not instance.amodal:
-            messages.append(f"{_label(record, instance)} has no segmentation")
-        elif mask_target == "amodal" and not instance.amodal:
-            messages.append(f"{_label(record, instance)} has no amodal segmentation")
-    return messages
-
-
-def _rle(record: ImageRecord, instance: InstanceRecord, key: str, segmentation: list | dict) -> dict:
-    try:
-        return segmentation_to_rle(segmentation, record.height, record.width)
-    except ValueError as error:
-        raise ValueError(f"{_label(record, instance)}: {key}: {error}") from error
-
-
-def _label(record: ImageRecord, instance: InstanceRecord) -> str:
-    source = f"{record.annotation_file}: " if record.annotation_file else ""
-    return f"{source}annotation {instance.annotation_id!r} of image {record.image_id!r} ({record.file_name})"
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:

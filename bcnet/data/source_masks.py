@@ -1,0 +1,138 @@
+"""The masks that an image's instances are trained on, in the original image.
+
+Both hosts take them from here: the stand-alone mapper and the detectron2 plugin's.
+
+Letters: G instances, H x W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bcnet.data.records import ImageRecord, InstanceRecord
+from bcnet.occlusion import occluder_rles
+from bcnet.structures.rle import box_rle, segmentation_to_rle
+
+
+@dataclass
+class SourceMasks:
+    """The G instances of an image that are no crowds.
+
+    Attributes:
+        positions: place of each in the record's instances.
+        boxes: xywh in absolute pixels, as in the file.
+        occludees: compressed RLEs [H, W].
+        occluders: compressed RLEs [H, W]; None where nothing occludes.
+    """
+
+    positions: list[int]
+    boxes: list[Sequence[float]]
+    occludees: list[dict]
+    occluders: list[dict | None]
+
+
+def target_boxes(record: ImageRecord, mask_target: str) -> tuple[list[int], list[Sequence[float]]]:
+    """Positions and boxes (xywh) of the instances that are no crowds."""
+    positions = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+    boxes = []
+    for instance in (record.instances[i] for i in positions):
+        amodal = mask_target == "amodal" and instance.amodal_bbox is not None
+        boxes.append(instance.amodal_bbox if amodal else instance.bbox)
+    return positions, boxes
+
+
+def source_masks(record: ImageRecord, mask_target: str = "visible") -> SourceMasks:
+    """Boxes, occludee masks and occluder masks of an image's instances, crowds left out.
+
+    Occluders are the file's own where it has them, and otherwise derived by `occluder_rles` from the visible
+    masks, with the record's order of depth where it is known.
+
+    Args:
+        record: the image.
+        mask_target: what the occludee layer learns, "visible" or "amodal".
+
+    Raises:
+        ValueError: an instance's segmentation is absent or malformed; names the file, the annotation and
+            the value.
+    """
+    positions, boxes = target_boxes(record, mask_target)
+    instances = [record.instances[i] for i in positions]
+    visible = [_visible_rle(record, instance) for instance in instances]
+    occluders = _occluders(record, positions, boxes, visible)
+    occludees = visible if mask_target == "visible" else [_amodal_rle(record, instance) for instance in instances]
+    return SourceMasks(positions, boxes, occludees, occluders)
+
+
+def _occluders(
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
+) -> list[dict | None]:
+    instances = [record.instances[i] for i in positions]
+    if all(instance.occluder is not None for instance in instances):
+        derived: list[dict | None] = [None] * len(instances)
+    else:
+        in_front = None
+        if record.in_front is not None:
+            in_front = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
+            for behind, front in record.in_front:
+                in_front[behind, front] = True
+            in_front = in_front[np.ix_(positions, positions)]
+        derived = occluder_rles(
+            np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+            visible,
+            np.zeros(len(instances), dtype=bool),
+            (record.height, record.width),
+            in_front=in_front,
+        )
+    for index, instance in enumerate(instances):
+        if instance.occluder is not None:
+            derived[index] = (
+                _rle(record, instance, "bg_object_segmentation", instance.occluder) if instance.occluder else None
+            )
+    return derived
+
+
+def _visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+    if instance.segmentation:
+        return _rle(record, instance, "segmentation", instance.segmentation)
+    if instance.amodal:  # an object that is hidden altogether
+        return box_rle(0, 0, 0, 0, (record.height, record.width))
+    raise ValueError(
+        f"{instance_label(record, instance)} has no segmentation; training masks needs one (MODEL.MASK_ON)"
+    )
+
+
+def _amodal_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+    if not instance.amodal:
+        raise ValueError(
+            f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"
+        )
+    return _rle(record, instance, "amodal segmentation", instance.amodal)
+
+
+def missing_masks(record: ImageRecord, mask_target: str = "visible") -> list[str]:
+    """One message for each instance of a record that cannot be trained on for want of a segmentation."""
+    messages = []
+    for instance in record.instances:
+        if instance.iscrowd:
+            continue
+        if not instance.segmentation and not instance.amodal:
+            messages.append(f"{instance_label(record, instance)} has no segmentation")
+        elif mask_target == "amodal" and not instance.amodal:
+            messages.append(f"{instance_label(record, instance)} has no amodal segmentation")
+    return messages
+
+
+def _rle(record: ImageRecord, instance: InstanceRecord, key: str, segmentation: list | dict) -> dict:
+    try:
+        return segmentation_to_rle(segmentation, record.height, record.width)
+    except ValueError as error:
+        raise ValueError(f"{instance_label(record, instance)}: {key}: {error}") from error
+
+
+def instance_label(record: ImageRecord, instance: InstanceRecord) -> str:
+    """How messages name an instance: annotation file, annotation id, image id and image file."""
+    source = f"{record.annotation_file}: " if record.annotation_file else ""
+    return f"{source}annotation {instance.annotation_id!r} of image {record.image_id!r} ({record.file_name})"
