@@ -1,1 +1,17 @@
+"""Pictures of detections, of both layers and of training data."""
 
+from bcnet.visualization.gallery import Gallery, draw_predictions, draw_training_data, find_images
+from bcnet.visualization.layers import draw_heat_maps, draw_layers
+from bcnet.visualization.overlay import draw_detections
+from bcnet.visualization.training_data import detections_from_targets
+
+__all__ = [
+    "Gallery",
+    "detections_from_targets",
+    "draw_detections",
+    "draw_heat_maps",
+    "draw_layers",
+    "draw_predictions",
+    "draw_training_data",
+    "find_images",
+]

@@ -1,0 +1,96 @@
+"""Colours, fonts and line widths that all pictures share."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Color = tuple[int, int, int]
+
+# Okabe and Ito's palette, which readers with any colour vision can tell apart (without its black); neighbours
+# in this order differ in brightness too.
+OKABE_ITO: tuple[Color, ...] = (
+    (213, 94, 0),  # vermillion
+    (86, 180, 233),  # sky blue
+    (240, 228, 66),  # yellow
+    (0, 158, 115),  # bluish green
+    (204, 121, 167),  # reddish purple
+    (230, 159, 0),  # orange
+    (0, 114, 178),  # blue
+)
+WHITE, BLACK, INK, PAPER = (255, 255, 255), (0, 0, 0), (34, 34, 34), (255, 255, 255)
+
+
+def instance_color(index: int) -> Color:
+    """RGB of the instance at a position; the palette, then lighter, then darker, then again from the start."""
+    color = OKABE_ITO[index % len(OKABE_ITO)]
+    return (color, mixed(color, WHITE, 0.45), mixed(color, BLACK, 0.4))[index // len(OKABE_ITO) % 3]
+
+
+def mixed(color: Color, other: Color, share: float) -> Color:
+    """`color` with a share 0..1 of `other`."""
+    return tuple(round((1 - share) * a + share * b) for a, b in zip(color, other, strict=True))
+
+
+def readable_on(color: Color) -> Color:
+    """Black or white, whichever has the better contrast on a background (WCAG's relative luminance)."""
+    linear = [(v / 255 / 12.92) if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in color]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return BLACK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else WHITE
+
+
+def line_width(image_size: tuple[int, int]) -> int:
+    """Pixels, for an image of (H, W)."""
+    return max(1, round(max(image_size) / 500))
+
+
+def font_size(image_size: tuple[int, int]) -> int:
+    """Pixels, for an image of (H, W); never below what can be read."""
+    return max(11, round(max(image_size) / 55))
+
+
+@functools.lru_cache(maxsize=32)
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and knows most scripts' letters."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def text_size(text: str, size: int, bold: bool = False) -> tuple[int, int]:
+    """Width of a text, and the height of its line, which is the same for every text of a size."""
+    ascent, descent = font(size, bold).getmetrics()
+    return int(np.ceil(font(size, bold).getlength(text))), ascent + descent
+
+
+def shortened(text: str, size: int, width: int, bold: bool = False) -> str:
+    """The text, or as much of its beginning as fits into a width, with an ellipsis."""
+    while len(text) > 1 and text_size(text, size, bold)[0] > width:
+        text = text[:-2].rstrip() + "…"
+    return text
+
+
+def draw_texts(
+    canvas: np.ndarray, texts: list[tuple[int, int, str, Color]], size: int, bold: bool = False
+) -> np.ndarray:
+    """Texts at the top left corner (x, y) of their lines, in the given colours: a new uint8 [H, W, 3] image."""
+    if not texts:
+        return canvas
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for x, y, text, color in texts:
+        draw.text((x, y), text, fill=color, font=font(size, bold))
+    return np.asarray(picture).copy()
+
+
+def resized(image: np.ndarray, width: int, height: int, smooth: bool = True) -> np.ndarray:
+    """The image at another size."""
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    interpolation = (cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC) if smooth else cv2.INTER_NEAREST
+    return cv2.resize(image, (width, height), interpolation=interpolation)

@@ -1,0 +1,134 @@
+"""The panels of both layers and the sheets of heat maps."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bcnet.structures import Detections, InstanceMasks, Targets
+from bcnet.visualization import detections_from_targets, draw_heat_maps, draw_layers
+from bcnet.visualization.layers import COLORMAP, HEAT_MAPS, _roi_crop
+from bcnet.visualization.style import instance_color
+
+MAPS = tuple(name for name, _ in HEAT_MAPS)
+
+
+def detections(count=1, maps=MAPS, image_size=(100, 120), side=4):
+    boxes = torch.tensor([[20.0, 20.0, 80.0, 80.0]]).repeat(count, 1)
+    values = {name: torch.zeros(count, side, side) for name in maps}
+    return Detections(
+        image_size, boxes, torch.ones(count), torch.zeros(count, dtype=torch.int64), **values, class_names=("cat",)
+    )
+
+
+def image(height=100, width=120):
+    return np.full((height, width, 3), 128, dtype=np.uint8)
+
+
+def panels_of(picture, count, width):
+    """The pictures below the titles, without the gaps."""
+    gap = (picture.shape[1] - count * width) // max(count - 1, 1)
+    return [picture[-100:, i * (width + gap) : i * (width + gap) + width] for i in range(count)]
+
+
+def test_three_panels_with_an_empty_occluder_layer():
+    found = detections()
+    found.occludee_mask[:] = 1
+    picture = draw_layers(image(), found)
+    _, occluder, occludee = panels_of(picture, 3, 120)
+    assert len(np.unique(occluder)) == 1  # faded image, and nothing on it, not even the box
+    assert len(np.unique(occludee.reshape(-1, 3), axis=0)) > 3
+
+
+def test_occluder_is_striped_in_the_colour_of_what_it_covers():
+    found = detections(2)
+    found.occluder_mask[1, :, :2] = 1
+    _, occluder, _ = panels_of(draw_layers(image(), found), 3, 120)
+    inside = occluder[30:70, 25:45].reshape(-1, 3).astype(int)
+    faded = occluder[5, 5].astype(int)
+    striped = np.round(0.2 * faded + 0.8 * np.array(instance_color(1)))
+    shades = {tuple(color) for color in inside.tolist()}
+    assert {tuple(faded.tolist()), tuple(striped.astype(int).tolist())} <= shades
+    assert (occluder[30:70, 60:75] == faded).all()  # the other half of the box
+
+
+def test_boundaries_are_bright():
+    found = detections()
+    without = detections()
+    for both in (found, without):
+        both.occludee_mask[:] = 1
+    found.occludee_boundary[:, 1:3, 1:3] = 1
+    bright = panels_of(draw_layers(image(), found), 3, 120)[2]
+    assert bright[50, 50].mean() > panels_of(draw_layers(image(), without), 3, 120)[2][50, 50].mean() + 20
+
+
+def test_layers_that_are_absent_have_no_panel():
+    found = detections(maps=("occludee_mask",))
+    assert draw_layers(image(), found).shape[1] == 2 * 120 + 12
+    assert draw_layers(image(), detections(maps=())).shape[1] == 120
+
+
+def test_nothing_detected():
+    assert draw_layers(image(), detections(0)).shape[1] > 3 * 120
+    assert draw_heat_maps(image(), detections(0)) == []
+
+
+def test_heat_maps_show_the_values_in_order():
+    found = detections(side=2)
+    for index, name in enumerate(MAPS):
+        getattr(found, name)[0] = torch.tensor([[index / 4, 1.0], [0.0, 0.5]])
+    (sheet,) = draw_heat_maps(image(), found, cell=100)
+    colors = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[None], COLORMAP)[0, :, ::-1]
+    top = next(y for y in range(sheet.shape[0]) if (sheet[y : y + 40, 118 + 52 : 118 + 98] == colors[255]).all())
+    for index in range(4):
+        x = 12 + (index + 1) * 104
+        assert (sheet[top + 5 : top + 45, x + 5 : x + 45] == colors[round(index / 4 * 255)]).all(), MAPS[index]
+        assert (sheet[top + 5 : top + 45, x + 55 : x + 95] == colors[255]).all()
+        assert (sheet[top + 55 : top + 95, x + 55 : x + 95] == colors[round(0.5 * 255)]).all()
+
+
+def test_many_detections_fill_sheets():
+    found = detections(11)
+    one, two = draw_heat_maps(image(), found, cell=60, rows=4)
+    assert one.shape[1] == two.shape[1] > draw_heat_maps(image(), found[:1], cell=60)[0].shape[1]
+    assert two.shape[0] < one.shape[0]  # three detections are left: two rows
+
+
+def test_plain_head_has_one_heat_map():
+    wide = draw_heat_maps(image(), detections(), cell=60)[0].shape[1]
+    narrow = draw_heat_maps(image(), detections(maps=("occludee_mask",)), cell=60)[0].shape[1]
+    assert narrow == wide - 3 * 64
+
+
+def test_roi_crop_is_the_box():
+    picture = np.zeros((10, 10, 3), dtype=np.uint8)
+    picture[2:6, 4:8] = 200
+    assert (_roi_crop(picture, [4, 2, 8, 6], 4) == 200).all()
+    half = _roi_crop(picture, [0, 2, 8, 6], 8)[3:5]  # twice as high; the first and last rows are mixed
+    assert (half[:, 4:] == 200).all() and not half[:, :4].any()
+
+
+def test_targets_become_perfect_detections():
+    occludee = torch.zeros(1, 40, 40, dtype=torch.uint8)
+    occludee[:, 4:32, 4:32] = 1
+    occluder = torch.zeros_like(occludee)
+    occluder[:, 18:32, 4:32] = 1
+    targets = Targets(
+        torch.tensor([[4.0, 4.0, 32.0, 32.0]]), torch.tensor([1]), InstanceMasks.from_full(occludee, occluder)
+    )
+    found = detections_from_targets(targets, (40, 40), ("bat", "cat"))
+    assert found.occludee_mask.shape == (1, 28, 28)
+    assert (found.masks[0] == occludee[0].bool()).all()
+    assert (found.occluder_masks[0] == occluder[0].bool()).all()
+    # The edge between dilation and erosion: one row on each side.
+    assert found.occluder_boundary[0].sum(dim=1).nonzero().flatten().tolist() == [13, 14]
+    assert found.occludee_boundary.sum() == 0  # it fills its box
+    empty = detections_from_targets(targets[:0], (40, 40))
+    assert len(empty) == 0
+
+
+def test_wrong_image_size():
+    with pytest.raises(ValueError, match="rescaled"):
+        draw_layers(image(50, 50), detections())
+    with pytest.raises(ValueError, match="rescaled"):
+        draw_heat_maps(image(50, 50), detections())
