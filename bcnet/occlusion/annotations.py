@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import NamedTuple
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import SegmentationError, segmentation_to_rle
+from bcnet.structures.rle import SegmentationError, box_rle, segmentation_to_rle
 
 
 class Fault(NamedTuple):
@@ -34,6 +35,8 @@ class ImageInstances:
         positions: of the annotations in the file's list, as are all that follow.
         boxes: COCO's xywh.
         rles: compressed RLEs of the visible masks.
+        in_front: bool [G, G], True at [i, j] where j lies in front of i, by the annotations' ``depth`` (smaller
+            is nearer); None where not every instance has one.
         crowds: how many crowd regions there are besides (``iscrowd`` or ``ignore``).
         skipped: the annotations left out, one fault each.
         noted: what is odd but has a meaning, and is therefore not left out.
@@ -43,6 +46,7 @@ class ImageInstances:
     positions: list[int] = field(default_factory=list)
     boxes: list[list[float]] = field(default_factory=list)
     rles: list[dict] = field(default_factory=list)
+    in_front: np.ndarray | None = None
     crowds: int = 0
     skipped: list[Fault] = field(default_factory=list)
     noted: list[Fault] = field(default_factory=list)
@@ -98,7 +102,8 @@ def read_instances(image: dict, annotations: Sequence[tuple[int, dict]]) -> Imag
     """Sorts an image's annotations into instances, crowds and malformed ones.
 
     Of a list of polygons, those of fewer than 3 points or with an odd count of numbers are dropped (as
-    detectron2 does, and noted); an annotation is skipped where none is left.
+    detectron2 does, and noted); an annotation is skipped where none is left. An object without a
+    segmentation but with an ``amodal_segmentation`` is hidden altogether, and its visible mask empty.
 
     Args:
         image: an entry of the json's images.
@@ -110,16 +115,18 @@ def read_instances(image: dict, annotations: Sequence[tuple[int, dict]]) -> Imag
         faults = [Fault(position, "image without a valid height and width", message) for position, _ in annotations]
         return ImageInstances((0, 0), skipped=faults)
     instances = ImageInstances(size)
+    depths = []
     for position, annotation in annotations:
         if is_crowd(annotation):
             instances.crowds += 1
             continue
-        box = annotation.get("bbox")
+        box, depth = annotation.get("bbox"), annotation.get("depth")
         fault = box_fault(box, *size)
+        if fault is None and depth is not None and not _is_finite(depth):
+            fault = "depth not a finite number", f"depth is {depth!r:.40}"
         if fault is None:
-            segmentation, dropped = _without_short_polygons(annotation.get("segmentation"))
             try:
-                rle = segmentation_to_rle(segmentation, *size)
+                rle, dropped = _visible_rle(annotation, size)
             except SegmentationError as error:
                 fault = error.reason, str(error)
         if fault is not None:
@@ -128,6 +135,7 @@ def read_instances(image: dict, annotations: Sequence[tuple[int, dict]]) -> Imag
         instances.positions.append(position)
         instances.boxes.append(box)
         instances.rles.append(rle)
+        depths.append(depth)
         if dropped:
             reason = "polygons of fewer than 3 points or an odd count of numbers dropped"
             instances.noted.append(Fault(position, reason, f"{dropped} of its polygons"))
@@ -135,7 +143,24 @@ def read_instances(image: dict, annotations: Sequence[tuple[int, dict]]) -> Imag
             instances.noted.append(Fault(position, "box of zero width or height", f"bbox is {box}"))
         elif coco_mask.area(rle) == 0:
             instances.noted.append(Fault(position, "mask that covers no pixel's centre", f"bbox is {box}"))
+    if None not in depths:
+        depth = np.array(depths, dtype=np.float64)
+        instances.in_front = depth < depth[:, None]
+    elif any(depth is not None for depth in depths):
+        reason = "depth missing, so that the order in the image counts as unknown"
+        instances.noted += [
+            Fault(instances.positions[n], reason, "depth is None") for n, d in enumerate(depths) if d is None
+        ]
     return instances
+
+
+def _visible_rle(annotation: dict, size: tuple[int, int]) -> tuple[dict, int]:
+    """The mask of an annotation, and how many polygons were dropped from it."""
+    segmentation = annotation.get("segmentation")
+    if not segmentation and annotation.get("amodal_segmentation"):
+        return box_rle(0, 0, 0, 0, size), 0
+    segmentation, dropped = _without_short_polygons(segmentation)
+    return segmentation_to_rle(segmentation, *size), dropped
 
 
 def is_crowd(annotation: dict) -> bool:

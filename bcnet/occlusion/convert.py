@@ -29,7 +29,8 @@ from bcnet.structures.rle import rle_to_json
 FORMATS = ("rle", "polygon")
 KEY = "bg_object_segmentation"
 IMAGES_PER_TASK = 32
-_READ_KEYS = ("id", "bbox", "segmentation", "iscrowd", "ignore")  # of an annotation; the rest stays in this process
+# Keys of an annotation that workers need; the rest stays in this process.
+_READ_KEYS = ("bbox", "segmentation", "iscrowd", "ignore", "depth", "amodal_segmentation")
 
 
 def convert_annotations(
@@ -46,7 +47,9 @@ def convert_annotations(
     """Copies a COCO json with ``bg_object_segmentation`` set for every annotation.
 
     Its value is the occluder mask by the rule of `occluder_rles`, or an empty list where there is none (also
-    for crowds and for malformed annotations, which occlude nothing). All else keeps its value and place.
+    for crowds and for malformed annotations, which occlude nothing). Where all objects of an image have a
+    ``depth``, only those in front count. All else keeps its value and place. The masks are those that
+    training with visible masks derives from the input itself (`bcnet.data`).
 
     - "rle": ``{"size": [H, W], "counts": text}``, exact. The published code cannot read it.
     - "polygon": a list of polygons, as the published code reads it; they rasterise to the same mask.
@@ -134,6 +137,7 @@ def _process_image(
         instances.image_size,
         iou_threshold=iou_threshold,
         min_pixels=min_pixels,
+        in_front=instances.in_front,
     )
     found = zip(instances.positions, instances.rles, occluders, strict=True)
     occluded = [(position, mask, occluder) for position, mask, occluder in found if occluder is not None]

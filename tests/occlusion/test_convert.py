@@ -333,3 +333,35 @@ def test_the_shares_of_two_squares(tmp_path):
     assert statistics.occluded == 2
     assert statistics.hidden_share == 2 * 0.5
     assert np.isclose(statistics.occluder_share, 2 * 200 / 600)
+
+
+def test_a_known_depth_counts_only_what_is_nearer(tmp_path):
+    annotations = [box_annotation(1, 0, 0, 0, 20, 20, depth=0), box_annotation(2, 0, 10, 0, 20, 20, depth=3.5)]
+    images = [{"id": 0, "height": HEIGHT, "width": WIDTH}]
+    source = write(tmp_path / "in.json", {"images": images, "annotations": annotations})
+    convert_annotations(source, str(tmp_path / "out.json"))
+    near, far = (annotation[KEY] for annotation in read(tmp_path / "out.json")["annotations"])
+    assert near == []
+    assert coco_mask.area(segmentation_to_rle(far, HEIGHT, WIDTH)) == 200
+
+    del annotations[0]["depth"]
+    source = write(tmp_path / "in.json", {"images": images, "annotations": annotations})
+    statistics = convert_annotations(source, str(tmp_path / "unknown.json"))
+    assert all(annotation[KEY] for annotation in read(tmp_path / "unknown.json")["annotations"])
+    assert list(statistics.noted.values()) == [1]
+
+    annotations[0]["depth"] = "near"
+    source = write(tmp_path / "in.json", {"images": images, "annotations": annotations})
+    statistics = convert_annotations(source, str(tmp_path / "bad.json"))
+    assert dict(statistics.skipped) == {"depth not a finite number": 1}
+
+
+def test_an_object_hidden_altogether_has_an_occluder_and_occludes_nothing(tmp_path):
+    annotations = [box_annotation(1, 0, 0, 0, 20, 20), box_annotation(2, 0, 10, 0, 20, 20)]
+    annotations[1]["amodal_segmentation"] = annotations[1].pop("segmentation")
+    images = [{"id": 0, "height": HEIGHT, "width": WIDTH}]
+    source = write(tmp_path / "in.json", {"images": images, "annotations": annotations})
+    convert_annotations(source, str(tmp_path / "out.json"))
+    seen, hidden = (annotation[KEY] for annotation in read(tmp_path / "out.json")["annotations"])
+    assert seen == []
+    assert coco_mask.area(segmentation_to_rle(hidden, HEIGHT, WIDTH)) == 200
