@@ -82,7 +82,11 @@ def test_our_reader_takes_it(tmp_path):
     records, info = load_coco(annotation_file, str(tmp_path / "images"))
     assert info.class_names == CLASS_NAMES
     assert all(os.path.isfile(record.file_name) for record in records)
-    assert [len(r.instances) for r in records] == [len(render_scene(CONFIG, 0, i).objects) for i in range(4)]
+    for record, scene in zip(records, (render_scene(CONFIG, 0, i) for i in range(4)), strict=True):
+        assert [instance.category + 1 for instance in record.instances] == [t.category_id for t in scene.objects]
+        assert all(instance.amodal is not None for instance in record.instances)
+        count = len(scene.objects)
+        assert sorted(record.in_front) == [(back, front) for back in range(count) for front in range(back)]
 
 
 def test_a_complete_data_set_is_used_as_it_is(tmp_path, monkeypatch):

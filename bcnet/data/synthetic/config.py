@@ -37,6 +37,7 @@ class SceneConfig:
     # Appearance
     class_appearance: float = 0.0  # a class has its own colours and texture in all scenes, not those of the scene
     shared_appearance: float = 0.7  # an object looks like the others of its class in the scene
+    tint: float = 8.0  # standard deviation of the brightness between objects of one look, of 255
     shared_palette: bool = True  # the background has the colours of the objects
     background_contrast: float = 0.8
     texture_contrast: float = 1.0
@@ -78,6 +79,7 @@ class SceneConfig:
         ):
             self._require(name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         self._require("deformation", 0 <= self.deformation <= 2, "from 0 to 2")
+        self._require("tint", 0 <= self.tint <= 128, "from 0 to 128")
         self._require("noise", 0 <= self.noise <= 64, "from 0 to 64")
         for name in ("texture_pool", "shape_pool"):
             self._require(name, getattr(self, name) in POOLS, f"one of {', '.join(POOLS)}")
@@ -108,17 +110,20 @@ class SceneConfig:
 PRESETS: dict[str, dict] = {
     "hard": {},
     "easy": {
+        "min_objects": 2,
+        "max_objects": 4,
+        "object_size": (0.38, 0.62),
+        "hidden_range": (0.1, 0.5),
         "class_appearance": 1.0,
-        "shared_appearance": 0.5,
+        "shared_appearance": 0.0,
+        "tint": 30.0,
         "shared_palette": False,
         "background_contrast": 0.3,
-        "texture_contrast": 0.55,
+        "texture_contrast": 0.4,
         "deformation": 0.5,
         "shading": 0.6,
         "shadow": 0.45,
         "noise": 3,
-        "hidden_range": (0.1, 0.55),
-        "max_objects": 5,
     },
 }
 

@@ -105,7 +105,7 @@ def _appearances(
         if rng.random() < config.shared_appearance:
             # The first object of a class sets the look; the others differ by a trace of colour.
             look = shared.setdefault(placed.category_id, look)
-        tint = rng.normal(0, 6, 3) + rng.normal(0, 8)
+        tint = rng.normal(0, 6, 3) + rng.normal(0, config.tint)
         looks.append(replace(look, colours=np.clip(look.colours + tint, 0, 255)))
     return looks
 
