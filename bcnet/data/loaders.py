@@ -88,7 +88,15 @@ class _Loader:
         self.info = info
         self.unreadable_images: Counter[str] = Counter()
 
-    def _unpacked(self, batch: list[dict]) -> list[dict]:
+    def _next(self, batches: Iterator) -> list[dict]:
+        try:
+            batch = next(batches)
+        except Exception as error:
+            # Of a worker's error, the message holds the worker's traceback, and this process' frames tie torch's
+            # iterator into a reference cycle: collected as such, it waits 5 seconds for each worker.
+            if self._loader.num_workers == 0:
+                raise
+            raise error.with_traceback(None)  # noqa: B904, the error is the same one
         for sample in batch:
             for message in sample.pop(_UNREADABLE):
                 if message not in self.unreadable_images:
@@ -117,7 +125,7 @@ class TrainLoader(_Loader):
     def __next__(self) -> list[dict]:
         if self._batches is None:
             self._batches = iter(self._loader)
-        return self._unpacked(next(self._batches))
+        return self._next(self._batches)
 
 
 class TestLoader(_Loader):
@@ -131,8 +139,9 @@ class TestLoader(_Loader):
     __test__ = False  # the name is not a test's
 
     def __iter__(self) -> Iterator[list[dict]]:
-        for batch in self._loader:
-            samples = self._unpacked(batch)
+        batches = iter(self._loader)
+        for _ in range(len(self)):
+            samples = self._next(batches)
             if samples:
                 yield samples
 

@@ -22,7 +22,7 @@ def resized_size(height: int, width: int, short_side: int, max_size: int) -> tup
     """Size (h, w) after the short side is brought to `short_side`, the long one to `max_size` at most.
 
     Floating point and rounding (half up) follow detectron2's `ResizeShortestEdge.get_output_shape`, on which
-    the last pixel depends. A short side of 0 leaves the size.
+    the last pixel depends; but no side falls below 1. A short side of 0 leaves the size.
     """
     if short_side == 0:
         return height, width
@@ -32,7 +32,7 @@ def resized_size(height: int, width: int, short_side: int, max_size: int) -> tup
     if max(h, w) > max_size:
         scale = max_size * 1.0 / max(h, w)
         h, w = h * scale, w * scale
-    return int(h + 0.5), int(w + 0.5)
+    return max(int(h + 0.5), 1), max(int(w + 0.5), 1)
 
 
 @dataclass(frozen=True)

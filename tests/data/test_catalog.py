@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from coco_samples import annotation
+
+import bcnet.data.catalog as catalog
+from bcnet.data import dataset_files, dataset_info, dataset_names, dataset_root, load_dataset, register_dataset
+
+
+@pytest.fixture(autouse=True)
+def no_traces(monkeypatch):
+    monkeypatch.setattr(catalog, "_catalog", dict(catalog._catalog))
+    monkeypatch.delenv("BCNET_DATASETS", raising=False)
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+
+
+def test_root_comes_from_the_environment(monkeypatch):
+    assert dataset_root() == "datasets"
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/data/d2")
+    assert dataset_root() == "/data/d2"
+    monkeypatch.setenv("BCNET_DATASETS", "/data/ours")
+    assert dataset_root() == "/data/ours"
+    monkeypatch.setenv("BCNET_DATASETS", "")
+    assert dataset_root() == "/data/d2"
+
+
+@pytest.mark.parametrize(
+    "name, annotation_file, image_root",
+    [
+        ("coco_2017_train", "r/coco/annotations/instances_train2017.json", "r/coco/train2017"),
+        ("coco_2017_val", "r/coco/annotations/instances_val2017.json", "r/coco/val2017"),
+        ("coco_2017_test-dev", "r/coco/annotations/image_info_test-dev2017.json", "r/coco/test2017"),
+        ("coco_2017_occ", "r/coco/annotations/instances_val2017_occ.json", "r/coco/val2017"),
+        ("coco:a/b.json:c/d", "a/b.json", "c/d"),
+        ("coco:/x:y/b.json:/c:d", "/x:y/b.json", "/c:d"),
+        ("coco:a/annotations:c/d", "a/annotations", "c/d"),
+    ],
+)
+def test_files_of_names_and_specs(monkeypatch, name, annotation_file, image_root):
+    monkeypatch.setenv("BCNET_DATASETS", "r")
+    files = dataset_files(name)
+    assert (files.annotation_file, files.image_root) == (annotation_file, image_root)
+
+
+@pytest.mark.parametrize("spec", ["coco:", "coco:a.json", "coco:a.json:", "coco::images"])
+def test_incomplete_spec(spec):
+    with pytest.raises(ValueError, match=r"must have the form 'coco:path/to/annotations.json:path/to/images'"):
+        dataset_files(spec)
+
+
+def test_unknown_name_is_told_the_nearest():
+    with pytest.raises(KeyError, match="unknown data set 'coco_2017_trian'; nearest known names: 'coco_2017_train'"):
+        load_dataset("coco_2017_trian")
+
+
+def test_load_by_spec_and_by_registered_name(coco_files):
+    files = coco_files({1: (20, 30)}, [annotation(1, 1, [2, 2, 9, 9])])
+    records, info = load_dataset("coco:{}:{}".format(*files))
+    register_dataset("mine", *files)
+    assert "mine" in dataset_names()
+    again, same = load_dataset("mine")
+    assert again == records
+    assert same.name == "mine"
+    assert (same.class_names, same.annotation_file) == (info.class_names, files[0])
+    assert dataset_info("mine") == same
+
+
+def test_registering_twice(coco_files):
+    files = coco_files({1: (20, 30)})
+    register_dataset("mine", *files)
+    register_dataset("mine", *files)
+    with pytest.raises(ValueError, match=r"'mine' is already taken by .*annotations.json"):
+        register_dataset("mine", "other.json", files[1])
+    with pytest.raises(ValueError, match="'coco_2017_val' is already taken"):
+        register_dataset("coco_2017_val", *files)
+    with pytest.raises(ValueError, match="without a colon, got 'a:b'"):
+        register_dataset("a:b", *files)
+    with pytest.raises(ValueError, match="unknown format 'voc'; known are: coco"):
+        register_dataset("voc_mine", *files, format="voc")
+
+
+def test_missing_files_say_what_to_set(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        load_dataset("coco_2017_val")
+    text = str(error.value)
+    assert "data set 'coco_2017_val'" in text
+    assert "'datasets/coco/annotations/instances_val2017.json'" in text and "'datasets/coco/val2017'" in text
+    assert "set the environment variable BCNET_DATASETS to the folder that holds coco/" in text
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=f"the environment variable DETECTRON2_DATASETS is '{tmp_path}'; set"):
+        load_dataset("coco_2017_val")
+
+
+def test_missing_image_folder_of_a_spec(coco_files):
+    annotation_file, _ = coco_files({1: (20, 30)})
+    with pytest.raises(FileNotFoundError) as error:
+        load_dataset(f"coco:{annotation_file}:nowhere")
+    assert "image folder 'nowhere' not found; relative paths start at the current directory" in str(error.value)
+    assert "annotation file" not in str(error.value)
