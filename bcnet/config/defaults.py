@@ -20,6 +20,8 @@ def add_bcnet_config(cfg) -> None:
     bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
     bilayer.BOUNDARY = True  # boundary branches and their losses
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
+    # On detectron2, inference gives the occluder's maps and the boundaries too; stand-alone, the caller says so.
+    bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
     bilayer.LOSS_WEIGHT.OCCLUDEE_MASK = 1.0
     bilayer.LOSS_WEIGHT.OCCLUDEE_BOUNDARY = 1.0
