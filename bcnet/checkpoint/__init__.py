@@ -1,6 +1,28 @@
-"""Model files: atomic writing, reading that never executes code, loading with a readable report."""
+"""Model files: reading that never executes code, atomic writing, and weights of other code under our names.
 
-from bcnet.checkpoint.files import read_checkpoint, write_checkpoint
-from bcnet.checkpoint.weights import KeyDifferences, load_weights
+`load_weights` takes whatever weights there are into a model, `convert_checkpoint` writes them to a file under our
+or detectron2's names. `names` holds the names, `convert` the values that change, `settings` what weights expect of
+a model beyond these, `urls` where they are downloaded from, `files` the formats, `report` the table that says what
+became of every tensor.
+"""
 
-__all__ = ["KeyDifferences", "load_weights", "read_checkpoint", "write_checkpoint"]
+from bcnet.checkpoint.convert import Conversion, convert_checkpoint, to_bcnet, to_detectron2
+from bcnet.checkpoint.files import read_checkpoint, weights_of, write_checkpoint, write_weights
+from bcnet.checkpoint.load import load_weights
+from bcnet.checkpoint.report import LoadReport, conversion_table
+from bcnet.checkpoint.urls import local_path
+
+__all__ = [
+    "Conversion",
+    "LoadReport",
+    "conversion_table",
+    "convert_checkpoint",
+    "load_weights",
+    "local_path",
+    "read_checkpoint",
+    "to_bcnet",
+    "to_detectron2",
+    "weights_of",
+    "write_checkpoint",
+    "write_weights",
+]

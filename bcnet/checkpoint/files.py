@@ -1,12 +1,25 @@
-"""Reading and writing `.pth` files."""
+"""Reading and writing model files. Reading never executes anything; writing leaves the old file or the new one."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import zipfile
+import re
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
 
+import numpy as np
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
+
+from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle
+
+# What torch.save writes since torch 1.6 (a zip file), and what it wrote before (a pickled magic number).
+_TORCH_ZIP = b"PK\x03\x04"
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_REFUSED_BY_TORCH = re.compile(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)|(Unsupported \w+(?: \w+)*)")
 
 
 def write_checkpoint(content: dict, path: str) -> None:
@@ -15,24 +28,47 @@ def write_checkpoint(content: dict, path: str) -> None:
     Raises:
         OSError: the folder is missing, full or not writable; an older file under this name is untouched.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    _write_atomically(path, lambda file: torch.save(content, file))
 
 
 def write_text(text: str, path: str) -> None:
     """`write_checkpoint` for a small text file."""
+    _write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | None = None) -> None:
+    """Writes a state dict as ``.pth`` (under "model", as detectron2 reads it) or ``.safetensors``, atomically.
+
+    Args:
+        state: tensors by name.
+        path: the file; its suffix decides.
+        extra: further entries of a ``.pth`` file; a ``.safetensors`` file holds tensors alone.
+
+    Raises:
+        ValueError: another suffix.
+        OSError: as `write_checkpoint`.
+    """
+    check_output(path)
+    if path.endswith(".safetensors"):
+        # Each tensor alone and contiguous: safetensors refuses views of shared memory.
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        content = safetensors.torch.save(tensors, metadata={"format": "pt"})
+        _write_atomically(path, lambda file: file.write(content))
+    else:
+        write_checkpoint({"model": dict(state), **(extra or {})}, path)
+
+
+def check_output(path: str) -> None:
+    """Raises ValueError unless `write_weights` can write to a file of this name."""
+    if not path.endswith((".pth", ".safetensors")):
+        raise ValueError(f"weights are written as .pth or .safetensors, got {path!r}")
+
+
+def _write_atomically(path: str, write: Callable[[BinaryIO], object]) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -42,7 +78,14 @@ def write_text(text: str, path: str) -> None:
 
 
 def read_checkpoint(path: str) -> dict:
-    """Reads a `.pth` file into CPU memory, with the unpickler that admits tensors and plain containers alone.
+    """Reads a model file into CPU memory; what kind of file it is shows in its first bytes, not in its name.
+
+    ``.pth`` files of torch go through ``weights_only=True``, pickles of numpy arrays through
+    `load_numpy_pickle`, ``.safetensors`` hold nothing but numbers.
+
+    Returns:
+        dict: the file's content; of ``.safetensors`` {"model": its tensors}. Numpy arrays at the top level and
+        one level below are tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -50,14 +93,96 @@ def read_checkpoint(path: str) -> dict:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint not found: {path!r}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"checkpoint {path!r} ({os.path.getsize(path)} bytes) cannot be read; it is damaged or holds more than "
-            f"tensors and plain containers: {reason}"
-        ) from error
+    with open(path, "rb") as file:
+        start = file.read(32)
+    described = f"checkpoint {path!r} ({os.path.getsize(path)} bytes)"
+    if not start:
+        raise ValueError(f"{described} is empty")
+    if start.lstrip().startswith(b"<"):
+        raise ValueError(f"{described} is a web page, not a model file; download the file itself")
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{described} is a Git LFS pointer, not a model file; run `git lfs pull`")
+    if start.startswith((_TORCH_ZIP, _TORCH_LEGACY)):
+        content = _read_torch(path, described)
+    elif start[8:9] == b"{":  # after the header's length in 8 bytes
+        content = _read_safetensors(path, described)
+    else:
+        content = _read_pickle(path, described)
     if not isinstance(content, dict):
-        raise ValueError(f"checkpoint {path!r} holds a {type(content).__name__}, a dict was expected")
+        raise ValueError(f"{described} holds a {type(content).__name__}, a dict was expected")
     return content
+
+
+def _read_torch(path: str, described: str) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's message recommends weights_only=False, which is what must not be done.
+        refused = _REFUSED_BY_TORCH.search(str(error))
+        if refused:
+            raise _refusal(described, refused[1] or refused[2]) from error
+        raise _damage(described, error) from error
+    except Exception as error:  # what a damaged archive leads to is not limited to a few exceptions
+        raise _damage(described, error) from error
+
+
+def _read_safetensors(path: str, described: str) -> dict:
+    try:
+        return {"model": safetensors.torch.load_file(path, device="cpu")}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise _damage(described, error) from error
+
+
+def _read_pickle(path: str, described: str) -> object:
+    try:
+        with open(path, "rb") as file:
+            content = load_numpy_pickle(file)
+            if isinstance(content, dict):
+                content = {
+                    key: {k: _tensor(v) for k, v in value.items()} if isinstance(value, dict) else _tensor(value)
+                    for key, value in content.items()
+                }
+            return content
+    except RefusedPickleError as error:
+        raise _refusal(described, str(error)) from error
+    except Exception as error:  # a damaged pickle is a damaged program: it can fail in any way
+        raise _damage(described, error) from error
+
+
+def _tensor(value: object) -> object:
+    array = array_of(value)
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+
+
+def _refusal(described: str, what: str) -> ValueError:
+    return ValueError(
+        f"{described} was refused, and nothing in it was executed: it holds {what}, and only tensors, numpy arrays "
+        "and plain containers are admitted"
+    )
+
+
+def _damage(described: str, error: Exception) -> ValueError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ValueError(f"{described} cannot be read, it is cut off, damaged or no model file: {reason}")
+
+
+def weights_of(content: Mapping, source: str) -> dict[str, Tensor]:
+    """The state dict in a file's content: under "model", "state_dict" or "blobs", or the content itself.
+
+    The prefix "module." of a model saved inside DistributedDataParallel is taken off.
+
+    Raises:
+        ValueError: there is no tensor in it; names what there is instead.
+    """
+    state = content
+    for name in ("model", "state_dict", "model_state", "blobs"):
+        if isinstance(content.get(name), Mapping):
+            state = content[name]
+            break
+    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        names = ", ".join(map(repr, list(state)[:8])) or "nothing"
+        raise ValueError(f"{source!r} holds no weights; it holds {names}")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors

@@ -1,0 +1,171 @@
+"""Loading weights of any known origin into a model, with an account of every tensor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bcnet.checkpoint import names
+from bcnet.checkpoint.convert import Conversion, to_bcnet
+from bcnet.checkpoint.files import read_checkpoint, weights_of
+from bcnet.checkpoint.report import LoadReport
+from bcnet.checkpoint.settings import settings_warnings
+from bcnet.checkpoint.urls import local_path
+
+logger = logging.getLogger(__name__)
+
+_RESNET = "backbone.resnet."
+_COUNTER = ".num_batches_tracked"
+
+
+def load_weights(model: nn.Module, source: str, *, strict: bool = True) -> LoadReport:
+    """Loads weights into a model, in place, whatever code they come from.
+
+    Weights that load are those of this engine, of detectron2 (its model zoo, the plugin), of the published BCNet
+    FCOS code, of torchvision's Mask R-CNN, Faster R-CNN and FCOS with ResNet-50-FPN, and the ImageNet ResNets and
+    ResNeXts of Caffe2 (detectron2's zoo) and torchvision.
+
+    A plain mask head initialises a bilayer head: its convolutions and its decoder become the occludee's, where the
+    shapes allow. Pyramid levels are matched by their stride.
+
+    Args:
+        model: the model; its tensors keep their device and dtype.
+        source: path or address, see `bcnet.checkpoint.urls`.
+        strict: whether the model must come out as the file has it, as evaluation needs: anything missing or
+            reshaped, and anything in the file that the model lacks and that would change what it computes, is an
+            error. If not, as training needs, these keep the values that the model was initialised with.
+
+    Returns:
+        LoadReport: which tensors were loaded, skipped, reshaped or missing. It is logged as one table.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the download failed; says what to download and where to put it.
+        ValueError: the file cannot be read, or is of no known origin; the ResNet is another one; hardly anything
+            fits; or, with `strict`, anything differs. With one table of everything. The model is unchanged.
+    """
+    source = os.fspath(source)
+    path = local_path(source)
+    try:
+        content = read_checkpoint(path)
+        state = weights_of(content, source)
+    except ValueError as error:
+        if path == source or "://" not in source:
+            raise
+        raise ValueError(f"{error}\nIt was downloaded from {source}; delete it to download it again") from error
+    try:
+        conversion = _convert(model, state)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    report = match_weights(model, conversion, source=source)
+    author = content.get("__author__")
+    report.warnings.extend(settings_warnings(model, conversion, author if isinstance(author, str) else ""))
+    _refuse_another_model(model, report, strict=strict)
+
+    with torch.no_grad():
+        model.load_state_dict({key: conversion.state[key] for key in report.loaded}, strict=False)
+    logger.log(logging.WARNING if report.differs or report.warnings else logging.INFO, "%s", report.table())
+    return report
+
+
+def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
+    own = model.state_dict()
+    try:
+        conversion = to_bcnet(state, num_classes=getattr(model, "num_classes", None))
+    except names.UnknownNamesError:
+        if not any(key in own for key in state):
+            raise
+        # A part of a detector, or a module of one's own, by the names that it has.
+        conversion = Conversion(names.BCNET, dict(state), {key: key for key in state})
+    _renumber_levels(conversion, own)
+    _plain_head_to_bilayer(conversion, own)
+    for key in list(conversion.state):
+        if key.endswith(_COUNTER) and key not in own:
+            conversion.leave_out(key, "the model's BatchNorm is frozen and counts nothing", harmless=True)
+        elif key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
+            conversion.leave_out(key, "the model has no mask branch", harmless=True)
+    return conversion
+
+
+def _renumber_levels(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+    """Pyramid blocks are numbered from the finest level on, which is not the same in Faster R-CNN and FCOS."""
+    theirs, ours = names.first_stage(conversion.state), names.first_stage(own)
+    if theirs is None or ours is None or theirs == ours:
+        return
+    moved = {key: key.split(".") for key in conversion.state if key.startswith("backbone.fpn.")}
+    # In the order in which no key lands on one that has not moved yet.
+    for key, parts in sorted(moved.items(), key=lambda item: item[1], reverse=theirs > ours):
+        if parts[2] not in ("inner_blocks", "layer_blocks"):
+            continue
+        level = int(parts[3]) + theirs - ours
+        if level < 0:
+            conversion.leave_out(key, "the model has no such pyramid level", harmless=False)
+        else:
+            conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
+
+
+def _plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+    head = "mask_branch.head."
+    if f"{head}occludee_layer.convs.0.weight" not in own:
+        return
+    for key in list(conversion.state):
+        for plain, bilayer in ((f"{head}layer.", f"{head}occludee_layer."), (f"{head}mask.", f"{head}occludee_mask.")):
+            if key.startswith(plain):
+                conversion.rename(key, bilayer + key.removeprefix(plain))
+
+
+def match_weights(model: nn.Module, conversion: Conversion, *, source: str) -> LoadReport:
+    """Compares weights under our names with a model's; loads nothing."""
+    own = model.state_dict()
+    report = LoadReport(source=source, origin=names.DESCRIPTIONS[conversion.dialect], model=type(model).__name__)
+    report.skipped.extend(conversion.left_out)
+    for key, tensor in conversion.state.items():
+        name, shape = conversion.sources[key], tuple(tensor.shape)
+        if key not in own:
+            report.skip(name, shape, "no such tensor in the model")
+        elif shape != tuple(own[key].shape):
+            report.reshaped[key] = (shape, tuple(own[key].shape))
+        else:
+            report.loaded[key] = name
+    present = report.loaded.keys() | report.reshaped.keys()
+    # A BatchNorm that continues from statistics without a count starts counting.
+    report.missing.extend(key for key in own if key not in present and not key.endswith(_COUNTER))
+    return report
+
+
+def _refuse_another_model(model: nn.Module, report: LoadReport, *, strict: bool) -> None:
+    own = [key for key in model.state_dict() if not key.endswith(_COUNTER)]
+    loaded = [key for key in report.loaded if not key.endswith(_COUNTER)]
+    in_file = len(loaded) + len(report.reshaped) + sum(not entry.harmless for entry in report.skipped)
+    if not loaded:
+        raise ValueError(f"no tensor of {report.source!r} fits the model:\n{report.table()}")
+    if 2 * len(loaded) < min(in_file, len(own)):
+        raise ValueError(
+            f"the weights of {report.source!r} are of another architecture, only {len(loaded)} of {in_file} tensors "
+            f"fit the model:\n{report.table()}"
+        )
+    if _half_a_resnet(report):
+        raise ValueError(
+            f"the ResNet of {report.source!r} is another one than the model's (MODEL.RESNETS); what does not fit would "
+            f"stay random:\n{report.table()}"
+        )
+    if strict and report.differs:
+        raise ValueError(f"the weights of {report.source!r} do not fit the model:\n{report.table()}")
+
+
+def _half_a_resnet(report: LoadReport) -> bool:
+    """Whether some of the ResNet's tensors fit and others do not."""
+    if not any(key.startswith(_RESNET) for key in report.loaded):
+        return False
+    strangers = [
+        entry
+        for entry in report.skipped
+        if not entry.harmless
+        and entry.key.startswith((_RESNET, "backbone.bottom_up.", "backbone.body.", "res", "layer"))
+    ]
+    lacking = [key for key in (*report.missing, *report.reshaped) if key.startswith(_RESNET)]
+    return bool(strangers or lacking)
