@@ -46,8 +46,8 @@ def _star(rng: np.random.Generator) -> list[np.ndarray]:
 
 def _ring(rng: np.random.Generator) -> list[np.ndarray]:
     outline = np.exp(1j * _angles())
-    hole = rng.uniform(0.42, 0.64)
-    offset = rng.uniform(0, 0.5 * (0.8 - hole)) * np.exp(2j * np.pi * rng.random())
+    hole = rng.uniform(0.36, 0.58)
+    offset = rng.uniform(0, 0.5 * (0.75 - hole)) * np.exp(2j * np.pi * rng.random())
     corners = int(rng.integers(0, 3)) * 2  # 0: round; 2, 4: bulges
     bulge = 1 + (rng.uniform(0.04, 0.1) if corners else 0.0) * np.cos(corners * _angles())
     return [outline * bulge, outline * hole + offset]
@@ -55,7 +55,7 @@ def _ring(rng: np.random.Generator) -> list[np.ndarray]:
 
 def _cross(rng: np.random.Generator) -> list[np.ndarray]:
     arms = int(rng.integers(3, 5))
-    width = rng.uniform(0.18, 0.3)
+    width = rng.uniform(0.24, 0.34)
     lengths = rng.uniform(0.75, 1.0, arms)
     lengths[rng.integers(arms)] = 1.0
     corners = []
@@ -69,8 +69,8 @@ def _cross(rng: np.random.Generator) -> list[np.ndarray]:
 
 def _crescent(rng: np.random.Generator) -> list[np.ndarray]:
     # The unit disk without a disk around (offset, 0) that reaches beyond it.
-    radius = rng.uniform(0.72, 0.95)
-    offset = rng.uniform(0.42, 0.62)
+    radius = rng.uniform(0.68, 0.88)
+    offset = rng.uniform(0.5, 0.68)
     outer_angle = np.arccos((1 + offset**2 - radius**2) / (2 * offset))
     inner_angle = np.arctan2(np.sin(outer_angle), np.cos(outer_angle) - offset)
     outer = np.exp(1j * np.linspace(outer_angle, 2 * np.pi - outer_angle, 80))
