@@ -52,7 +52,9 @@ def open_image(file_name: str) -> Image.Image:
             return image.convert("RGB")
     # PIL's decoders raise all of these for files that are damaged.
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        reason = "not an image, or empty" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)  # without the file's name
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not an image, or empty"
         raise UnreadableImageError(f"cannot read the image {file_name!r}: {reason}") from error
 
 
