@@ -97,13 +97,13 @@ def test_a_complete_data_set_is_used_as_it_is(tmp_path, monkeypatch):
         assert generate_dataset(tmp_path, 4, CONFIG, workers=2) == annotation_file
     assert files_of(tmp_path) == before
     # With an image missing it is not complete.
-    (tmp_path / "images" / "train" / "00000002.png").unlink()
+    (tmp_path / "images" / "train" / "000002.png").unlink()
     generate_dataset(tmp_path, 4, CONFIG)
     assert files_of(tmp_path) == before
 
 
 def test_other_parameters_are_an_error_unless_overwritten(tmp_path):
-    annotation_file = generate_dataset(tmp_path, 4, CONFIG)
+    generate_dataset(tmp_path, 4, CONFIG)
     with pytest.raises(FileExistsError, match=r"train\.json exists with other parameters: seed is 0, not 1\. Choose"):
         generate_dataset(tmp_path, 4, CONFIG, seed=1)
     with pytest.raises(FileExistsError, match="count is 4, not 3; noise is 5, not 0"):
@@ -113,9 +113,20 @@ def test_other_parameters_are_an_error_unless_overwritten(tmp_path):
     generate_dataset(fresh, 3, CONFIG, seed=1)
     expected = files_of(fresh)
     assert {name: data for name, data in files_of(tmp_path).items() if not name.startswith("fresh")} == expected
-    Path(annotation_file).write_text("[1, 2")
-    with pytest.raises(FileExistsError, match="was not made here"):
-        generate_dataset(tmp_path, 3, CONFIG, seed=1)
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "[]", '{"info": {"description": "COCO"}, "images": []}'])
+def test_a_strangers_files_are_never_touched(tmp_path, content):
+    (tmp_path / "a" / "annotations").mkdir(parents=True)
+    (tmp_path / "a" / "annotations" / "train.json").write_text(content)
+    (tmp_path / "b" / "images" / "train").mkdir(parents=True)
+    (tmp_path / "b" / "images" / "train" / "000000000030.jpg").write_bytes(b"a photograph")
+    before = files_of(tmp_path)
+    for folder in ("a", "b"):
+        for overwrite in (False, True):
+            with pytest.raises(FileExistsError, match="not made here; choose another folder or split"):
+                generate_dataset(tmp_path / folder, 2, CONFIG, overwrite=overwrite)
+    assert files_of(tmp_path) == before
 
 
 def test_an_interrupted_run_leaves_no_json(tmp_path, monkeypatch):
@@ -131,7 +142,7 @@ def test_an_interrupted_run_leaves_no_json(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             generate_dataset(tmp_path, 4, CONFIG, seed=1, overwrite=True)
     assert list((tmp_path / "annotations").iterdir()) == []
-    generate_dataset(tmp_path, 4, CONFIG)
+    generate_dataset(tmp_path, 4, CONFIG)  # the images that were left are known as ours
     assert files_of(tmp_path) == expected
 
 
@@ -140,14 +151,14 @@ def test_splits_of_one_seed_differ_and_lie_side_by_side(tmp_path):
     generate_dataset(tmp_path, 2, CONFIG, split="val")
     files = files_of(tmp_path)
     assert len(files) == 6
-    train, val = (os.path.join("images", split, "00000000.png") for split in ("train", "val"))
+    train, val = (os.path.join("images", split, "000000.png") for split in ("train", "val"))
     assert files[train] != files[val]
 
 
 def test_jpeg_stays_close(tmp_path):
     config = SceneConfig(image_size=80, min_visible_pixels=40, image_format="jpg")
     generate_dataset(tmp_path, 1, config)
-    image = cv2.imread(str(tmp_path / "images" / "train" / "00000000.jpg"))[..., ::-1].astype(int)
+    image = cv2.imread(str(tmp_path / "images" / "train" / "000000.jpg"))[..., ::-1].astype(int)
     assert np.abs(image - render_scene(config, 0, 0).image).mean() < 4
 
 

@@ -23,7 +23,7 @@ from bcnet.data.synthetic.shapes import CLASS_NAMES
 from bcnet.structures.rle import rle_to_json
 
 # Part of what a data set is recognised by: to be raised whenever the same parameters give other bytes.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 _CHUNK = 16  # scenes that a worker draws at a time
 _ENCODING = {
     # Run-length matching is as tight as zlib's full search on grainy pictures, and twice as fast.
@@ -70,14 +70,15 @@ def generate_dataset(
         workers: processes; 0 or 1 draws in this one.
         split: name of this part: letters, digits, ``_``, ``-`` and ``.``.
         library: compose cut-outs of this data set rather than procedural objects.
-        overwrite: replace a data set of other parameters.
+        overwrite: replace a data set of other parameters; never files that were not made here.
         progress: show a progress bar.
 
     Returns:
         str: path of the json.
 
     Raises:
-        FileExistsError: a data set of other parameters lies there, and ``overwrite`` is False.
+        FileExistsError: a data set of other parameters lies there, and ``overwrite`` is False; or the json
+            or the images there were not made here.
         ValueError: a count, seed or split that cannot be; what `CutoutLibrary` finds wrong with its source.
     """
     config = SceneConfig() if config is None else config
@@ -92,14 +93,20 @@ def generate_dataset(
     info = _info(config, count, seed, split, library)
     if os.path.exists(annotation_file):
         existing = _read_json(annotation_file)
-        same = existing.get("info") == info
+        if not isinstance(existing.get("info"), dict) or not isinstance(existing["info"].get("config"), dict):
+            raise FileExistsError(f"{annotation_file} exists and was not made here; choose another folder or split")
+        same = existing["info"] == info
         if same and all(os.path.isfile(os.path.join(image_root, i["file_name"])) for i in existing["images"]):
             return annotation_file
         if not same and not overwrite:
-            raise FileExistsError(_difference(annotation_file, existing.get("info"), info))
+            raise FileExistsError(_difference(annotation_file, existing["info"], info))
+        ours = True
+    else:
+        ours = False
+    marker = _claim_image_folder(os.path.join(image_root, split), ours)
+    if ours:
         os.remove(annotation_file)  # from here on the folder is incomplete, and no json says otherwise
     os.makedirs(os.path.dirname(annotation_file), exist_ok=True)
-    _empty_image_folder(os.path.join(image_root, split))
 
     if library is None:
         draw = partial(render_scene, config, seed, split=split)
@@ -114,6 +121,7 @@ def generate_dataset(
             bar.update()
     content = {"info": info, "images": images, "annotations": annotations, "categories": _categories(library)}
     _write_json(content, annotation_file)
+    os.remove(marker)
     return annotation_file
 
 
@@ -129,7 +137,7 @@ class _Job:
     def __call__(self, index: int) -> tuple[dict, list[dict]]:
         scene = self.draw(index)
         extension = self.config.image_format
-        file_name = f"{self.split}/{index:08d}.{extension}"
+        file_name = f"{self.split}/{index:06d}.{extension}"
         path = os.path.join(self.image_root, file_name)
         _, encoded = cv2.imencode(f".{extension}", scene.image[..., ::-1], _ENCODING[extension])
         with open(path, "wb") as file:
@@ -217,9 +225,7 @@ def _read_json(path: str) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _difference(annotation_file: str, existing: object, wanted: dict) -> str:
-    if not isinstance(existing, dict) or not isinstance(existing.get("config"), dict):
-        return f"{annotation_file} exists and was not made here; choose another folder or split, or overwrite it"
+def _difference(annotation_file: str, existing: dict, wanted: dict) -> str:
     old, new = ({**info, **info["config"], "config": None} for info in (existing, wanted))
     changed = [f"{key} is {old.get(key)!r}, not {value!r}" for key, value in new.items() if old.get(key) != value]
     return (
@@ -228,12 +234,21 @@ def _difference(annotation_file: str, existing: object, wanted: dict) -> str:
     )
 
 
-def _empty_image_folder(folder: str) -> None:
-    """Makes the folder, without images that an earlier run left in it."""
+def _claim_image_folder(folder: str, ours: bool) -> str:
+    """Makes the folder, or empties it of the images of an earlier run; never touches a stranger's images.
+
+    Returns the path of a file that marks the folder as ours as long as there is no json to say so.
+    """
+    marker = os.path.join(folder, ".incomplete")
     os.makedirs(folder, exist_ok=True)
+    if not ours and not os.path.exists(marker) and os.listdir(folder):
+        raise FileExistsError(f"{folder} holds files that were not made here; choose another folder or split")
+    with open(marker, "w", encoding="utf-8"):
+        pass
     for name in os.listdir(folder):
-        if re.fullmatch(r"\d{8}\.(png|jpg)", name):
+        if re.fullmatch(r"\d{6,}\.(png|jpg)", name):
             os.remove(os.path.join(folder, name))
+    return marker
 
 
 def _write_json(content: dict, path: str) -> None:
