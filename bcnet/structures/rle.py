@@ -103,18 +103,40 @@ def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> 
     x0, x1 = (min(max(x, 0), width) for x in (x0, x1))
     y0, y1 = (min(max(y, 0), height) for y in (y0, y1))
     columns, rows = x1 - x0, y1 - y0
+    # The counts are written out here, because nearly all of them are alike: from the fourth on, pycocotools
+    # stores the difference to the run before the last, which is 0 from column to column.
     if columns <= 0 or rows <= 0:
-        counts = [height * width]
-    elif rows == height:
-        counts = [x0 * height, columns * height, (width - x1) * height]
+        text = _count_text(height * width)
     else:
-        counts = [x0 * height + y0, *[rows, height - rows] * (columns - 1), rows, (width - x1) * height + height - y1]
-    if len(counts) > 1 and counts[-1] == 0:
-        counts.pop()
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+        before, after = x0 * height + y0, (width - x1) * height + height - y1
+        if rows == height:  # the columns join to one run
+            rows, columns = columns * height, 1
+        text = _count_text(before) + _count_text(rows)
+        if columns > 1:
+            gap = height - rows
+            text += _count_text(gap) + b"0" * (2 * columns - 3)
+            after_text = _count_text(after - gap)
+        else:
+            after_text = _count_text(after)
+        text += after_text if after else b""
+    return {"size": [height, width], "counts": text}
+
+
+def _count_text(number: int) -> bytes:
+    """One number of compressed counts: groups of 5 bits, least significant first, the highest with the sign."""
+    characters = bytearray()
+    while True:
+        group, number = number & 31, number >> 5
+        # Done when the sign bit of this group says what the rest is.
+        done = number == (-1 if group & 16 else 0)
+        characters.append(48 + group + (0 if done else 32))
+        if done:
+            return bytes(characters)
 
 
 def _image_side(name: str, value) -> int:
+    if type(value) is int and value > 0:  # the usual case, and much quicker than to ask for Integral
+        return value
     if not isinstance(value, Integral) or isinstance(value, bool) or value <= 0:
         raise SegmentationError(
             f"the image's {name} must be a whole number of pixels, at least 1, got {value!r}", "image without a size"
@@ -141,7 +163,7 @@ def _checked_polygon(polygon, height: int, width: int) -> np.ndarray:
         )
     limit = MAX_SIDES_OUTSIDE * max(height, width, 100)
     # Written so that NaN fails too.
-    if not (np.abs(points).max() <= limit):
+    if not (points.max() <= limit and points.min() >= -limit):
         raise SegmentationError(
             f"a polygon of an image of {width} x {height} pixels has the coordinate "
             f"{points[~(np.abs(points) <= limit)][0]}",
