@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -102,8 +103,9 @@ def _check_classes(info: DatasetInfo, model: nn.Module) -> None:
 
 
 def folder_name(dataset: str) -> str:
-    """A data set's name or spec as the name of a folder."""
-    return re.sub(r"[^\w.-]+", "_", dataset).strip("_")
+    """A data set's name or spec as the name of a folder; long ones are cut, with a checksum of the whole."""
+    name = re.sub(r"[^\w.-]+", "_", dataset).strip("_")
+    return name if len(name) <= 100 else f"{zlib.crc32(dataset.encode()):08x}_{name[-80:].lstrip('_')}"
 
 
 def flat_metrics(metrics: dict[str, dict]) -> dict[str, float]:

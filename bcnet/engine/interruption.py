@@ -28,7 +28,10 @@ class TrainingInterrupted(Exception):
 class Interruption:
     """Context in which the first SIGINT or SIGTERM is remembered and a second one ends the process.
 
-    Outside the main thread, where python allows no handlers, signals keep their usual effect.
+    A signal to the whole process group may also end the workers of a data loader, and torch raises that error
+    wherever the program happens to be, be it in the middle of an optimizer step. `defer_worker_errors` makes it
+    wait for `raise_worker_errors`. Outside the main thread, where python allows no handlers, signals keep
+    their usual effect.
 
     Attributes:
         signal_number: the signal that came, 0 so far if none.
@@ -37,6 +40,7 @@ class Interruption:
     def __init__(self) -> None:
         self.signal_number = 0
         self._since = 0.0
+        self._child_ended = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -47,6 +51,25 @@ class Interruption:
 
     def __exit__(self, *_) -> None:
         self._restore()
+
+    def defer_worker_errors(self) -> None:
+        """From now on the end of a child process is noted, no more. To be called when torch's handler is in place."""
+        if self._previous and hasattr(signal, "SIGCHLD"):
+            self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._note_child)
+
+    def raise_worker_errors(self) -> None:
+        """Lets torch look at its workers now, if a child process has ended.
+
+        Raises:
+            RuntimeError: a worker was killed or has failed.
+        """
+        handler = self._previous.get(getattr(signal, "SIGCHLD", None))
+        if self._child_ended and callable(handler):
+            self._child_ended = False
+            handler(signal.SIGCHLD, None)
+
+    def _note_child(self, _number: int, _frame) -> None:
+        self._child_ended = True
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

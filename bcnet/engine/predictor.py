@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bcnet.checkpoint import load_weights, read_checkpoint
+from bcnet.checkpoint import load_weights, local_path, read_checkpoint
 from bcnet.config import load_config
 from bcnet.data import dataset_files, load_dataset
 from bcnet.data.transforms import Augmentation, Transform
@@ -141,9 +141,7 @@ def load(config_file: str | os.PathLike, weights: str | None = None, opts: Seque
 
 def _class_names(cfg, weights: str) -> tuple[str, ...]:
     """The names saved with the weights, else those of the first test set whose annotation file is here."""
-    names: Sequence[str] = ()
-    if weights.endswith(".pth") and os.path.isfile(weights):
-        names = read_checkpoint(weights).get("class_names") or ()
+    names = read_checkpoint(local_path(weights)).get("class_names") or () if weights else ()
     for dataset in cfg.DATASETS.TEST:
         files = dataset_files(dataset)
         if not names and os.path.isfile(files.annotation_file) and os.path.isdir(files.image_root):

@@ -14,7 +14,7 @@ import yaml
 from bcnet.checkpoint import load_weights
 from bcnet.checkpoint.files import write_text
 from bcnet.data import build_train_loader
-from bcnet.distributed import is_main_process, rank
+from bcnet.distributed import is_main_process, rank, world_size
 from bcnet.engine.checkpoints import Checkpoints
 from bcnet.engine.inference import evaluate, flat_metrics
 from bcnet.engine.interruption import TrainingInterrupted
@@ -59,6 +59,8 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
             "%s holds the checkpoints of an earlier run, which this run does not continue (--resume would)",
             cfg.OUTPUT_DIR,
         )
+    if cfg.VIS_PERIOD > 0:
+        logger.warning("VIS_PERIOD is %d; this engine draws no images while it trains", cfg.VIS_PERIOD)
     model = build_model(cfg)
     if content is None and cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS, strict=False)
@@ -71,10 +73,14 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
     trainer = Trainer(cfg, model, functools.partial(build_train_loader, cfg), run_evaluation, checkpoints=checkpoints)
     if content:
         trainer.load_state(content)
+    del content  # as large as the model and its optimizer together
     try:
         return trainer.run()
-    except (NonFiniteLossError, TrainingInterrupted) as error:
-        logger.error("%s", error)
+    except NonFiniteLossError as error:
+        logger.error("Training has failed: %s", error)
+        raise
+    except TrainingInterrupted as interrupted:
+        logger.warning("%s", interrupted)
         raise
 
 
@@ -121,7 +127,9 @@ def start_run(cfg, *, saved_seed: int | None = None, config_name: str = "config.
     if cfg.SEED < 0 and saved_seed is not None:
         cfg.SEED = saved_seed
     cfg.SEED = choose_seed(cfg.SEED)
-    cfg.MODEL.DEVICE = str(resolve_device(cfg.MODEL.DEVICE))
+    device = resolve_device(cfg.MODEL.DEVICE)
+    # Of several processes each has its own GPU, the current one, whatever index the config names.
+    cfg.MODEL.DEVICE = device.type if world_size() > 1 else str(device)
     cfg.freeze()
     seed_everything(cfg.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

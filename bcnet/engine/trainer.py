@@ -29,6 +29,10 @@ from bcnet.engine.step_values import NonFiniteLossError, StepValues, describe_im
 logger = logging.getLogger(__name__)
 
 
+# The workers of a loader may get a signal to the process group a moment earlier than this process.
+SAME_SIGNAL_SECONDS = 0.2
+
+
 class Trainer:
     """Trains a model from a stream of batches, as ``cfg.SOLVER`` says.
 
@@ -112,6 +116,7 @@ class Trainer:
         # Handlers come first: the loader's workers inherit them, and so outlive the terminal's Ctrl-C.
         with Interruption() as interruption, self._open_log() as log:
             batches = self._start_batches()
+            interruption.defer_worker_errors()
             for iteration in range(self.start_iteration, max_iter):
                 start = time.perf_counter()
                 fetched = self._fetch(batches, interruption)
@@ -127,6 +132,7 @@ class Trainer:
 
                 last = iteration + 1 == max_iter
                 evaluation_due = self.evaluate is not None and (last or self._due(iteration, self.cfg.TEST.EVAL_PERIOD))
+                # An evaluation takes long and may be cut off, so a checkpoint comes before it.
                 if stop or last or evaluation_due or self._due(iteration, self.cfg.SOLVER.CHECKPOINT_PERIOD):
                     self._take(current, log, occluders)
                     previous = None
@@ -159,12 +165,15 @@ class Trainer:
         return itertools.chain([first], batches)
 
     def _fetch(self, batches: Iterator, interruption: Interruption) -> list[list[dict]] | None:
-        """The batches of one iteration; None if a signal ended the loader's workers."""
+        """The batches of one iteration; None if the signal that asks to stop has ended the loader's workers."""
         try:
+            interruption.raise_worker_errors()
             return [next(batches) for _ in range(self.cfg.SOLVER.ACCUMULATE_STEPS)]
-        except RuntimeError:
-            # A SIGTERM to the whole process group reaches the workers as well.
-            if not interruption.signal_number:
+        # The latter two when a batch was ready, and the worker that holds its memory is gone.
+        except (RuntimeError, OSError, EOFError):
+            time.sleep(SAME_SIGNAL_SECONDS)
+            # Several processes must stop after the same iteration, and this one cannot finish the next.
+            if not interruption.signal_number or world_size() > 1:
                 raise
             return None
 
@@ -257,7 +266,7 @@ class Trainer:
             message = "interrupted before the first iteration; there was nothing to save"
         else:
             message = f"interrupted after iteration {iteration}; {path} holds its state, and --resume continues from it"
-        raise TrainingInterrupted(f"training was {message}", interruption.signal_number)
+        raise TrainingInterrupted(f"Training was {message}", interruption.signal_number)
 
     def _evaluate(self, iteration: int, log: RunLog | None) -> dict[str, float]:
         """Evaluates without leaving a trace in the random generators, which a resumed run would lack."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -118,6 +119,35 @@ def test_loader_ended_by_the_signal(tmp_path):
     trained(toy_config(tmp_path), resume=True)
     trained(toy_config(tmp_path / "whole"))
     assert same(read(tmp_path / "model_final.pth")["model"], read(tmp_path / "whole" / "model_final.pth")["model"])
+
+
+class EndlessSamples(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(ToyStream()(0))
+
+
+@pytest.mark.parametrize("asked_to_stop", [True, False])
+def test_a_killed_worker_does_not_break_an_iteration(tmp_path, monkeypatch, asked_to_stop):
+    """torch raises the error of a killed worker at once, wherever the program is; here it waits for the next batch."""
+    step, steps = Trainer._step, []
+
+    def killing_step(self):
+        if len(steps) == 1:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGTERM)
+            worker.join()
+            if asked_to_stop:
+                signal.raise_signal(signal.SIGTERM)
+        step(self)
+        steps.append(1)
+
+    monkeypatch.setattr(Trainer, "_step", killing_step)
+    loader = torch.utils.data.DataLoader(EndlessSamples(), batch_size=None, num_workers=1)
+    trainer = Trainer(toy_config(tmp_path), ToyModel(), lambda start: loader)
+    with pytest.raises(TrainingInterrupted if asked_to_stop else RuntimeError, match=r"iteration 1|worker"):
+        trainer.run()
+    assert len(steps) == 2
+    assert (tmp_path / "last_checkpoint").exists() == asked_to_stop
 
 
 def test_a_loader_that_fails_by_itself_is_an_error(tmp_path):
