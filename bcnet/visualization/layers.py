@@ -74,7 +74,8 @@ def draw_layers(
     for layer, (title, explanation, _) in LAYERS.items():
         if getattr(detections, f"{layer}_mask") is not None:
             panels.append(_layer_panel(image, detections, layer, long_side, numbered))
-            titles.append((title, explanation))
+            is_empty = not (getattr(detections, f"{layer}_mask") >= 0.5).any()
+            titles.append((title, "empty: no probability reaches 1/2" if is_empty else explanation))
     return join_panels(panels, titles)
 
 
