@@ -16,8 +16,10 @@ NUM_GPUS=${NUM_GPUS:-1}
 started=$SECONDS
 
 if [[ "$CONFIG" == configs/quick/* ]]; then
-  python tools/make_synthetic.py --output datasets/synthetic/train --count "${TRAIN_SCENES:-1200}" --seed 1 --preset easy
-  python tools/make_synthetic.py --output datasets/synthetic/val --count "${VAL_SCENES:-100}" --seed 2 --preset easy
+  for split in "train ${TRAIN_SCENES:-1200}" "val ${VAL_SCENES:-100}"; do
+    read -r name count <<< "$split"
+    python tools/make_synthetic.py --output datasets/synthetic --split "$name" --count "$count" --seed 1 --difficulty easy
+  done
 fi
 
 python tools/train_net.py --config-file "$CONFIG" --num-gpus "$NUM_GPUS" --resume "$@"
