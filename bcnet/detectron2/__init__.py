@@ -1,0 +1,37 @@
+"""The detectron2 plugin: importing it registers the bilayer mask head, FCOS and its backbone.
+
+It adapts detectron2's `Instances`, config and catalogs to the package's own parts and contains no second
+implementation of them. `docs/detectron2.md` shows its use.
+"""
+
+try:
+    import detectron2  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "bcnet.detectron2 needs detectron2, which is on no package index; build it from source as its INSTALL.md says"
+    ) from error
+
+from bcnet.config.defaults import add_bcnet_config
+from bcnet.detectron2.backbone import build_bcnet_fcos_resnet_fpn_backbone
+from bcnet.detectron2.convert import detections_to_instances
+from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
+from bcnet.detectron2.datasets import register_datasets
+from bcnet.detectron2.fcos import BCNetFCOS
+from bcnet.detectron2.mask_head import BilayerMaskHead
+from bcnet.detectron2.occluders import add_occluder_masks
+from bcnet.detectron2.postprocessing import paste_layers
+from bcnet.detectron2.test_time_augmentation import BCNetFCOSWithTTA, with_test_time_augmentation
+
+__all__ = [
+    "BCNetDatasetMapper",
+    "BCNetFCOS",
+    "BCNetFCOSWithTTA",
+    "BilayerMaskHead",
+    "add_bcnet_config",
+    "add_occluder_masks",
+    "build_bcnet_fcos_resnet_fpn_backbone",
+    "detections_to_instances",
+    "paste_layers",
+    "register_datasets",
+    "with_test_time_augmentation",
+]

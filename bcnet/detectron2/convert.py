@@ -1,0 +1,28 @@
+"""From the package's result object to detectron2's."""
+
+from __future__ import annotations
+
+from detectron2.structures import Boxes, Instances
+
+from bcnet.detectron2.postprocessing import LAYER_FIELDS
+from bcnet.structures import Detections
+from bcnet.structures.paste import paste_masks
+
+
+def detections_to_instances(detections: Detections) -> Instances:
+    """The `Instances` that detectron2's models return for an image.
+
+    Returns:
+        Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are present ``pred_masks``,
+        ``pred_boundaries``, ``pred_occluder_masks`` and ``pred_occluder_boundaries``, bool [D, H, W].
+    """
+    instances = Instances(
+        detections.image_size,
+        pred_boxes=Boxes(detections.boxes),
+        scores=detections.scores,
+        pred_classes=detections.classes,
+    )
+    for name, maps in detections.maps().items():
+        field = LAYER_FIELDS.get(name, "pred_masks")
+        instances.set(field, paste_masks(maps, detections.boxes, detections.image_size))
+    return instances

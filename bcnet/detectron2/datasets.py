@@ -1,0 +1,106 @@
+"""The package's data sets in detectron2's catalogs, and the way between its records and detectron2's dicts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
+
+# Keys of an annotation that detectron2 does not know, by the field of `InstanceRecord`.
+_EXTRA_KEYS = {
+    "occluder": "bg_object_segmentation",
+    "amodal": "amodal_segmentation",
+    "amodal_bbox": "amodal_bbox",
+    "annotation_id": "id",
+}
+
+
+def register_datasets(names: Iterable[str]) -> None:
+    """Makes names and specs of the package's catalog known to detectron2, where it does not know them.
+
+    Afterwards ``DATASETS.TRAIN`` and ``TEST`` take ``"coco:annotations.json:images"``, the package's names and
+    what `bcnet.data.register_dataset` added. Names that detectron2 has itself (``coco_2017_train``) stay its own.
+    Annotations are read when the data set is.
+
+    Raises:
+        KeyError: a name that neither knows.
+        ValueError: a malformed spec.
+    """
+    for name in names:
+        if name in DatasetCatalog.list():
+            continue
+        files = dataset_files(name)
+        DatasetCatalog.register(name, functools.partial(_load, name))
+        metadata = MetadataCatalog.get(name).set(evaluator_type="coco", image_root=files.image_root)
+        if files.format == "coco":
+            # What COCOEvaluator compares with; for other formats it converts the dataset dicts.
+            metadata.set(json_file=files.annotation_file)
+
+
+def _load(name: str) -> list[dict]:
+    records, info = load_dataset(name)
+    MetadataCatalog.get(name).set(
+        thing_classes=list(info.class_names),
+        thing_dataset_id_to_contiguous_id={id: index for index, id in enumerate(info.category_ids)},
+    )
+    return [record_to_dict(record) for record in records]
+
+
+def record_to_dict(record: ImageRecord) -> dict:
+    """A record as detectron2's standard dataset dict, with the keys of `BCNetDatasetMapper` where it has them."""
+    dataset_dict = {
+        "file_name": record.file_name,
+        "image_id": record.image_id,
+        "height": record.height,
+        "width": record.width,
+        "annotation_file": record.annotation_file,
+        "annotations": [_annotation(instance) for instance in record.instances],
+    }
+    if record.in_front is not None:
+        dataset_dict["in_front"] = record.in_front
+    return dataset_dict
+
+
+def _annotation(instance: InstanceRecord) -> dict:
+    annotation = {
+        "bbox": instance.bbox,
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": instance.category,
+        "iscrowd": int(instance.iscrowd),
+    }
+    if instance.segmentation is not None:
+        annotation["segmentation"] = instance.segmentation
+    for field, key in _EXTRA_KEYS.items():
+        if getattr(instance, field) is not None:
+            annotation[key] = getattr(instance, field)
+    return annotation
+
+
+def dict_to_record(dataset_dict: dict) -> ImageRecord:
+    """detectron2's standard dataset dict as a record; boxes of every `BoxMode` become xywh."""
+    return ImageRecord(
+        file_name=dataset_dict["file_name"],
+        image_id=dataset_dict.get("image_id", ""),
+        height=dataset_dict["height"],
+        width=dataset_dict["width"],
+        instances=[_instance(position, a) for position, a in enumerate(dataset_dict["annotations"])],
+        in_front=dataset_dict.get("in_front"),
+        annotation_file=dataset_dict.get("annotation_file", ""),
+    )
+
+
+def _instance(position: int, annotation: dict) -> InstanceRecord:
+    extra = {field: annotation.get(key) for field, key in _EXTRA_KEYS.items()}
+    if extra["annotation_id"] is None:
+        extra["annotation_id"] = f"at position {position}"
+    return InstanceRecord(
+        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),
+        category=annotation["category_id"],
+        iscrowd=bool(annotation.get("iscrowd", 0)),
+        segmentation=annotation.get("segmentation"),
+        **extra,
+    )

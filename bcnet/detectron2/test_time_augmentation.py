@@ -1,0 +1,45 @@
+"""detectron2's test-time augmentation for both detectors."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from detectron2.modeling import DatasetMapperTTA, GeneralizedRCNNWithTTA
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from bcnet.detectron2.fcos import BCNetFCOS
+
+
+def with_test_time_augmentation(cfg, model: nn.Module) -> nn.Module:
+    """The model evaluated under ``TEST.AUG``: boxes merged over scales and flips, masks averaged."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return (BCNetFCOSWithTTA if isinstance(inner, BCNetFCOS) else GeneralizedRCNNWithTTA)(cfg, model)
+
+
+class BCNetFCOSWithTTA(GeneralizedRCNNWithTTA):
+    """`GeneralizedRCNNWithTTA` for `BCNetFCOS`, which has the same `inference` and no RoI heads to turn off.
+
+    Boxes are merged with FCOS's own suppression threshold.
+    """
+
+    def __init__(self, cfg, model: nn.Module, tta_mapper=None, batch_size: int = 3) -> None:
+        # Not the parent's, which refuses other models than GeneralizedRCNN.
+        nn.Module.__init__(self)
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.cfg = cfg.clone()
+        self.cfg.defrost()
+        self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = cfg.MODEL.FCOS.NMS_THRESH_TEST
+        self.cfg.freeze()
+        self.tta_mapper = tta_mapper or DatasetMapperTTA(cfg)
+        self.batch_size = batch_size
+
+    @contextlib.contextmanager
+    def _turn_off_roi_heads(self, attrs: Sequence[str]) -> Iterator[None]:
+        mask_on = self.model.mask_on
+        self.model.mask_on = mask_on and "mask_on" not in attrs
+        try:
+            yield
+        finally:
+            self.model.mask_on = mask_on

@@ -1,0 +1,204 @@
+"""Training and evaluation with detectron2's trainer: ``tools/train_net.py --host detectron2``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import weakref
+from collections import OrderedDict
+
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.engine import AMPTrainer, DefaultTrainer, default_setup, hooks
+from detectron2.engine import launch as detectron2_launch
+from detectron2.evaluation import COCOEvaluator, verify_results
+from detectron2.solver import build_optimizer
+from detectron2.utils import comm
+
+import bcnet.engine.solver as engine_solver
+from bcnet.config.defaults import add_bcnet_config
+from bcnet.detectron2.checkpoint import BCNetCheckpointer
+from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
+from bcnet.detectron2.datasets import register_datasets
+from bcnet.detectron2.test_time_augmentation import with_test_time_augmentation
+from bcnet.engine.launch import started_by_torchrun
+from bcnet.modeling import resolve_device
+
+logger = logging.getLogger(__name__)
+
+# Keys of ours that detectron2's trainer has no counterpart for, with the value that asks for nothing.
+_STAND_ALONE_KEYS = {"SOLVER.ACCUMULATE_STEPS": 1, "SOLVER.EMA.ENABLED": False, "INPUT.BAD_IMAGE": "raise"}
+
+
+class Trainer(DefaultTrainer):
+    """`DefaultTrainer` with our mapper and our solver keys, COCO evaluation and test-time augmentation."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        super().__init__(cfg)
+        self.checkpointer = BCNetCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.checkpointer = self.checkpointer
+        if isinstance(self._trainer, AMPTrainer) and cfg.SOLVER.AMP.DTYPE == "bf16":
+            self._trainer.precision = torch.bfloat16
+            # bf16 has the range of fp32: there is nothing to scale.
+            self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=False)
+
+    def build_hooks(self) -> list:
+        built = super().build_hooks()
+        for hook in built:
+            if isinstance(hook, hooks.PeriodicWriter):
+                hook._period = self.cfg.SOLVER.LOG_PERIOD
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT or None
+        return built
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        """
+        Raises:
+            ValueError: a data set has more classes than MODEL.ROI_HEADS.NUM_CLASSES.
+        """
+        loader = build_detection_train_loader(cfg, mapper=BCNetDatasetMapper(cfg, is_train=True))
+        for name in cfg.DATASETS.TRAIN:
+            classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
+            if classes > cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+                raise ValueError(
+                    f"data set {name!r} has {classes} classes, but MODEL.ROI_HEADS.NUM_CLASSES is "
+                    f"{cfg.MODEL.ROI_HEADS.NUM_CLASSES}; set it to {classes}"
+                )
+        return loader
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """detectron2's SGD or the engine's AdamW, with the engine's gradient clipping ("full_model" too)."""
+        clip = cfg.SOLVER.CLIP_GRADIENTS
+        if cfg.SOLVER.OPTIMIZER == "SGD":
+            unclipped = cfg.clone()
+            unclipped.defrost()
+            unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
+            optimizer = build_optimizer(unclipped, model)
+        else:
+            optimizer = engine_solver.build_optimizer(cfg, model)
+        if clip.ENABLED:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            optimizer.register_step_pre_hook(
+                lambda *_: engine_solver.clip_gradients(
+                    parameters, clip_type=clip.CLIP_TYPE, clip_value=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE
+                )
+            )
+        return optimizer
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> COCOEvaluator:
+        # A folder per data set: the result files have fixed names.
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = os.path.join(folder, str(list(cfg.DATASETS.TEST).index(dataset_name)))
+        return COCOEvaluator(dataset_name, output_dir=folder)
+
+    @classmethod
+    def test_with_augmentation(cls, cfg: CfgNode, model: torch.nn.Module) -> OrderedDict:
+        """`test` under ``TEST.AUG``; the tasks' names get the ending "_TTA"."""
+        logger.info("Evaluating with test-time augmentation")
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, with_test_time_augmentation(cfg, model), evaluators)
+        return OrderedDict((f"{name}_TTA", values) for name, values in results.items())
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """detectron2's config with our keys, the arguments' file and overrides; its data sets are registered.
+
+    Raises:
+        ValueError: a key of ours that detectron2's trainer has no counterpart for.
+        KeyError: an unknown key or data set.
+    """
+    cfg = get_cfg()
+    add_bcnet_config(cfg)
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts or [])
+    for key, neutral in _STAND_ALONE_KEYS.items():
+        section, name = key.rsplit(".", 1)
+        node = cfg
+        for part in section.split("."):
+            node = node[part]
+        if node[name] != neutral:
+            raise ValueError(
+                f"{key} is {node[name]!r}, which detectron2's trainer cannot do; run without --host detectron2, or set "
+                f"it to {neutral!r}"
+            )
+    device = resolve_device(cfg.MODEL.DEVICE)
+    cfg.MODEL.DEVICE = str(device)
+    if device.type == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        logger.warning("detectron2 trains in mixed precision on CUDA alone: SOLVER.AMP.ENABLED is turned off")
+        cfg.SOLVER.AMP.ENABLED = False
+    cfg.freeze()
+    register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    default_setup(cfg, args)
+    return cfg
+
+
+def run(args: argparse.Namespace) -> dict | None:
+    """What each process does: train, or with ``args.eval_only`` evaluate.
+
+    Returns:
+        Metrics of the evaluation on the main process; None after training, whose metrics are in the log.
+    """
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        BCNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = Trainer.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            results.update(Trainer.test_with_augmentation(cfg, model))
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    if cfg.TEST.AUG.ENABLED:
+        trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer.model))])
+    return trainer.train()
+
+
+def main(args: argparse.Namespace) -> dict | None:
+    """Runs the arguments of detectron2's `default_argument_parser` in as many processes as they ask for.
+
+    Under torchrun this process is one of the group already, and torchrun's counts hold.
+
+    Returns:
+        What `run` returns where there is one process, else None.
+
+    Raises:
+        ValueError: more processes than GPUs.
+    """
+    if started_by_torchrun():
+        _run_under_torchrun(args)
+        return None
+    if args.num_gpus * args.num_machines == 1:
+        return run(args)
+    if args.num_gpus > torch.cuda.device_count():
+        raise ValueError(f"--num-gpus {args.num_gpus}: this machine has {torch.cuda.device_count()}")
+    detectron2_launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+    return None
+
+
+def _run_under_torchrun(args: argparse.Namespace) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    run(args)
+    dist.destroy_process_group()
