@@ -35,8 +35,7 @@ from bcnet.occlusion.annotations import (
     read_instances,
 )
 from bcnet.occlusion.convert import check_output
-from bcnet.occlusion.rule import crop_corners
-from bcnet.structures.rle import box_rle
+from bcnet.occlusion.rule import crop_rle
 
 OVERLAPS = ("iou", "same-class-iou", "smaller", "mask")
 DEFAULT_OVERLAP = "same-class-iou"
@@ -83,7 +82,7 @@ def mask_overlaps(boxes: np.ndarray, rles: Sequence[dict], image_size: tuple[int
         image_size: (H, W).
     """
     overlaps = np.zeros((len(rles), len(rles)))
-    crops = [box_rle(*corners, image_size) for corners in crop_corners(boxes, image_size)] if len(rles) else []
+    crops = [crop_rle(box, image_size) for box in boxes]
     touching = box_overlaps(boxes, [0] * len(rles), "iou") > 0
     for i, j in np.argwhere(touching).tolist():
         covered = coco_mask.area(coco_mask.merge([rles[j], crops[i]], intersect=True))

@@ -60,12 +60,13 @@ def occluder_rles(
         )
     if count == 0:
         return []
-    bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
-    if bad.any():
+    if not (np.isfinite(boxes).all() and boxes[:, 2:].min() >= 0):
+        bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
         raise ValueError(f"box {int(bad.argmax())} must be finite x, y, w, h with w, h >= 0, got {boxes[bad][0]}")
+    image_size = tuple(image_size)
     for index, rle in enumerate(rles):
-        if tuple(rle["size"]) != tuple(image_size):
-            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {tuple(image_size)}")
+        if tuple(rle["size"]) != image_size:
+            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {image_size}")
 
     counted = inclusive_box_iou(boxes) > iou_threshold
     np.fill_diagonal(counted, False)
@@ -76,15 +77,13 @@ def occluder_rles(
             raise ValueError(f"in_front must be [{count}, {count}], got {in_front.shape}")
         counted &= in_front
 
-    corners = crop_corners(boxes, image_size)
+    neighbours: dict[int, list[dict]] = {}
+    for index, other in zip(*(positions.tolist() for positions in np.nonzero(counted)), strict=True):
+        neighbours.setdefault(index, []).append(rles[other])
     occluders: list[dict | None] = [None] * count
-    for index in np.flatnonzero(counted.any(axis=1)).tolist():
-        x0, y0, x1, y1 = corners[index]
-        if (x1 - x0) * (y1 - y0) <= min_pixels:
-            continue
-        neighbours = [rles[other] for other in np.flatnonzero(counted[index])]
-        union = coco_mask.merge(neighbours) if len(neighbours) > 1 else neighbours[0]
-        occluder = coco_mask.merge([union, box_rle(x0, y0, x1, y1, image_size)], intersect=True)
+    for index, masks in neighbours.items():
+        union = coco_mask.merge(masks) if len(masks) > 1 else masks[0]
+        occluder = coco_mask.merge([union, crop_rle(boxes[index].tolist(), image_size)], intersect=True)
         if coco_mask.area(occluder) > min_pixels:
             occluders[index] = occluder
     return occluders
@@ -99,19 +98,16 @@ def inclusive_box_iou(boxes: np.ndarray) -> np.ndarray:
     boxes = np.asarray(boxes, dtype=np.float64)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low) + 1
-    intersection = sides.clip(min=0).prod(axis=2)
-    areas = (high - low + 1).prod(axis=1)
+    intersection = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
+    whole = high - low + 1
+    areas = whole[:, 0] * whole[:, 1]
     return intersection / (areas[:, None] + areas - intersection)
 
 
-def crop_corners(boxes: np.ndarray, image_size: tuple[int, int]) -> list[list[int]]:
-    """Pixel corners x0, y0, x1, y1 (x1 and y1 exclusive) of xywh boxes [G, 4], clipped to an image (H, W).
+def crop_rle(box: Sequence[float], image_size: tuple[int, int]) -> dict:
+    """The pixels of an xywh box that an occluder is cropped to, as an RLE of an image (H, W).
 
-    Coordinates are cut towards zero, as int() does; a box outside the image has no pixels (x1 <= x0 or
-    y1 <= y0).
+    Coordinates are cut towards zero, as int() does; outside the image there are no pixels.
     """
-    height, width = image_size
-    boxes = np.asarray(boxes, dtype=np.float64)
-    corners = np.trunc(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
-    corners = np.clip(corners, 0, [width, height, width, height])
-    return corners.astype(np.int64).tolist()
+    x, y, width, height = box
+    return box_rle(int(x), int(y), int(x + width), int(y + height), image_size)
