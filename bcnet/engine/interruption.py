@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+
+from bcnet.distributed import is_main_process
 
 # One Ctrl-C may arrive twice, from the terminal and from the launcher that passes it on.
 SAME_WISH_SECONDS = 1.0
@@ -80,6 +83,9 @@ class Interruption:
         now = time.monotonic()
         if not self.signal_number:
             self.signal_number, self._since = number, now
+            if is_main_process():
+                # Not through logging: the program may be inside it right now.
+                os.write(2, b"\nStopping after this iteration, with a checkpoint; once more to stop at once.\n")
         elif now - self._since > SAME_WISH_SECONDS:
             self._restore()
             signal.raise_signal(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+# The others wait while the main process computes the metrics of an evaluation.
+TIMEOUT = datetime.timedelta(minutes=30)
 STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -115,7 +118,7 @@ def _run_in_group(main: Callable, args: tuple, use_gpus: bool, local_rank: int, 
             raise ValueError(f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}")
         torch.cuda.set_device(local_rank)
     # Gloo beside NCCL, because what is gathered as objects (random states, results) lives on the CPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", **group)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", timeout=TIMEOUT, **group)
     main(*args)
     # Not after an error: the others may be inside a collective operation, which this would wait for.
     dist.destroy_process_group()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from bcnet.distributed import world_size
-
 logger = logging.getLogger(__name__)
 
 OCCLUDER_LOSSES = ("loss_occluder_mask", "loss_occluder_boundary")
@@ -25,14 +23,14 @@ class OccluderReport:
         self._watched = False
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Takes one iteration's means over the processes."""
+        """Takes one iteration's losses and counts of instances, over all processes."""
         present = [values[name] for name in OCCLUDER_LOSSES if name in values]
         if self._remaining <= 0 or not present:
             return
         self._watched = True
         self._loss += sum(map(abs, present))
-        self._instances += values["instances"] * world_size()
-        self._with_occluder += values["instances_with_occluder"] * world_size()
+        self._instances += values["instances"]
+        self._with_occluder += values["instances_with_occluder"]
         self._remaining -= 1
         if self._remaining == 0:
             self.finish()

@@ -28,7 +28,6 @@ from bcnet.engine.step_values import NonFiniteLossError, StepValues, describe_im
 
 logger = logging.getLogger(__name__)
 
-
 # The workers of a loader may get a signal to the process group a moment earlier than this process.
 SAME_SIGNAL_SECONDS = 0.2
 
@@ -241,6 +240,8 @@ class Trainer:
         step.require_finite()
         values = step.read()
         del values["wish_to_stop"]
+        for name in ("instances", "instances_with_occluder"):
+            values[name] *= world_size()  # of the iteration, not of a process
         occluders.add(values)
         if log is not None:
             log.add(step.iteration, {**values, "time": step.seconds}, step.rate)
@@ -261,10 +262,10 @@ class Trainer:
         if unsaved is not None:
             unsaved.require_finite()
             self._save(iteration, unsaved)
-        path = self.checkpoints.last()
-        if path is None:
+        if iteration < 0:
             message = "interrupted before the first iteration; there was nothing to save"
         else:
+            path = self.checkpoints.last()
             message = f"interrupted after iteration {iteration}; {path} holds its state, and --resume continues from it"
         raise TrainingInterrupted(f"Training was {message}", interruption.signal_number)
 

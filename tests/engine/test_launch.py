@@ -55,7 +55,7 @@ def test_failure_of_one_process_ends_all(monkeypatch):
     started = time.monotonic()
     with pytest.raises(mp.ProcessRaisedException, match="the second process has failed"):
         launch(failing, ("the second process has failed",), num_processes=2)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 120
 
 
 def test_torchrun_variables(tmp_path):
@@ -81,7 +81,7 @@ def test_torchrun_variables(tmp_path):
         )
         for index in range(2)
     ]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert [process.wait(timeout=180) for process in processes] == [0, 0]
     seeds = [(tmp_path / f"{index}_of_2").read_text() for index in range(2)]
     assert seeds[0] == seeds[1] and seeds[0].startswith("2 ")
 
@@ -189,11 +189,11 @@ def test_a_signal_to_the_launcher_reaches_the_spawned_processes(tmp_path):
     script.write_text(code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not all((tmp_path / f"reached_{index}").exists() for index in range(2)) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     assert process.returncode == 128 + signal.SIGTERM, errors.decode()
     assert (tmp_path / "last_checkpoint").exists()
     assert b"Traceback" not in errors
