@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bcnet.data import DatasetInfo, build_test_loader
 from bcnet.engine.run_log import progress_wanted
 from bcnet.evaluation import CocoEvaluator
+from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def run_inference(
         loader: batches of dicts with "image" (uint8 or float [3, h, w], 0..255), "image_id", and "height" and
             "width" of the original image.
         amp_dtype: precision of autocast; None computes in float32.
-        with_occluder: fill the occluder's maps and the boundaries too.
+        with_occluder: fill the occluder's maps, the boundaries and `Detections.occlusion` too.
 
     Yields:
         The image's id, and its detections on the CPU in pixels of the original image.
@@ -46,7 +47,8 @@ def run_inference(
         with torch.autocast(model.device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
             found = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
         for record, detections in zip(batch, found, strict=True):
-            yield record["image_id"], detections.to("cpu").rescaled((record["height"], record["width"]))
+            detections = detections.to("cpu").rescaled((record["height"], record["width"]))
+            yield record["image_id"], with_relations(detections)
 
 
 def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, dict]:

@@ -17,6 +17,7 @@ from bcnet.data import dataset_files, load_dataset
 from bcnet.data.transforms import Augmentation, Transform
 from bcnet.engine.inference import autocast_dtype
 from bcnet.modeling import build_model
+from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ class Predictor(nn.Module):
         Args:
             image: uint8 or float [H, W, 3], 0..255, as `cv2.imread` gives it.
             format: channel order of `image`, "BGR" (cv2) or "RGB" (PIL, matplotlib).
-            with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
+            with_occluder: fill the occluder's maps and the boundaries too, and who hides whom
+                (`Detections.occlusion`), not the masks alone.
 
         Returns:
             Detections: on the CPU, in pixels of `image`, with class names where they are known.
@@ -111,7 +113,7 @@ class Predictor(nn.Module):
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             detections = self.model.inference([tensor], with_occluder=with_occluder)[0]
-        detections = detections.to("cpu").rescaled((height, width))
+        detections = with_relations(detections.to("cpu").rescaled((height, width)))
         detections.class_names = self.class_names
         return detections
 

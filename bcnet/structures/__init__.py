@@ -1,7 +1,16 @@
 """What flows between the parts: ground truth in, detections out."""
 
 from bcnet.structures.detections import Detections
+from bcnet.structures.occlusion_graph import DepthOrder, Occlusion, OcclusionGraph
 from bcnet.structures.paste import paste_maps
 from bcnet.structures.targets import InstanceMasks, Targets
 
-__all__ = ["Detections", "InstanceMasks", "Targets", "paste_maps"]
+__all__ = [
+    "DepthOrder",
+    "Detections",
+    "InstanceMasks",
+    "Occlusion",
+    "OcclusionGraph",
+    "Targets",
+    "paste_maps",
+]

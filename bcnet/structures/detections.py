@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from bcnet.structures.occlusion_graph import OcclusionGraph
 from bcnet.structures.paste import paste_masks, paste_windows
 from bcnet.structures.rle import encode_window
 
@@ -32,6 +33,8 @@ class Detections:
         occludee_mask: float32 [D, M, M] or None (a detector without masks).
         occludee_boundary, occluder_mask, occluder_boundary: float32 [D, M, M], or None where the head has
             no such branch or inference was asked for masks only.
+        occluded_by: float32 [D, D] or None: at [i, j] how sure it is that j lies on top of i, 0..1
+            (`bcnet.occlusion.with_relations` fills it); see `occlusion`.
         class_names: names of the K classes; empty where they are not known.
     """
 
@@ -43,6 +46,7 @@ class Detections:
     occludee_boundary: Tensor | None = None
     occluder_mask: Tensor | None = None
     occluder_boundary: Tensor | None = None
+    occluded_by: Tensor | None = None
     class_names: Sequence[str] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -56,12 +60,28 @@ class Detections:
         for name, value in self.maps().items():
             if value.ndim != 3 or len(value) != count or value.shape[1] != value.shape[2]:
                 raise ValueError(f"{name} must be [{count}, M, M] like the boxes, got {tuple(value.shape)}")
+        if self.occluded_by is not None and self.occluded_by.shape != (count, count):
+            raise ValueError(f"occluded_by must be [{count}, {count}], got {tuple(self.occluded_by.shape)}")
         if self.class_names and count and int(self.classes.max()) >= len(self.class_names):
             raise ValueError(f"class {int(self.classes.max())} has no name: {len(self.class_names)} names were given")
 
     def maps(self) -> dict[str, Tensor]:
         """The RoI-frame maps that are present, by name."""
         return {name: getattr(self, name) for name in MAP_NAMES if getattr(self, name) is not None}
+
+    @property
+    def occlusion(self) -> OcclusionGraph:
+        """Who hides whom: edges between positions of the detections, and the order of depth.
+
+        Raises:
+            ValueError: the detections carry no relations.
+        """
+        if self.occluded_by is None:
+            raise ValueError(
+                "these detections carry no relations; predict with with_occluder=True, or call "
+                "bcnet.occlusion.with_relations"
+            )
+        return OcclusionGraph(self.occluded_by.cpu().numpy())
 
     @property
     def masks(self) -> Tensor:
@@ -110,7 +130,10 @@ class Detections:
         """A subset: a bool or int64 tensor, or a slice (one detection is ``detections[i : i + 1]``)."""
         if isinstance(index, int):
             index = slice(index, index + 1) if index != -1 else slice(-1, None)
-        return self._map_tensors(lambda value: value[index])
+        subset = replace(self, occluded_by=None)._map_tensors(lambda value: value[index])
+        if self.occluded_by is not None:
+            subset.occluded_by = self.occluded_by[index][:, index]
+        return subset
 
     def to(self, device) -> Detections:
         return self._map_tensors(lambda value: value.to(device))
@@ -134,14 +157,19 @@ class Detections:
     def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict]:
         """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
 
+        Detections with relations have three keys more, which COCO's tools pass over: ``number``, the position in
+        the image, ``occluded_by``, a list of [number of the occluder, confidence] by falling confidence, and
+        ``depth``, the place in the order of depth, 0 nearest.
+
         Args:
             image_id: the data set's id of the image.
             category_ids: the data set's category id of each class 0..K-1.
         """
         rles = self.mask_rles() if self.occludee_mask is not None else [None] * len(self)
+        related = self._coco_relations() if self.occluded_by is not None else [{}] * len(self)
         results = []
-        for box, score, label, rle in zip(
-            self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), rles, strict=True
+        for box, score, label, rle, relations in zip(
+            self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), rles, related, strict=True
         ):
             x0, y0, x1, y1 = box
             result = {
@@ -152,5 +180,15 @@ class Detections:
             }
             if rle is not None:
                 result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-            results.append(result)
+            results.append(result | relations)
         return results
+
+    def _coco_relations(self) -> list[dict]:
+        graph = self.occlusion
+        occluders: list[list] = [[] for _ in range(len(self))]
+        for edge in graph.edges:
+            occluders[edge.occludee].append([edge.occluder, round(edge.confidence, 4)])
+        return [
+            {"number": number, "occluded_by": occluded_by, "depth": depth}
+            for number, (occluded_by, depth) in enumerate(zip(occluders, graph.order.depth.tolist(), strict=True))
+        ]

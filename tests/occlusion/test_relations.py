@@ -1,0 +1,227 @@
+"""Who hides whom among detections: confidences from the layers, the graph, the order of depth."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bcnet.occlusion import occluder_confidence, with_relations
+from bcnet.structures import Detections, OcclusionGraph
+from bcnet.structures.paste import paste_windows
+
+SIDE = 28
+
+
+def in_box(region, box, value=1.0):
+    """A map [M, M] of a box: `value` in a region x0, y0, x1, y1 of the image, 0 elsewhere."""
+    centres = (torch.arange(SIDE) + 0.5) / SIDE
+    xs, ys = (box[a] + centres * (box[a + 2] - box[a]) for a in (0, 1))
+    inside = (xs >= region[0]) & (xs < region[2]), (ys >= region[1]) & (ys < region[3])
+    return (inside[1][:, None] & inside[0]).float() * value
+
+
+def scene(boxes, visible, occluders, size=(100, 120)):
+    """Detections whose mask is a rectangle each, and whose occluder map is a rectangle with a probability, or none."""
+    return Detections(
+        image_size=size,
+        boxes=torch.tensor(boxes, dtype=torch.float32),
+        scores=torch.linspace(0.9, 0.5, len(boxes)),
+        classes=torch.zeros(len(boxes), dtype=torch.int64),
+        occludee_mask=torch.stack([in_box(region, box) for region, box in zip(visible, boxes, strict=True)]),
+        occluder_mask=torch.stack(
+            [
+                torch.zeros(SIDE, SIDE) if region is None else in_box(region[:4], box, region[4])
+                for region, box in zip(occluders, boxes, strict=True)
+            ]
+        ),
+    )
+
+
+# The post stands in front of the bench and hides its middle; the kite overlaps with nobody.
+BENCH, POST, KITE = [10, 50, 94, 78], [38, 22, 66, 78], [100, 0, 120, 20]
+BOXES = [BENCH, POST, KITE]
+
+
+def bench_behind_post(probability=0.8):
+    return scene(BOXES, [[10, 50, 38, 78], POST, KITE], [[38, 50, 66, 78, probability], None, None])
+
+
+def test_the_confidence_is_the_mean_probability_over_the_occluders_pixels():
+    confidence = occluder_confidence(bench_behind_post(0.8))
+    expected = torch.zeros(3, 3)
+    expected[0, 1] = 0.8
+    torch.testing.assert_close(confidence, expected, atol=0.02, rtol=0)
+
+
+def test_it_equals_a_sum_over_the_images_pixels():
+    torch.manual_seed(0)
+    smooth = torch.nn.functional.interpolate(torch.rand(8, 1, 4, 4), SIDE, mode="bicubic", align_corners=False)[:, 0]
+    maps = smooth.clamp(0, 1).split(4)
+    low = torch.rand(4, 2) * 150
+    boxes = torch.cat([low, low + 100 + 100 * torch.rand(4, 2)], dim=1)
+    found = Detections((300, 400), boxes, torch.ones(4), torch.zeros(4, dtype=torch.int64), maps[0], None, maps[1])
+    images = []
+    for name in ("occludee_mask", "occluder_mask"):
+        images.append(torch.zeros(4, 300, 400))
+        for image, (window, values) in zip(
+            images[-1], paste_windows(getattr(found, name), boxes, (300, 400)), strict=True
+        ):
+            image[window.y0 : window.y1, window.x0 : window.x1] = values
+    masks, occluders = images
+    expected = torch.zeros(4, 4)
+    for i, (x0, y0, x1, y1) in enumerate(boxes.round().int().tolist()):
+        for j in range(4):
+            pixels = ((masks[j] >= 0.5) & (occluders[j] < 0.5))[y0:y1, x0:x1]
+            if i != j and pixels.any():
+                expected[i, j] = occluders[i][y0:y1, x0:x1][pixels].mean()
+    torch.testing.assert_close(occluder_confidence(found), expected, atol=0.03, rtol=0)
+
+
+def test_hidden_parts_of_an_amodal_mask_are_no_evidence():
+    # Both masks are whole. The bench's layer sees the post; nothing lies on the post.
+    found = scene(BOXES, [BENCH, POST, KITE], [[38, 50, 66, 78, 1.0], None, None])
+    confidence = occluder_confidence(found)
+    assert confidence[0, 1] > 0.95
+    assert confidence[1, 0] == 0
+    # What lies on the bench and on a third object below it says nothing about the two of them.
+    third = [12, 40, 92, 76]
+    found = scene([BENCH, POST, third], [BENCH, POST, third], [[38, 50, 66, 78, 1.0], None, [38, 40, 66, 76, 1.0]])
+    confidence = occluder_confidence(found)
+    assert confidence[0, 2] < 0.05
+    assert confidence[2, 0] < 0.05
+
+
+def test_too_few_pixels_are_no_evidence():
+    found = scene([[0, 0, 40, 40], [36, 36, 80, 80]], [[0, 0, 40, 40], [36, 36, 80, 80]], [[36, 36, 40, 40, 1.0], None])
+    assert occluder_confidence(found)[0, 1] == 0  # 16 pixels
+    assert occluder_confidence(found, min_pixels=15)[0, 1] > 0.5
+
+
+def test_boxes_outside_the_image_and_no_detections():
+    found = scene([[-50, -50, -10, -10], [-60, -40, 30, 30]], [[0, 0, 1, 1]] * 2, [None, None])
+    assert not occluder_confidence(found).any()
+    empty = with_relations(bench_behind_post()[:0])
+    assert empty.occluded_by.shape == (0, 0)
+    assert empty.occlusion.edges == []
+    assert len(empty.occlusion.order.depth) == 0
+
+
+def test_many_pairs_are_worked_through_in_parts(monkeypatch):
+    found = bench_behind_post()
+    found = found[torch.tensor([0, 1, 0, 1, 2, 0])]
+    whole = occluder_confidence(found)
+    monkeypatch.setattr("bcnet.occlusion.relations.PAIRS_AT_ONCE", 2)
+    assert torch.equal(occluder_confidence(found), whole)
+
+
+def test_relations_need_both_layers():
+    found = bench_behind_post()
+    found.occluder_mask = None
+    with pytest.raises(
+        ValueError, match="relations need the occluder_mask of the detections, which carry: occludee_mask"
+    ):
+        occluder_confidence(found)
+    assert with_relations(found) is found
+    with pytest.raises(ValueError, match="carry no relations; predict with with_occluder=True"):
+        _ = found.occlusion
+
+
+def test_detections_carry_their_relations():
+    found = with_relations(bench_behind_post())
+    assert [edge[:2] for edge in found.occlusion.edges] == [(0, 1)]
+    assert found.occlusion.order.depth.tolist() == [1, 0, 0]
+    without_kite = found[torch.tensor([1, 0])]
+    assert [edge[:2] for edge in without_kite.occlusion.edges] == [(1, 0)]
+    assert torch.equal(found[found.scores > 0.6].occluded_by, found.occluded_by[:2, :2])
+    assert found.rescaled((50, 60)).occlusion.edges == found.occlusion.edges
+    results = found.to_coco(7, [1])
+    assert [result["number"] for result in results] == [0, 1, 2]
+    assert results[0]["occluded_by"] == [[1, pytest.approx(0.8, abs=0.02)]]
+    assert [result["depth"] for result in results] == [1, 0, 0]
+    assert "occluded_by" not in bench_behind_post().to_coco(7, [1])[0]
+    with pytest.raises(ValueError, match=r"occluded_by must be \[3, 3\], got \(2, 2\)"):
+        Detections(**{**vars(found), "occluded_by": torch.zeros(2, 2)})
+
+
+def graph(count, *edges):
+    confidence = np.zeros((count, count))
+    for occludee, occluder, value in edges:
+        confidence[occludee, occluder] = value
+    return OcclusionGraph(confidence)
+
+
+def test_the_depth_counts_the_longest_chain_of_occluders():
+    found = graph(5, (0, 1, 0.9), (1, 2, 0.6), (0, 2, 0.55), (3, 2, 0.8)).order
+    assert found.depth.tolist() == [2, 1, 0, 1, 0]
+    assert len(found.kept) == 4
+    assert found.contradicted == []
+
+
+def test_a_cycle_is_cut_at_its_least_sure_pair():
+    found = graph(3, (0, 1, 0.9), (1, 2, 0.8), (2, 0, 0.7)).order
+    assert [edge[:2] for edge in found.kept] == [(0, 1), (1, 2)]
+    assert [edge[:2] for edge in found.contradicted] == [(2, 0)]
+    assert found.depth.tolist() == [2, 1, 0]
+
+
+def test_of_edges_both_ways_the_surer_one_is_taken():
+    found = graph(2, (0, 1, 0.9), (1, 0, 0.6)).order
+    assert found.depth.tolist() == [1, 0]
+    assert [edge[:2] for edge in found.contradicted] == [(1, 0)]
+    undecided = graph(2, (0, 1, 0.9), (1, 0, 0.9))
+    assert len(undecided.edges) == 2
+    assert undecided.order.depth.tolist() == [0, 0]
+    assert undecided.order.kept == []
+
+
+def test_a_sure_edge_both_ways_yields_to_a_sure_direction():
+    # 0 and 1 hide each other at 0.95 and 0.9; that 1 lies below 2 and 2 below 0 is surer than their 0.05.
+    found = graph(3, (0, 1, 0.95), (1, 0, 0.9), (1, 2, 0.7), (2, 0, 0.6)).order
+    assert found.depth.tolist() == [0, 2, 1]
+
+
+def test_the_threshold_decides_what_is_an_edge():
+    assert graph(2, (0, 1, 0.5)).edges == [(0, 1, 0.5)]
+    assert graph(2, (0, 1, 0.49)).edges == []
+    with pytest.raises(ValueError, match=r"confidence must be \[D, D\], got \(2, 3\)"):
+        OcclusionGraph(np.zeros((2, 3)))
+
+
+@st.composite
+def confidences(draw):
+    count = draw(st.integers(1, 9))
+    values = draw(st.lists(st.floats(0, 1, width=32), min_size=count * count, max_size=count * count))
+    confidence = np.array(values).reshape(count, count)
+    np.fill_diagonal(confidence, 0)
+    return confidence
+
+
+@settings(max_examples=150, deadline=None)
+@given(confidences())
+def test_every_edge_is_kept_or_contradicted_and_the_order_agrees_with_the_kept(confidence):
+    found = OcclusionGraph(confidence)
+    order = found.order
+    assert sorted([*order.kept, *order.contradicted]) == sorted(found.edges)
+    for edge in order.kept:
+        assert order.depth[edge.occludee] > order.depth[edge.occluder]
+    for depth, i in zip(order.depth, range(len(confidence)), strict=True):
+        assert depth == 1 + max((order.depth[e.occluder] for e in order.kept if e.occludee == i), default=-1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 10), st.randoms(use_true_random=False))
+def test_a_true_order_is_found_again_whatever_the_positions(count, random):
+    # Every pair is seen, in the right direction, each with another confidence.
+    order = list(range(count))
+    random.shuffle(order)
+    values = [0.5 + 0.4 * n / count**2 for n in range(count**2)]
+    random.shuffle(values)
+    confidence = np.zeros((count, count))
+    for i in range(count):
+        for j in range(i):
+            confidence[order[i], order[j]] = values.pop()
+    assert [order.index(i) for i in range(count)] == OcclusionGraph(confidence).order.depth.tolist()
+    permutation = np.array(random.sample(range(count), count))
+    moved = OcclusionGraph(confidence[np.ix_(permutation, permutation)]).order.depth
+    assert moved.tolist() == OcclusionGraph(confidence).order.depth[permutation].tolist()
