@@ -12,9 +12,14 @@ detectron2 does; our BatchNorm adds the same epsilon (1e-5) to the variance as d
 torchvision's detectors: the background is class 0 there and the last one here, and their 91 outputs stand for
 COCO's category ids, of which 80 are in use, in the same order as our classes. Their FCOS measures distances from
 the cell's corner x * stride, ours from its centre (x + 1/2) * stride: half a stride goes into the bias. It has no
-scale per level: 1. What names and values cannot carry over: their Mask R-CNN and Faster R-CNN pool with
-``aligned=False`` and two samples per bin, round their anchors, and compute the COCO weights' frozen BatchNorm
-without epsilon. Their numbers are therefore close here, not equal.
+scale per level: 1.
+
+What names and values cannot carry over from torchvision: its Mask R-CNN and Faster R-CNN pool with
+``aligned=False`` and two samples per bin, round their anchors, take strides from the padded image (61, not 64, for
+P6 of 800 pixels), and compute COCO weights' frozen BatchNorm without epsilon; its FCOS clips a distance at 0, here
+at half a stride. With random weights and an 800 x 1056 image, features, RPN and FCOS logits agree to 1e-5 of
+their standard deviation and FCOS boxes to 1e-3 strides at 98 % of the points; box and mask heads agree exactly on
+equal RoI features, and with their own pooling differ by 7 % of the logits' standard deviation (root mean square).
 """
 
 from __future__ import annotations

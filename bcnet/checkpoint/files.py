@@ -19,7 +19,8 @@ from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_p
 # What torch.save writes since torch 1.6 (a zip file), and what it wrote before (a pickled magic number).
 _TORCH_ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_REFUSED_BY_TORCH = re.compile(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)|(Unsupported \w+(?: \w+)*)")
+_REFUSED_BY_TORCH = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"Unsupported ([^\n]+)"))
+_DAMAGED_FOR_TORCH = re.compile(r"(?:WeightsUnpickler error: |\n\n)([^\n]+)")
 
 
 def write_checkpoint(content: dict, path: str) -> None:
@@ -117,11 +118,12 @@ def _read_torch(path: str, described: str) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's message recommends weights_only=False, which is what must not be done.
-        refused = _REFUSED_BY_TORCH.search(str(error))
-        if refused:
-            raise _refusal(described, refused[1] or refused[2]) from error
-        raise _damage(described, error) from error
+        # torch's message begins with the advice to set weights_only=False, which is what must not be done.
+        for pattern in _REFUSED_BY_TORCH:
+            if refused := pattern.search(str(error)):
+                raise _refusal(described, refused[1]) from error
+        damaged = _DAMAGED_FOR_TORCH.search(str(error))
+        raise _damage(described, damaged[1] if damaged else type(error).__name__) from error
     except Exception as error:  # what a damaged archive leads to is not limited to a few exceptions
         raise _damage(described, error) from error
 
@@ -161,8 +163,9 @@ def _refusal(described: str, what: str) -> ValueError:
     )
 
 
-def _damage(described: str, error: Exception) -> ValueError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _damage(described: str, error: Exception | str) -> ValueError:
+    text = str(error).strip() or type(error).__name__
+    reason = text.splitlines()[0].split(". ")[0]
     return ValueError(f"{described} cannot be read, it is cut off, damaged or no model file: {reason}")
 
 

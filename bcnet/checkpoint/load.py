@@ -84,10 +84,10 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     _renumber_levels(conversion, own)
     _plain_head_to_bilayer(conversion, own)
     for key in list(conversion.state):
-        if key.endswith(_COUNTER) and key not in own:
-            conversion.leave_out(key, "the model's BatchNorm is frozen and counts nothing", harmless=True)
-        elif key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
+        if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
             conversion.leave_out(key, "the model has no mask branch", harmless=True)
+        elif key.endswith(_COUNTER) and key not in own:
+            conversion.leave_out(key, "the model's BatchNorm is frozen and counts nothing", harmless=True)
     return conversion
 
 

@@ -106,7 +106,8 @@ def _by_module(keys: Iterable[str]) -> list[tuple[str, list[str]]]:
     groups: dict[str, list[str]] = {}
     for key in keys:
         depth = 3 if key.startswith(("box_branch.", "mask_branch.", "roi_heads.")) else 2
-        groups.setdefault(".".join(key.split(".")[:-1][:depth]), []).append(key)
+        module = ".".join(key.split(".")[:-1][:depth]) if "." in key else key.split("_")[0]
+        groups.setdefault(module, []).append(key)
     return [(_common(group), group) for group in groups.values()]
 
 

@@ -98,7 +98,13 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """``bytes()`` as pickles below protocol 3 write the empty ones."""
+    return b""
+
+
 _ADMITTED: dict[tuple[str, str], Callable] = {
+    ("__builtin__", "bytes"): _no_bytes,
     ("numpy", "ndarray"): PickledArray,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,

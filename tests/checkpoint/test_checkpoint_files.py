@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from bcnet.checkpoint import load_weights, read_checkpoint, write_checkpoint
+from bcnet.checkpoint import read_checkpoint, weights_of, write_checkpoint, write_weights
 
 
 def test_round_trip(tmp_path):
@@ -27,26 +29,165 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["model.pth"]
 
 
+def test_weights_as_safetensors(tmp_path):
+    path = str(tmp_path / "model.safetensors")
+    shared = torch.arange(12.0).reshape(3, 4)
+    state = {"a": shared, "b": shared.t(), "count": torch.tensor(5), "half": torch.ones(2, dtype=torch.bfloat16)}
+    write_weights(state, path)
+    content = read_checkpoint(path)
+    assert set(content) == {"model"}
+    assert all(torch.equal(content["model"][key], value) for key, value in state.items())
+    assert {key: value.dtype for key, value in content["model"].items()} == {k: v.dtype for k, v in state.items()}
+    with pytest.raises(ValueError, match=r"\.pth or \.safetensors, got 'model\.pt'"):
+        write_weights(state, "model.pt")
+
+
+# -- Nothing executes --------------------------------------------------------------------------------------
+
+
 class Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
     def __reduce__(self):
-        return os.system, ("echo executed > /dev/null",)
+        return os.system, (f"touch {self.marker}",)
 
 
-def test_reading_never_executes_code(tmp_path):
-    path = str(tmp_path / "evil.pth")
-    torch.save({"model": Evil()}, path)
-    with pytest.raises(ValueError, match=r"evil\.pth.*holds more than"):
+@pytest.mark.parametrize("name", ["evil.pth", "evil.pkl", "legacy.pth"])
+def test_a_file_that_would_run_code_is_refused(tmp_path, name):
+    path, marker = str(tmp_path / name), tmp_path / "executed"
+    content = {"model": {"weight": torch.zeros(2) if name.endswith("pth") else np.zeros(2)}, "x": Evil(marker)}
+    if name.endswith("pkl"):
+        (tmp_path / name).write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=name == "evil.pth")
+    with pytest.raises(ValueError, match=rf"{name}.*was refused, and nothing in it was executed: .*system") as caught:
         read_checkpoint(path)
+    assert "weights_only" not in str(caught.value)
+    assert not marker.exists()
 
 
-def test_damaged_files(tmp_path):
-    path = tmp_path / "model.pth"
-    write_checkpoint({"model": {"weight": torch.zeros(1000)}}, str(path))
-    path.write_bytes(path.read_bytes()[:700])
-    with pytest.raises(ValueError, match=r"model\.pth' \(700 bytes\) cannot be read"):
+def global_call(module, name, arguments=b")"):
+    return b"\x80\x02c" + module.encode() + b"\n" + name.encode() + b"\n" + arguments + b"R."
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (global_call("builtins", "eval", b"X\x01\x00\x00\x001\x85"), "builtins.eval"),
+        (global_call("__builtin__", "eval", b"U\x011\x85"), "__builtin__.eval"),  # as Python 2 names it
+        (global_call("numpy", "load", b"X\x01\x00\x00\x001\x85"), "numpy.load"),
+        (global_call("numpy.core.multiarray", "fromfile"), "numpy.core.multiarray.fromfile"),
+        (global_call("collections", "OrderedDict.fromkeys"), "collections.OrderedDict.fromkeys"),
+        (global_call("copyreg", "_reconstructor"), "copyreg._reconstructor"),
+        (global_call("numpy", "dtype", b"U\x02O8K\x00K\x01\x87"), "'O8', which is not a number"),
+        (global_call("numpy", "dtype", b"U\x02V8K\x00K\x01\x87"), "'V8', which is not a number"),
+        (global_call("_codecs", "encode", b"U\x01xU\x03hex\x86"), "encoded as 'hex'"),
+        (pickle.dumps({"a": np.array([{}, 1], dtype=object)}, protocol=2), "'O8', which is not a number"),
+        (pickle.dumps({"a": np.array(["text"])}, protocol=2), "'U4', which is not a number"),
+        (pickle.dumps({"a": {1, 2}}, protocol=2), "__builtin__.set"),
+        (pickle.dumps({"a": torch.zeros(1)}, protocol=2), "torch._utils._rebuild_tensor_v2"),
+    ],
+)
+def test_only_numbers_and_plain_containers_are_admitted(tmp_path, content, named):
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="was refused") as caught:
         read_checkpoint(str(path))
+    assert named in str(caught.value)
+
+
+def test_an_admitted_name_cannot_be_tampered_with(tmp_path):
+    # BUILD on a global sets its attributes; the next reading must not see any of that.
+    path = tmp_path / "zoo.pkl"
+    attack = b"\x80\x02cnumpy\ndtype\nN}U\x09_functionU\x01xs\x86b."
+    path.write_bytes(attack)
+    with pytest.raises(ValueError, match=r"zoo\.pkl"):
+        read_checkpoint(str(path))
+    path.write_bytes(pickle.dumps({"a": np.arange(3)}, protocol=2))
+    assert read_checkpoint(str(path))["a"].tolist() == [0, 1, 2]
+
+
+# -- Pickles of the zoos -----------------------------------------------------------------------------------
+
+ARRAYS = {
+    "float": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+    "big endian": np.arange(4, dtype=">f4"),
+    "half": np.arange(3, dtype=np.float16),
+    "integer": np.array([-1, 2], dtype=np.int64),
+    "bool": np.array([True, False]),
+    "zero-dimensional": np.array(3.5, dtype=np.float32),
+    "empty": np.zeros((0, 4), dtype=np.float32),
+    "strided": np.arange(10, dtype=np.float32)[::3],
+}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_arrays(tmp_path, protocol):
+    path = tmp_path / "zoo.pkl"
+    content = {"model": OrderedDict(ARRAYS), "__author__": "someone", "raw": b"\xff\x00", "lr": np.float32(0.5)}
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    read = read_checkpoint(str(path))
+    assert read["__author__"] == "someone" and read["raw"] == b"\xff\x00" and read["lr"] == 0.5
+    assert list(read["model"]) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        expected = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+        assert torch.equal(read["model"][name], expected) and read["model"][name].dtype == expected.dtype
+
+
+def test_pickle_of_python_2(tmp_path):
+    # {"blobs": {"w": array([1.5, -2.], "<f4")}} as Python 2 writes it: names and raw bytes are byte strings.
+    raw = np.array([1.5, -2.0], dtype="<f4").tobytes()
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+        b"(K\x01(K\x02tcnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x89U\x08" + raw + b"tb"
+    )
+    assert max(raw) > 127  # a byte that is not ASCII
+    path = tmp_path / "zoo.pkl"
+    path.write_bytes(b"\x80\x02}U\x05blobs}U\x01w" + array + b"ss.")
+    assert weights_of(read_checkpoint(str(path)), "zoo.pkl")["w"].tolist() == [1.5, -2.0]
+
+
+# -- Damaged files -----------------------------------------------------------------------------------------
+
+
+def write_sample(path):
+    state = {"weight": torch.arange(100.0), "bias": torch.ones(3)}
+    if path.name == "legacy.pth":
+        torch.save({"model": state}, path, _use_new_zipfile_serialization=False)
+    elif path.suffix == ".pkl":
+        path.write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in state.items()}}, protocol=2))
+    else:
+        write_weights(state, str(path))
+
+
+@pytest.mark.parametrize("name", ["model.pth", "legacy.pth", "model.safetensors", "model.pkl"])
+def test_a_truncated_file_is_named_with_its_size(tmp_path, name):
+    path = tmp_path / name
+    write_sample(path)
+    whole = path.read_bytes()
+    assert weights_of(read_checkpoint(str(path)), name)["bias"].tolist() == [1, 1, 1]
+    for size in [1, 2, 7, 9, 20, 40, 100, len(whole) // 2, len(whole) - 100, len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"{name}' \({size} bytes\) (cannot be read|holds|was refused)"):
+            read_checkpoint(str(path))
+
+
+def test_what_is_no_model_file(tmp_path):
+    path = tmp_path / "model.pth"
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"\(0 bytes\)"):
+    with pytest.raises(ValueError, match=r"model\.pth' \(0 bytes\) is empty"):
+        read_checkpoint(str(path))
+    path.write_bytes(b"<!DOCTYPE html><html>Quota exceeded</html>")
+    with pytest.raises(ValueError, match="is a web page"):
+        read_checkpoint(str(path))
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ValueError, match="Git LFS pointer"):
+        read_checkpoint(str(path))
+    path.write_bytes(b"epoch,loss\n1,0.5\n")
+    with pytest.raises(ValueError, match="cannot be read"):
         read_checkpoint(str(path))
     torch.save([1], path)
     with pytest.raises(ValueError, match="holds a list"):
@@ -55,51 +196,10 @@ def test_damaged_files(tmp_path):
         read_checkpoint(str(tmp_path / "none.pth"))
 
 
-@pytest.fixture
-def model():
-    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-
-
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_weights_alone_or_under_model(tmp_path, model, wrapped):
-    state = {key: torch.randn_like(value) for key, value in model.state_dict().items()}
-    path = str(tmp_path / "model.pth")
-    torch.save({"model": state, "iteration": 3} if wrapped else state, path)
-    assert not load_weights(model, path)
-    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-
-
-def test_all_differences_in_one_table(tmp_path, model):
-    path = str(tmp_path / "model.pth")
-    state = {
-        "0.weight": torch.ones(3, 2),
-        "0.bias": torch.ones(4),
-        "1.weight": torch.ones(1, 3),
-        "2.bias": torch.ones(1),
-    }
-    torch.save(state, path)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match="do not fit the model") as caught:
-        load_weights(model, path)
-    lines = [line.split() for line in str(caught.value).splitlines()[2:]]
-    assert lines == [["0.bias", "(4,)", "(3,)"], ["1.bias", "-", "present"], ["2.bias", "present", "-"]]
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-
-
-def test_not_strict_loads_what_fits_and_says_the_rest(tmp_path, model, caplog):
-    path = str(tmp_path / "model.pth")
-    torch.save({"0.weight": torch.ones(3, 2), "0.bias": torch.ones(4)}, path)
-    bias = model[0].bias.clone()
-    differences = load_weights(model, path, strict=False)
-    assert differences.missing == ("1.weight", "1.bias")
-    assert differences.reshaped == (("0.bias", (4,), (3,)),)
-    assert torch.equal(model[0].weight, torch.ones(3, 2))
-    assert torch.equal(model[0].bias, bias)
-    assert "1 of the model's 4 tensors" in caplog.text and "1.weight" in caplog.text
-
-
-def test_nothing_fits(tmp_path, model):
-    path = str(tmp_path / "model.pth")
-    torch.save({"other": torch.ones(1)}, path)
-    with pytest.raises(ValueError, match=r"no tensor of .*model\.pth' \(1 tensors\) fits"):
-        load_weights(model, path, strict=False)
+def test_where_the_weights_are():
+    weight = torch.ones(1)
+    for content in ({"a": weight}, {"model": {"a": weight}}, {"state_dict": {"a": weight}}, {"blobs": {"a": weight}}):
+        assert weights_of(content, "x.pth") == {"a": weight}
+    assert weights_of({"model": {"module.a": weight, "module.b": weight, "n": 3}}, "x.pth").keys() == {"a", "b"}
+    with pytest.raises(ValueError, match=r"'x\.pth' holds no weights; it holds 'epoch'"):
+        weights_of({"model": {"epoch": 3}}, "x.pth")
