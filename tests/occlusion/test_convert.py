@@ -179,7 +179,7 @@ def test_partial_results_of_another_input_or_options_are_refused_or_discarded(so
 
 
 def test_a_killed_run_goes_on(tmp_path):
-    source = write(tmp_path / "in.json", scene(images=1500))
+    source = write(tmp_path / "in.json", scene(images=800))
     output, whole = tmp_path / "out.json", tmp_path / "whole.json"
     side = tmp_path / "out.json.partial"
     code = f"""
