@@ -82,7 +82,7 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
         # A part of a detector, or a module of one's own, by the names that it has.
         conversion = Conversion(names.BCNET, dict(state), {key: key for key in state})
     _renumber_levels(conversion, own)
-    _plain_head_to_bilayer(conversion, own)
+    plain_head_to_bilayer(conversion, own)
     for key in list(conversion.state):
         if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
             conversion.leave_out(key, "the model has no mask branch", harmless=True)
@@ -108,7 +108,8 @@ def _renumber_levels(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
             conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
 
 
-def _plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+def plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+    """Gives a plain mask head's tensors to the occludee, in place, where the model (its tensors: `own`) is bilayer."""
     head = "mask_branch.head."
     if f"{head}occludee_layer.convs.0.weight" not in own:
         return

@@ -9,6 +9,7 @@ pytest.importorskip(
 import copy
 import json
 import os
+import pickle
 import sys
 
 import torch
@@ -101,6 +102,25 @@ def test_the_checkpointer_loads_models_of_both_hosts(tmp_path, config_file, suff
         BCNetCheckpointer(other).load(path)
         for name, tensor in expected.items():
             assert torch.equal(other.state_dict()[name], tensor), name
+
+
+def test_a_plain_mask_rcnn_initialises_the_occludee(tmp_path):
+    plain = build_detectron2_model(plugin_cfg(FASTER_RCNN, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"))
+    path = str(tmp_path / "zoo.pkl")
+    with open(path, "wb") as file:  # as the zoo's files are
+        pickle.dump({"model": {k: v.numpy() for k, v in plain.state_dict().items()}, "__author__": "zoo"}, file)
+    bilayer = build_detectron2_model(plugin_cfg(FASTER_RCNN))
+    untouched = copy.deepcopy(bilayer.roi_heads.mask_head.occluder_layer.state_dict())
+    BCNetCheckpointer(bilayer).load(path)
+    head, before = bilayer.roi_heads.mask_head, plain.roi_heads.mask_head
+    assert torch.equal(head.occludee_layer.convs[3].weight, before.mask_fcn4.weight)
+    assert torch.equal(head.occludee_mask.deconv.weight, before.deconv.weight)
+    assert torch.equal(head.occludee_mask.predictor.bias, before.predictor.bias)
+    assert torch.equal(bilayer.backbone.fpn_lateral2.weight, plain.backbone.fpn_lateral2.weight)
+    assert all(torch.equal(head.occluder_layer.state_dict()[key], tensor) for key, tensor in untouched.items())
+    again = build_detectron2_model(plugin_cfg(FASTER_RCNN, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"))
+    BCNetCheckpointer(again).load(path)
+    assert torch.equal(again.roi_heads.mask_head.mask_fcn1.weight, before.mask_fcn1.weight)
 
 
 def test_other_files_are_the_parents_business(tmp_path):
