@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 import torch
 import torch.distributed as dist
 
@@ -19,6 +21,16 @@ def rank() -> int:
 def is_main_process() -> bool:
     """True on rank 0: the process that logs and writes files."""
     return rank() == 0
+
+
+def shared_seed(seed: int) -> int:
+    """The seed itself, or for a negative one a random seed, the same on every process. Every process must call it."""
+    if seed >= 0:
+        return seed
+    drawn = [secrets.randbelow(2**31)]
+    if world_size() > 1:
+        dist.broadcast_object_list(drawn, src=0)
+    return drawn[0]
 
 
 @torch.no_grad()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
@@ -17,7 +16,7 @@ from bcnet.data.mapper import DatasetMapper, UnreadableImageError
 from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.source_masks import missing_masks
-from bcnet.distributed import rank, world_size
+from bcnet.distributed import rank, shared_seed, world_size
 
 _logger = logging.getLogger(__name__)
 
@@ -176,7 +175,9 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
     else:
         groups = np.zeros(len(records), dtype=np.int64)
-    seed = _shared_seed(cfg.SEED)
+    seed = shared_seed(cfg.SEED)
+    if cfg.SEED < 0:
+        _logger.info("SEED is %d: the data order and augmentation use the random seed %d", cfg.SEED, seed)
     batches = TrainBatches(
         groups,
         cfg.SOLVER.IMS_PER_BATCH,
@@ -279,17 +280,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])}, ... ({len(names)})"
 
 
-def _shared_seed(seed: int) -> int:
-    """The seed itself, or, where it is negative, a random one that all processes agree on."""
-    if seed >= 0:
-        return seed
-    drawn = [secrets.randbelow(2**31)]
-    if world_size() > 1:
-        dist.broadcast_object_list(drawn, src=0)
-    _logger.info("SEED is %d: the data order and augmentation use the random seed %d", seed, drawn[0])
-    return drawn[0]
-
-
 def _data_loader(cfg, dataset: Dataset, batches) -> DataLoader:
     return DataLoader(
         dataset,
@@ -304,6 +294,10 @@ def _data_loader(cfg, dataset: Dataset, batches) -> DataLoader:
 
 
 def _init_worker(worker_id: int) -> None:
+    # A signal to the process group (Ctrl-C, a job scheduler's SIGTERM) is for the main process, which saves its work
+    # and then ends its workers. They notice by themselves when it is gone.
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     # One thread per worker: the workers are the parallelism, and threads of many workers fight for the cores.
     import cv2
 

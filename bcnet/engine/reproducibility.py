@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import random
-import secrets
 import shlex
 import subprocess
 import sys
@@ -16,16 +15,6 @@ import torchvision
 
 import bcnet
 from bcnet import distributed
-
-
-def choose_seed(seed: int) -> int:
-    """The seed itself, or for a negative one a random seed, the same on every process."""
-    if seed >= 0:
-        return seed
-    drawn = [secrets.randbelow(2**31)]
-    if distributed.world_size() > 1:
-        torch.distributed.broadcast_object_list(drawn, src=0)
-    return drawn[0]
 
 
 def seed_everything(seed: int) -> None:

@@ -14,11 +14,11 @@ import yaml
 from bcnet.checkpoint import load_weights
 from bcnet.checkpoint.files import write_text
 from bcnet.data import build_train_loader
-from bcnet.distributed import is_main_process, rank, world_size
+from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.engine.checkpoints import Checkpoints
 from bcnet.engine.inference import evaluate, flat_metrics
 from bcnet.engine.interruption import TrainingInterrupted
-from bcnet.engine.reproducibility import choose_seed, describe_run, seed_everything
+from bcnet.engine.reproducibility import describe_run, seed_everything
 from bcnet.engine.run_log import append_metrics, set_up_logging
 from bcnet.engine.step_values import NonFiniteLossError
 from bcnet.engine.trainer import Trainer
@@ -126,7 +126,7 @@ def start_run(cfg, *, saved_seed: int | None = None, config_name: str = "config.
     cfg.defrost()
     if cfg.SEED < 0 and saved_seed is not None:
         cfg.SEED = saved_seed
-    cfg.SEED = choose_seed(cfg.SEED)
+    cfg.SEED = shared_seed(cfg.SEED)
     device = resolve_device(cfg.MODEL.DEVICE)
     # Of several processes each has its own GPU, the current one, whatever index the config names.
     cfg.MODEL.DEVICE = device.type if world_size() > 1 else str(device)

@@ -285,6 +285,18 @@ def _report_threads(record, rng):
     return {"image": (torch.get_num_threads(), cv2.getNumThreads())}
 
 
+def test_workers_have_a_process_group_of_their_own(make_cfg):
+    """A signal to the group of the main process does not end them in the middle of a batch."""
+    loader = build_train_loader(make_cfg(DATALOADER__NUM_WORKERS=1))
+    loader._loader.dataset.mapper = _report_group
+    worker, group = next(loader)[0]["image"]
+    assert worker == group != os.getpgrp()
+
+
+def _report_group(record, rng):
+    return {"image": (os.getpid(), os.getpgrp())}
+
+
 def test_sample_survives_the_way_between_processes(make_cfg):
     targets = take(make_cfg(), 1)[0][0]["targets"]
     again = pickle.loads(pickle.dumps(targets))

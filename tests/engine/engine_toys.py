@@ -9,8 +9,15 @@ from bcnet.config import get_cfg
 from bcnet.structures import InstanceMasks, Targets
 
 
+def with_overrides(cfg, overrides):
+    """The config with new values, frozen; keys have two underscores for the dot."""
+    cfg.merge_from_list([part for key, value in overrides.items() for part in (key.replace("__", "."), value)])
+    cfg.freeze()
+    return cfg
+
+
 def toy_config(output_dir, **overrides):
-    """A config for four iterations on the CPU; keys of overrides have two underscores for the dot."""
+    """A config for four iterations on the CPU, see `with_overrides`."""
     cfg = get_cfg()
     cfg.OUTPUT_DIR = str(output_dir)
     cfg.SEED = 3
@@ -22,9 +29,7 @@ def toy_config(output_dir, **overrides):
     cfg.SOLVER.BASE_LR = 0.1
     cfg.SOLVER.LOG_PERIOD = 2
     cfg.SOLVER.CHECKPOINT_PERIOD = 0
-    cfg.merge_from_list([part for key, value in overrides.items() for part in (key.replace("__", "."), value)])
-    cfg.freeze()
-    return cfg
+    return with_overrides(cfg, overrides)
 
 
 class ToyModel(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from engine_toys import with_overrides
 from PIL import Image
 
 from bcnet.config import get_cfg
@@ -48,9 +49,7 @@ def small_config(detector: str = "GeneralizedRCNN", **overrides):
     cfg.SOLVER.WARMUP_ITERS = 0
     cfg.SOLVER.LOG_PERIOD = 1
     cfg.TEST.DETECTIONS_PER_IMAGE = 10
-    cfg.merge_from_list([part for key, value in overrides.items() for part in (key.replace("__", "."), value)])
-    cfg.freeze()
-    return cfg
+    return with_overrides(cfg, overrides)
 
 
 def write_small_data_set(folder, images: int = 5) -> str:

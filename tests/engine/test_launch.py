@@ -13,17 +13,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from engine_toys import ToyModel, ToyStream, toy_config
 
-from bcnet.distributed import rank, world_size
+from bcnet.distributed import rank, shared_seed, world_size
 from bcnet.engine import NonFiniteLossError, Trainer, TrainingInterrupted, launch
 from bcnet.engine.launch import started_by_torchrun
-from bcnet.engine.reproducibility import choose_seed, seed_everything
+from bcnet.engine.reproducibility import seed_everything
 
 
 def write_rank(folder) -> None:
     total = torch.ones(1)
     if world_size() > 1:
         dist.all_reduce(total)
-    (folder / f"{rank()}_of_{world_size()}").write_text(f"{int(total)} {choose_seed(-1)}")
+    (folder / f"{rank()}_of_{world_size()}").write_text(f"{int(total)} {shared_seed(-1)}")
 
 
 def test_one_process_runs_in_place(tmp_path):

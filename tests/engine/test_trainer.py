@@ -13,8 +13,9 @@ import pytest
 import torch
 from engine_toys import ToyModel, ToyStream, toy_config
 
+from bcnet.distributed import shared_seed
 from bcnet.engine import NonFiniteLossError, Trainer, TrainingInterrupted
-from bcnet.engine.reproducibility import choose_seed, random_state, restore_random_state, seed_everything
+from bcnet.engine.reproducibility import random_state, restore_random_state, seed_everything
 from bcnet.engine.step_values import StepValues
 
 
@@ -381,7 +382,7 @@ def test_random_states_return(tmp_path):
 
 
 def test_seeds():
-    assert choose_seed(7) == 7
-    assert choose_seed(0) == 0
-    assert choose_seed(-1) != choose_seed(-1)
-    assert choose_seed(-1) >= 0
+    assert shared_seed(7) == 7
+    assert shared_seed(0) == 0
+    assert shared_seed(-1) != shared_seed(-1)
+    assert shared_seed(-1) >= 0
