@@ -48,19 +48,32 @@ there are. What is counted is logged in one warning per file. A crowd's segmenta
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import os
 from collections import Counter
-from numbers import Real
+from collections.abc import Callable, Sequence
 
+from bcnet.data.parsing import (
+    Faults,
+    check_box,
+    check_numbers,
+    checked_mask,
+    is_finite,
+    is_id,
+    missing,
+    read_categories,
+    read_coco_json,
+    read_images,
+    short,
+    without_short_polygons,
+)
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 
 _logger = logging.getLogger(__name__)
 
-_LISTED = 5  # faults that an error spells out
-_MIN_NUMBERS = 6  # of a polygon: 3 points
+# Turns an annotation of a related format into one with the keys above; None drops it (and has counted it).
+Translate = Callable[[dict, ImageRecord, Counter], "dict | None"]
+# `ImageRecord.in_front` from the file's own annotations of the record's instances.
+Order = Callable[[ImageRecord, Sequence[dict], Counter], "list[tuple[int, int]] | None"]
 
 
 def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
@@ -78,39 +91,72 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
         FileNotFoundError: the file does not exist.
         ValueError: malformed content; names the file, and the ids and values of the first faults.
     """
-    content = _read_json(annotation_file)
-    faults: list[str] = []
-    counts: Counter[str] = Counter()
-    info, class_of = _read_categories(content, annotation_file, image_root, name)
-    records = _read_images(content["images"], annotation_file, image_root, faults)
-    depths: dict[int, list[float | None]] = {image_id: [] for image_id in records}
+    return read_annotations(read_coco_json(annotation_file), annotation_file, image_root, name)
+
+
+def read_annotations(
+    content: dict,
+    annotation_file: str,
+    image_root: str,
+    name: str = "",
+    *,
+    translate: Translate | None = None,
+    order: Order | None = None,
+    counts: Counter | None = None,
+) -> tuple[list[ImageRecord], DatasetInfo]:
+    """The records of COCO content, or of a format like it.
+
+    Args:
+        content: with lists of images, categories and annotations (the last may be absent).
+        annotation_file, image_root, name: as for `load_coco`.
+        translate: makes an annotation one of COCO's, for formats with other keys.
+        order: says who lies in front of whom; by default the ``depth`` of the annotations does.
+        counts: what was counted before.
+
+    Returns, Raises:
+        As `load_coco`.
+    """
+    faults = Faults(annotation_file)
+    counts = Counter() if counts is None else counts
+    info, class_of = read_categories(content["categories"], annotation_file, image_root, name)
+    records = read_images(content["images"], annotation_file, image_root, faults)
+    annotations = content.get("annotations") or []
+    if not isinstance(annotations, list):
+        raise ValueError(f"{annotation_file}: annotations must be a list, got {short(annotations)}")
+    sources: dict[int | str, list[dict]] = {image_id: [] for image_id in records}
     seen: set = set()
-    for position, annotation in enumerate(content.get("annotations") or []):
+    for position, annotation in enumerate(annotations):
         label = f"annotation at position {position}"
-        fault = _missing(annotation, ("id", "image_id"))
+        fault = missing(annotation, ("id", "image_id"))
         if fault is None:
-            label = f"annotation {annotation['id']!r}"
-            if annotation["id"] in seen:
+            label = f"annotation {short(annotation['id'])}"
+            if not is_id(annotation["id"]) or not is_id(annotation["image_id"]):
+                fault = f"its ids must be whole numbers or texts, its image_id is {short(annotation['image_id'])}"
+            elif annotation["id"] in seen:
                 fault = "its id is used twice"
-            seen.add(annotation["id"])
+            else:
+                seen.add(annotation["id"])
         if fault is None:
             record = records.get(annotation["image_id"])
             if record is None:
                 counts["annotations of images that are not listed, dropped"] += 1
                 continue
             try:
-                record.instances.append(_read_instance(annotation, record, class_of, counts))
-                depths[record.image_id].append(_read_depth(annotation))
+                translated = translate(annotation, record, counts) if translate else annotation
+                if translated is not None:
+                    record.instances.append(_read_instance(translated, record, class_of, counts))
+                    sources[record.image_id].append(annotation)
             except ValueError as error:
                 fault = str(error)
         if fault is not None:
-            faults.append(f"{label}: {fault}")
-    if faults:
-        listed = "\n  ".join(faults[:_LISTED])
-        more = f"\n  and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
-        raise ValueError(f"{annotation_file} is malformed:\n  {listed}{more}")
+            faults.add(label, fault)
+    order = order or _depth_order
     for image_id, record in records.items():
-        record.in_front = _order(record, depths[image_id], counts)
+        try:
+            record.in_front = order(record, sources[image_id], counts)
+        except ValueError as error:
+            faults.add(f"image {image_id!r}, {record.file_name!r}", str(error))
+    faults.raise_if_any()
     if counts:
         summary = "; ".join(f"{count} {what}" for what, count in counts.items())
         _logger.warning("%s: %s", annotation_file, summary)
@@ -119,69 +165,16 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
     return ordered, info
 
 
-def _read_json(annotation_file: str) -> dict:
-    with open(annotation_file, "rb") as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:  # JSONDecodeError, or bytes that are no text
-            raise ValueError(f"{annotation_file} is not valid JSON (a truncated download?): {error}") from error
-    for key in ("images", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
-            raise ValueError(f"{annotation_file} is no COCO file: it has no list of {key}")
-    return content
-
-
-def _read_categories(
-    content: dict, annotation_file: str, image_root: str, name: str
-) -> tuple[DatasetInfo, dict[int, int]]:
-    for category in content["categories"]:
-        if _missing(category, ("id", "name")) or not isinstance(category["id"], int):
-            raise ValueError(f"{annotation_file}: a category must have an integer id and a name, got {category}")
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    ids = [category["id"] for category in categories]
-    if len(set(ids)) != len(ids):
-        raise ValueError(f"{annotation_file}: category ids are not unique: {ids}")
-    info = DatasetInfo(
-        name=name or annotation_file,
-        class_names=tuple(category["name"] for category in categories),
-        category_ids=tuple(ids),
-        annotation_file=annotation_file,
-        image_root=image_root,
-    )
-    return info, {category_id: index for index, category_id in enumerate(ids)}
-
-
-def _read_images(images: list, annotation_file: str, image_root: str, faults: list[str]) -> dict[int, ImageRecord]:
-    records: dict[int, ImageRecord] = {}
-    for position, image in enumerate(images):
-        label = f"image at position {position}"
-        fault = _missing(image, ("id", "file_name", "height", "width"))
-        if fault is None:
-            label = f"image {image['id']!r}, {image['file_name']!r}"
-        if fault is None and not (_is_size(image["height"]) and _is_size(image["width"])):
-            fault = f"height and width are {image['height']!r} and {image['width']!r}; they must be at least 1"
-        if fault is None and image["id"] in records:
-            fault = f"its id is used twice, by {records[image['id']].file_name!r} too"
-        if fault is not None:
-            faults.append(f"{label}: {fault}")
-            continue
-        records[image["id"]] = ImageRecord(
-            file_name=os.path.join(image_root, image["file_name"]),
-            image_id=image["id"],
-            height=int(image["height"]),
-            width=int(image["width"]),
-            annotation_file=annotation_file,
-        )
-    return records
-
-
 def _read_instance(annotation: dict, record: ImageRecord, class_of: dict, counts: Counter) -> InstanceRecord:
-    fault = _missing(annotation, ("bbox", "category_id"))
+    fault = missing(annotation, ("bbox", "category_id"))
     if fault is not None:
         raise ValueError(fault)
-    if annotation["category_id"] not in class_of:
-        raise ValueError(f"category_id {annotation['category_id']!r} is not in the file's categories")
-    _check_box(annotation["bbox"], record, counts)
+    if not is_id(annotation["category_id"]) or annotation["category_id"] not in class_of:
+        raise ValueError(f"category_id {short(annotation['category_id'])} is not in the file's categories")
+    check_box(annotation["bbox"], record, counts)
+    depth = annotation.get("depth")
+    if depth is not None and not is_finite(depth):
+        raise ValueError(f"depth must be a finite number, got {short(depth)}")
     if annotation.get("ignore"):
         counts["annotations with 'ignore', kept as crowds"] += 1
     iscrowd = bool(annotation.get("iscrowd")) or bool(annotation.get("ignore"))
@@ -198,103 +191,33 @@ def _read_instance(annotation: dict, record: ImageRecord, class_of: dict, counts
     if iscrowd:
         return instance
     if instance.amodal_bbox is not None:
-        _check_numbers("amodal_bbox", instance.amodal_bbox)
+        check_numbers("amodal_bbox", instance.amodal_bbox)
     if instance.segmentation is not None:
-        instance.segmentation = _checked_mask("segmentation", instance.segmentation, record, counts)
+        instance.segmentation = checked_mask("segmentation", instance.segmentation, record, counts)
     if instance.amodal is not None:
-        instance.amodal = _checked_mask("amodal_segmentation", instance.amodal, record, counts)
+        instance.amodal = checked_mask("amodal_segmentation", instance.amodal, record, counts)
     if instance.occluder:
         # The published converter writes contours of one or two points; its own reader drops them silently.
-        instance.occluder = _checked("bg_object_segmentation", instance.occluder, record, counts)
+        instance.occluder = without_short_polygons("bg_object_segmentation", instance.occluder, record, counts)
     return instance
 
 
-def _read_depth(annotation: dict) -> float | None:
-    depth = annotation.get("depth")
-    if depth is not None and not _is_finite(depth):
-        raise ValueError(f"depth must be a finite number, got {_short(depth)}")
-    return depth
+def _depth_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
+    depths = [annotation.get("depth") for annotation in annotations]
+    return pairs_in_front(record, depths, counts, "a depth")
 
 
-def _order(record: ImageRecord, depths: list[float | None], counts: Counter) -> list[tuple[int, int]] | None:
-    """`ImageRecord.in_front` of one depth per instance; None where they do not say the order."""
+def pairs_in_front(
+    record: ImageRecord, depths: Sequence[float | None], counts: Counter, what: str
+) -> list[tuple[int, int]] | None:
+    """`ImageRecord.in_front` of one depth per instance (smaller is nearer), crowds aside.
+
+    None where no object has one, and, counted, where not all objects have one.
+    """
     objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
     known = [i for i in objects if depths[i] is not None]
     if len(known) < len(objects):
         if known:
-            counts["images in which some objects only have a depth, taken as of unknown order"] += 1
+            counts[f"images in which some objects only have {what}, taken as of unknown order"] += 1
         return None
     return [(i, j) for i in known for j in known if depths[j] < depths[i]] if known else None
-
-
-def _check_numbers(key: str, box: object) -> None:
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(value) for value in box):
-        raise ValueError(f"{key} must be four finite numbers [x, y, width, height], got {_short(box)}")
-    if box[2] < 0 or box[3] < 0:
-        raise ValueError(f"{key} has a negative size: {box}")
-
-
-def _check_box(box: object, record: ImageRecord, counts: Counter) -> None:
-    _check_numbers("bbox", box)
-    x, y, width, height = box
-    if width == 0 or height == 0:
-        counts["boxes of zero width or height, not trained on"] += 1
-    elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:
-        raise ValueError(
-            f"bbox {box} lies outside its image {record.image_id!r} of {record.width} x {record.height} pixels"
-        )
-    elif x < -1 or y < -1 or x + width > record.width + 1 or y + height > record.height + 1:
-        counts["boxes that reach out of the image by more than a pixel, clipped (is bbox x, y, width, height?)"] += 1
-
-
-def _checked_mask(key: str, segmentation: object, record: ImageRecord, counts: Counter) -> list | dict:
-    checked = _checked(key, segmentation, record, counts)
-    if not checked:
-        raise ValueError(f"every polygon has fewer than 3 points: {key} is {_short(segmentation)}")
-    return checked
-
-
-def _checked(key: str, segmentation: object, record: ImageRecord, counts: Counter) -> list | dict:
-    """The segmentation without polygons of fewer than 3 points; ValueError where it is of a wrong form."""
-    if isinstance(segmentation, dict):
-        if "counts" not in segmentation or "size" not in segmentation:
-            raise ValueError(f"{key} is an RLE without size or counts: its keys are {sorted(segmentation)}")
-        if list(segmentation["size"]) != [record.height, record.width]:
-            raise ValueError(
-                f"{key} is an RLE of size {segmentation['size']}; its image {record.image_id!r} has height and "
-                f"width {[record.height, record.width]}"
-            )
-        return segmentation
-    if not isinstance(segmentation, list):
-        raise ValueError(f"{key} must be a list of polygons or an RLE, got {_short(segmentation)}")
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or (polygon and not isinstance(polygon[0], Real)):
-            raise ValueError(
-                f"{key} must be a list of polygons [x0, y0, x1, y1, ...] or an RLE, got {_short(segmentation)}"
-            )
-    kept = [polygon for polygon in segmentation if len(polygon) >= _MIN_NUMBERS and len(polygon) % 2 == 0]
-    if len(kept) < len(segmentation):
-        counts[f"polygons of {key} with fewer than 3 points or an odd count of numbers, dropped"] += len(
-            segmentation
-        ) - len(kept)
-    return kept
-
-
-def _missing(entry: dict, keys: tuple[str, ...]) -> str | None:
-    if not isinstance(entry, dict):
-        return f"it must be an object with {', '.join(keys)}, got {_short(entry)}"
-    missing = [key for key in keys if entry.get(key) is None]
-    return f"it has no {' and no '.join(missing)}" if missing else None
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
-
-
-def _is_size(value: object) -> bool:
-    return _is_finite(value) and value >= 1 and int(value) == value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,261 @@
+"""Reader of COCOA (amodal COCO: Zhu et al., CVPR 2017), COCOA-cls and D2SA (Follmann et al., WACV 2019).
+
+Two kinds of files are read, told apart by their content:
+
+- COCOA's own: one annotation per image with a list of ``regions``. Read are the merged file of the download
+  (``images`` and ``annotations``), and annotations of single images: one json, a json with a list of them, or
+  a folder of jsons. COCOA has free-text names and no categories: everything is of the one class "object".
+- COCOA-cls and D2SA: COCO's format with one annotation per object and ``visible_mask`` beside it.
+
+==================  ==================================================================================
+mask                where it is
+==================  ==================================================================================
+amodal              ``segmentation``: one flat polygon, polygons, or an RLE
+visible             ``visible_mask``; absent where nothing is hidden, it is then the amodal mask
+boxes               those of the masks' pixels; whose box ``bbox`` is differs from file to file
+==================  ==================================================================================
+
+``isStuff`` regions are kept as crowds: neither trained on nor evaluated nor occluders. Of several annotations of
+an image, by different people, the first is read, as the data set's own evaluation does.
+
+Order: ``depth_constraint`` of an image, "1-2,1-5", says that the region at place 1 (of ``regions``, from 1) lies
+in front of those at 2 and 5, for all regions that overlap. Without it the ``order`` of the regions does: smaller
+lies in front. Ours is the order of depth that makes ``invisible_mask`` the amodal mask's intersection with the
+regions in front, to the pixel in the sample we have. COCOA-cls and D2SA have ``order`` in ``amodal_region``.
+An order that is incomplete, ambiguous or against itself is not used, and counted.
+
+Malformed content gets what the table of `bcnet.data.coco` says, with the exceptions of `amodal_annotation`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from bcnet.data.amodal import amodal_annotation, as_polygons
+from bcnet.data.coco import pairs_in_front, read_annotations
+from bcnet.data.mapper import open_image
+from bcnet.data.parsing import is_finite, is_id, is_size, missing, read_json, short
+from bcnet.data.records import DatasetInfo, ImageRecord
+
+CLASS_NAME = "object"
+_IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
+
+
+def load_cocoa(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
+    """Reads COCOA, COCOA-cls or D2SA (see the module's text).
+
+    Args:
+        annotation_file: path of the json, or of a folder with one json per image.
+        image_root: folder that the images' file names start at.
+        name: what to call the data set; the file's path by default.
+
+    Returns:
+        The images by rising id, and the data set's description.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: malformed content; names the file, and the ids and values of the first faults.
+    """
+    if os.path.isdir(annotation_file):
+        paths = sorted(glob.glob(os.path.join(glob.escape(annotation_file), "*.json")))
+        if not paths:
+            raise ValueError(f"the folder {annotation_file} has no json files")
+        content: object = [(path, read_json(path)) for path in paths]
+    else:
+        content = read_json(annotation_file)
+        if isinstance(content, dict) and "regions" in content:
+            content = [content]
+        if isinstance(content, list):
+            content = [(annotation_file, entry) for entry in content]
+    if isinstance(content, list):
+        content = _merged(content, image_root)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list) or not images:
+        raise ValueError(f"{annotation_file} is no COCOA file: it has neither a list of images nor regions")
+    annotations = content.get("annotations")
+    if isinstance(annotations, list) and any(isinstance(entry, dict) and "regions" in entry for entry in annotations):
+        counts: Counter[str] = Counter()
+        content = {
+            "images": images,
+            "categories": [{"id": 1, "name": CLASS_NAME}],
+            "annotations": list(_regions(annotations, counts)),
+        }
+        return read_annotations(
+            content, annotation_file, image_root, name, translate=_translate_region, order=_region_order, counts=counts
+        )
+    if not isinstance(content.get("categories"), list) or not content["categories"]:
+        raise ValueError(f"{annotation_file} is no COCOA file: its annotations have no regions, and it no categories")
+    return read_annotations(
+        content, annotation_file, image_root, name, translate=_translate_object, order=_object_order
+    )
+
+
+def _merged(entries: Sequence[tuple[str, object]], image_root: str) -> dict:
+    """The merged file's content from annotations of single images, each with the path of its json."""
+    content: dict = {"images": [], "annotations": []}
+    for position, (path, entry) in enumerate(entries):
+        fault = missing(entry, ("image_id", "regions"))
+        if fault is not None:
+            raise ValueError(f"{path} is no COCOA annotation of an image: {fault}")
+        file_name = _image_file(path, entry, image_root)
+        height, width = _image_size(path, entry, os.path.join(image_root, file_name))
+        content["images"].append({"id": entry["image_id"], "file_name": file_name, "height": height, "width": width})
+        content["annotations"].append({"id": position + 1, **entry})
+    return content
+
+
+def _image_file(path: str, entry: dict, image_root: str) -> str:
+    """The file that exists, of the names that the entry has and the json's own with an image's suffix."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    names = [os.path.basename(entry[key]) for key in ("file_name", "url") if isinstance(entry.get(key), str)]
+    names = [name for name in names if name] + [stem + suffix for suffix in _IMAGE_SUFFIXES]
+    return next((name for name in names if _is_file(os.path.join(image_root, name))), names[0])
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return os.path.isfile(path)
+    except ValueError:  # a name that no file can have
+        return False
+
+
+def _image_size(path: str, entry: dict, image_file: str) -> tuple[int, int]:
+    """(height, width) as the entry or one of its RLEs says, or else the image itself."""
+    sizes = [[entry.get("height"), entry.get("width")]]
+    for region in entry["regions"] if isinstance(entry["regions"], list) else []:
+        masks = [region.get("visible_mask"), region.get("segmentation")] if isinstance(region, dict) else []
+        sizes += [mask.get("size") for mask in masks if isinstance(mask, dict)]
+    for size in sizes:
+        if isinstance(size, list) and len(size) == 2 and all(is_size(side) for side in size):
+            return int(size[0]), int(size[1])
+    try:
+        image = open_image(image_file)
+    except ValueError as error:
+        raise ValueError(f"{path}: nothing says the size of its image: {error}") from error
+    return image.height, image.width
+
+
+def _regions(annotations: Sequence[object], counts: Counter) -> Iterator[object]:
+    """One annotation per region, with its place from 1 and what the image says of all of them."""
+    seen = set()
+    for position, entry in enumerate(annotations):
+        if not isinstance(entry, dict) or not is_id(entry.get("image_id")):
+            yield entry
+            continue
+        if entry["image_id"] in seen:
+            counts["further annotations of an image, dropped"] += 1
+            continue
+        seen.add(entry["image_id"])
+        regions = entry.get("regions")
+        regions = regions if isinstance(regions, list) else [regions]
+        for place, region in enumerate(regions, start=1):
+            yield {
+                "id": f"{entry.get('id', position + 1)} region {place}",
+                "image_id": entry["image_id"],
+                "region": region,
+                "place": place,
+                "last_place": len(regions),
+                "depth_constraint": entry.get("depth_constraint"),
+            }
+
+
+def _translate_region(annotation: dict, record: ImageRecord, counts: Counter) -> dict | None:
+    region = annotation.get("region")
+    if not isinstance(region, dict):
+        raise ValueError(f"a region must be an object with a segmentation, got {short(region)}")
+    _check_order(region.get("order"))
+    return _translate(
+        {"id": annotation["id"], "category_id": 1, "iscrowd": region.get("isStuff")}, region, record, counts
+    )
+
+
+def _translate_object(annotation: dict, record: ImageRecord, counts: Counter) -> dict | None:
+    region = _amodal_region(annotation)
+    _check_order(_object_place(annotation))
+    iscrowd = annotation.get("iscrowd") or annotation.get("isStuff") or region.get("isStuff")
+    return _translate({**annotation, "iscrowd": iscrowd}, annotation, record, counts)
+
+
+def _translate(annotation: dict, masks: dict, record: ImageRecord, counts: Counter) -> dict | None:
+    amodal = as_polygons(masks.get("segmentation"))
+    visible = amodal if masks.get("visible_mask") is None else as_polygons(masks["visible_mask"])
+    return amodal_annotation(annotation, record, counts, visible=visible, amodal=amodal)
+
+
+def _amodal_region(annotation: dict) -> dict:
+    region = annotation.get("amodal_region")
+    return region if isinstance(region, dict) else {}
+
+
+def _object_place(annotation: dict) -> object:
+    order = annotation.get("order")
+    return _amodal_region(annotation).get("order") if order is None else order
+
+
+def _check_order(order: object) -> None:
+    if order is not None and not is_finite(order):
+        raise ValueError(f"order must be a number, got {short(order)}")
+
+
+def _object_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
+    return _total_order(record, [_object_place(annotation) for annotation in annotations], counts)
+
+
+def _region_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
+    constraint = annotations[0]["depth_constraint"] if annotations else None
+    if constraint is not None:
+        pairs = _constraint_pairs(constraint)
+        if _is_sound(pairs, annotations):
+            indices = {annotation["place"]: index for index, annotation in enumerate(annotations)}
+            return [(indices[back], indices[front]) for front, back in pairs if front in indices and back in indices]
+        counts["images whose depth_constraint does not fit their regions, ordered by 'order' instead"] += 1
+    return _total_order(record, [annotation["region"].get("order") for annotation in annotations], counts)
+
+
+def _constraint_pairs(constraint: object) -> list[tuple[int, int]]:
+    """Places (front, back) of "1-2,1-5", each pair once.
+
+    Raises:
+        ValueError: it is of another form.
+    """
+    pairs = [pair.split("-") for pair in constraint.split(",")] if isinstance(constraint, str) and constraint else []
+    if not isinstance(constraint, str) or not all(len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs):
+        raise ValueError(f"depth_constraint must be text like '1-2,1-5', got {short(constraint)}")
+    return list(dict.fromkeys((int(front), int(back)) for front, back in pairs))
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().isdecimal() and len(text) < 10
+
+
+def _is_sound(pairs: Sequence[tuple[int, int]], annotations: Sequence[dict]) -> bool:
+    """Whether all places exist, every region with a hidden part has one in front, and no pair contradicts another
+    or an order."""
+    orders = {annotation["place"]: annotation["region"].get("order") for annotation in annotations}
+    behind = {back for _, back in pairs}
+    if any(a["region"].get("visible_mask") is not None and a["place"] not in behind for a in annotations):
+        return False
+    last_place = annotations[0]["last_place"]
+    reversed_pairs = {(back, front) for front, back in pairs}
+    for front, back in pairs:
+        if (front, back) in reversed_pairs or not (1 <= front <= last_place and 1 <= back <= last_place):
+            return False
+        known = orders.get(front) is not None and orders.get(back) is not None
+        if known and orders[front] >= orders[back]:
+            return False
+    return True
+
+
+def _total_order(record: ImageRecord, orders: Sequence[float | None], counts: Counter) -> list[tuple[int, int]] | None:
+    known = [
+        order
+        for order, instance in zip(orders, record.instances, strict=True)
+        if order is not None and not instance.iscrowd
+    ]
+    if len(set(known)) < len(known):
+        counts["images in which objects share one order, taken as of unknown order"] += 1
+        return None
+    return pairs_in_front(record, orders, counts, "an order")

@@ -1,0 +1,81 @@
+"""Reader of KINS (KITTI INStance, Qi et al., CVPR 2019): the files of 2019 and those of February 2020.
+
+==========================  ============================  =======================================
+what                        2020, ``update_*_2020.json``  2019, ``instances_*.json``
+==========================  ============================  =======================================
+amodal mask and box         ``a_segm``, ``a_bbox``        ``segmentation``, ``bbox``
+visible mask and box        ``i_segm``, ``i_bbox``        ``inmodal_seg`` (RLE), ``inmodal_bbox``
+order                       ``oco_id``, ``ico_id``        none: every neighbour counts as occluder
+classes                     8 (of "rider" no object)      7
+==========================  ============================  =======================================
+
+Everything else is as in COCO, and malformed content gets what the table of `bcnet.data.coco` says, with the
+exceptions of `amodal_annotation`.
+
+Order, by the data set's README: the instances of an image form clusters of connected ones, ``oco_id``;
+``ico_id`` is the place in the cluster by distance to the camera, 0 for instances that overlap no other. Hence of
+two instances of a cluster, the one with the smaller ``ico_id`` lies in front. Instances of different clusters, or
+with equal places, do not occlude each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from bcnet.data.amodal import amodal_annotation
+from bcnet.data.coco import read_annotations
+from bcnet.data.parsing import is_finite, read_coco_json, short
+from bcnet.data.records import DatasetInfo, ImageRecord
+
+
+def load_kins(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
+    """Reads a KINS json; arguments, result and errors are those of `bcnet.data.coco.load_coco`."""
+    return read_annotations(
+        read_coco_json(annotation_file), annotation_file, image_root, name, translate=_translate, order=_cluster_order
+    )
+
+
+def _translate(annotation: dict, record: ImageRecord, counts: Counter) -> dict | None:
+    if "a_segm" in annotation:
+        visible, amodal, bbox, amodal_bbox = "i_segm", "a_segm", "i_bbox", "a_bbox"
+        for key in ("oco_id", "ico_id"):
+            value = annotation.get(key)
+            if value is not None and not is_finite(value):
+                raise ValueError(f"{key} must be a number, got {short(value)}")
+    elif "inmodal_seg" in annotation:
+        visible, amodal, bbox, amodal_bbox = "inmodal_seg", "segmentation", "inmodal_bbox", "bbox"
+    else:
+        raise ValueError(
+            "it has neither a_segm (KINS of 2020) nor inmodal_seg (2019), "
+            f"its keys are {short(sorted(annotation))}; is this a KINS file?"
+        )
+    return amodal_annotation(
+        annotation,
+        record,
+        counts,
+        visible=annotation.get(visible),
+        amodal=annotation.get(amodal),
+        bbox=annotation.get(bbox),
+        amodal_bbox=annotation.get(amodal_bbox),
+    )
+
+
+def _cluster_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
+    places = {
+        index: (annotation["oco_id"], annotation["ico_id"])
+        for index, annotation in enumerate(annotations)
+        if not record.instances[index].iscrowd
+        and annotation.get("oco_id") is not None
+        and annotation.get("ico_id") is not None
+    }
+    if len(places) < sum(not instance.iscrowd for instance in record.instances):
+        if places:
+            counts["images in which some objects only have oco_id and ico_id, taken as of unknown order"] += 1
+        return None
+    return [
+        (i, j)
+        for i, (cluster, place) in places.items()
+        for j, (other_cluster, other_place) in places.items()
+        if cluster == other_cluster and other_place < place
+    ]
