@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bcnet.data import DatasetInfo, build_test_loader
 from bcnet.engine.run_log import progress_wanted
-from bcnet.evaluation import CocoEvaluator
+from bcnet.evaluation import CocoEvaluator, ground_truth_of
 from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
 
@@ -52,10 +52,12 @@ def run_inference(
 
 
 def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, dict]:
-    """COCO metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
+    """All metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
     For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
-    logs a table.
+    logs tables; for one without annotations (test-dev) the files that COCO's server takes. Masks are compared
+    with what the model learns, ``INPUT.MASK_TARGET``. Where the order of depth is known, the results say who
+    occludes whom.
 
     Args:
         cfg: the config the model was built from.
@@ -63,11 +65,12 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
         output_dir: the folder to write to; None takes ``cfg.OUTPUT_DIR``.
 
     Returns:
-        dict: ``{data set: {"bbox": {"AP": ...}, "segm": {...}}}`` in percent on the main process; elsewhere
+        dict: for each data set what `bcnet.evaluation.evaluate_results` gives, on the main process; elsewhere
         without metrics.
 
     Raises:
-        ValueError: a data set has more classes than the model; or TEST.AUG is enabled, which this evaluation
+        ValueError: a data set has more classes than the model; not every object has an amodal mask where
+            ``INPUT.MASK_TARGET`` is "amodal"; or TEST.AUG is enabled, which this evaluation
             does not do.
     """
     if cfg.TEST.AUG.ENABLED:
@@ -77,8 +80,9 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
         loader = build_test_loader(cfg, name)
         _check_classes(loader.info, model)
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        evaluator = CocoEvaluator(loader.info, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
-        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg))
+        truth = ground_truth_of(name, cfg.INPUT.MASK_TARGET)
+        evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
+        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
             for image_id, detections in found:
@@ -108,13 +112,3 @@ def folder_name(dataset: str) -> str:
     """A data set's name or spec as the name of a folder; long ones are cut, with a checksum of the whole."""
     name = re.sub(r"[^\w.-]+", "_", dataset).strip("_")
     return name if len(name) <= 100 else f"{zlib.crc32(dataset.encode()):08x}_{name[-80:].lstrip('_')}"
-
-
-def flat_metrics(metrics: dict[str, dict]) -> dict[str, float]:
-    """`evaluate`'s result with one level of keys, ``"<data set>/segm/AP"``, as the metrics file holds it."""
-    return {
-        f"{dataset}/{task}/{name}": value
-        for dataset, tasks in metrics.items()
-        for task, values in tasks.items()
-        for name, value in values.items()
-    }

@@ -16,12 +16,13 @@ from bcnet.checkpoint.files import write_text
 from bcnet.data import build_train_loader
 from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.engine.checkpoints import Checkpoints
-from bcnet.engine.inference import evaluate, flat_metrics
+from bcnet.engine.inference import evaluate
 from bcnet.engine.interruption import TrainingInterrupted
 from bcnet.engine.reproducibility import describe_run, seed_everything
 from bcnet.engine.run_log import append_metrics, set_up_logging
 from bcnet.engine.step_values import NonFiniteLossError
 from bcnet.engine.trainer import Trainer
+from bcnet.evaluation import flat_metrics
 from bcnet.modeling import build_model, resolve_device
 
 logger = logging.getLogger(__name__)

@@ -1,24 +1,44 @@
-"""COCO evaluation, AP by occlusion level, boundary AP, results files."""
+"""COCO evaluation, AP and recall under occlusion, boundary AP, amodal masks, order of depth, files for the server."""
 
 from bcnet.evaluation.average_precision import average_precision, subset_average_precision
 from bcnet.evaluation.coco import CocoEvaluator
-from bcnet.evaluation.files import evaluate_files
+from bcnet.evaluation.files import evaluate_files, ground_truth_of
 from bcnet.evaluation.ground_truth import GroundTruth
-from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, hidden_shares, occlusion_average_precision
+from bcnet.evaluation.hidden_part import hidden_part_iou
+from bcnet.evaluation.metrics import evaluate_results
+from bcnet.evaluation.occlusion import (
+    OCCLUSION_LEVELS,
+    hidden_shares,
+    occlusion_average_precision,
+    overlap_average_precision,
+)
 from bcnet.evaluation.operating_point import operating_point
-from bcnet.evaluation.report import format_average_precision, format_report, write_json
+from bcnet.evaluation.order import occlusion_order_accuracy
+from bcnet.evaluation.report import flat_metrics, format_average_precision, format_report, write_json
+from bcnet.evaluation.split_recall import split_annotations, split_recall
+from bcnet.evaluation.test_dev import check_submission, write_submissions
 
 __all__ = [
     "OCCLUSION_LEVELS",
     "CocoEvaluator",
     "GroundTruth",
     "average_precision",
+    "check_submission",
     "evaluate_files",
+    "evaluate_results",
+    "flat_metrics",
     "format_average_precision",
     "format_report",
+    "ground_truth_of",
+    "hidden_part_iou",
     "hidden_shares",
     "occlusion_average_precision",
+    "occlusion_order_accuracy",
     "operating_point",
+    "overlap_average_precision",
+    "split_annotations",
+    "split_recall",
     "subset_average_precision",
     "write_json",
+    "write_submissions",
 ]

@@ -15,6 +15,7 @@ from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth
 
 SIZE_RANGES = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e5**2)}
 IOU_TYPES = ("bbox", "segm", "boundary")
+SUMMARY = ("AP", "AP50", "AP75")
 
 
 def average_precision(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 
 from bcnet.distributed import is_main_process, rank, world_size
-from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
-from bcnet.evaluation.report import format_average_precision, write_json, write_json_list
+from bcnet.evaluation.metrics import evaluate_results
+from bcnet.evaluation.report import format_report, write_json, write_json_list
+from bcnet.evaluation.test_dev import write_submissions
 from bcnet.structures import Detections
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ METRICS_FILE = "metrics.json"
 
 
 class CocoEvaluator:
-    """Collects detections image by image and computes COCO's box and mask AP.
+    """Collects detections image by image and computes all metrics of `evaluate_results`.
 
     What is kept of an image is its COCO results (boxes and run-length encoded masks), nothing else.
 
@@ -34,10 +35,11 @@ class CocoEvaluator:
     Args:
         dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1; or a
             `DatasetInfo` of one, which says the classes itself; or a `GroundTruth` (of other formats, or of amodal
-            masks). A file without annotations (test-dev) gives the results file and no metrics.
-        output_dir: where `compute` writes ``coco_instances_results.json`` (a valid COCO submission) and
-            ``metrics.json``; None writes nothing.
+            masks). One without annotations (test-dev) gives files for the server and no metrics.
+        output_dir: where `compute` writes ``coco_instances_results.json`` and ``metrics.json``, or, of a test set
+            without annotations, ``submission/`` (`write_submissions`); None writes nothing.
         max_detections: highest scoring detections per image and class that count.
+        score_threshold: of the detections that are counted as right and false ones.
 
     Raises:
         FileNotFoundError: no annotation file.
@@ -49,6 +51,7 @@ class CocoEvaluator:
         dataset: str | os.PathLike | DatasetInfo | GroundTruth,
         output_dir: str | os.PathLike | None = None,
         max_detections: int = 100,
+        score_threshold: float = 0.5,
     ) -> None:
         if isinstance(dataset, GroundTruth):
             self._ground_truth = dataset
@@ -60,6 +63,7 @@ class CocoEvaluator:
             )
         self._output_dir = output_dir
         self._max_detections = max_detections
+        self._score_threshold = score_threshold
         self.reset()
 
     def reset(self) -> None:
@@ -106,13 +110,16 @@ class CocoEvaluator:
         ordered = (self._results.get(image_id, ()) for image_id in self._ground_truth.image_ids)
         return [result for results in ordered for result in results]
 
-    def compute(self) -> dict[str, dict[str, float]]:
+    def compute(self) -> dict:
         """Gathers, writes the results file and computes the metrics.
 
         Returns:
-            dict: ``{"bbox": {...}, "segm": {...}}``, each as `average_precision` gives it, in percent and nan
-            where there is no ground truth; "segm" only where detector and annotations have masks. Empty
-            without annotations and on every rank but 0.
+            dict: as `evaluate_results` gives it, in percent and nan where there is no ground truth; what asks for
+            masks is there only where detector and annotations have them. Empty without annotations and on every
+            rank but 0.
+
+        Raises:
+            ValueError: the files for the server do not pass its checks.
         """
         if world_size() > 1:
             states = _gather_on_main_process(self.state())
@@ -128,15 +135,23 @@ class CocoEvaluator:
             write_json_list(path, results)
             logger.info("Wrote %d results of %d images to %s", len(results), len(self._results), path)
         if not truth.annotations:
-            logger.info("%s has no annotations: no metrics, only the results file", truth.source)
+            logger.info("%s has no annotations: no metrics, only the results", truth.source)
+            if missing and self._output_dir is not None:
+                logger.error("No files for COCO's server: of %d images there are no results", missing)
+            elif self._output_dir is not None:
+                folder = os.path.join(self._output_dir, "submission")
+                for task, path in write_submissions(truth, results, folder).items():
+                    logger.info("Wrote %s for COCO's server (%s); it has passed the server's checks", path, task)
             return {}
-        if not results:
-            logger.warning("There is not one detection in %d images: every AP is zero", len(self._results))
-        tasks = ["bbox", "segm"] if self._has_masks and truth.all_have("segmentation") else ["bbox"]
-        metrics = {}
-        for task in tasks:
-            metrics[task] = average_precision(truth, results, task, self._max_detections)
-            logger.info("%s\n%s", task, format_average_precision(metrics[task]))
+        metrics = evaluate_results(
+            truth,
+            results,
+            source=f"{len(self._results)} images",
+            score_threshold=self._score_threshold,
+            max_detections=self._max_detections,
+            with_masks=self._has_masks,
+        )
+        logger.info("Metrics of %s\n%s", truth.source, format_report(metrics))
         if self._output_dir is not None:
             write_json(os.path.join(self._output_dir, METRICS_FILE), metrics)
         return metrics

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
+from collections.abc import Mapping
 
-from bcnet.evaluation.average_precision import average_precision
+from bcnet.data import dataset_files, load_dataset
+from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.evaluation.ground_truth import GroundTruth
-from bcnet.evaluation.occlusion import occlusion_average_precision
-from bcnet.evaluation.operating_point import operating_point
-
-logger = logging.getLogger(__name__)
+from bcnet.evaluation.metrics import evaluate_results
 
 
 def load_results(path: str | os.PathLike, ground_truth: GroundTruth) -> list[dict]:
@@ -37,47 +35,59 @@ def evaluate_files(
     results: str | os.PathLike,
     score_threshold: float = 0.5,
     max_detections: int = 100,
+    *,
+    mask_target: str = "visible",
+    split_lists: Mapping[str, str | os.PathLike] | None = None,
 ) -> dict:
-    """All metrics of a results file.
+    """All metrics of a results file; see `evaluate_results` for what they are.
 
     Args:
-        annotations: COCO annotation file with annotations.
+        annotations: COCO annotation file with annotations; or the name or spec of a data set
+            (`bcnet.data.load_dataset`), for other formats.
         results: COCO results file.
-        score_threshold: of the counts in ``operating_point``.
-
-    Returns:
-        dict: ``images``, ``annotations`` and ``results`` (counts); ``bbox`` where the results have boxes; where
-        they have masks ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`) and, where the
-        annotations have ``amodal_segmentation``, ``amodal``: the AP of the same detected masks against the
-        amodal ones (it asks for a model with amodal targets, ``INPUT.MASK_TARGET: "amodal"``); ``operating_point``.
+        score_threshold: of the detections that are counted.
+        mask_target: "visible", or "amodal" to compare with ``amodal_segmentation``: for models with amodal
+            targets (``INPUT.MASK_TARGET``).
+        split_lists: files of the published lists of objects of COCO val2017, by the names "occluded" and
+            "separated".
 
     Raises:
-        FileNotFoundError, ValueError: as `GroundTruth.from_file` and `load_results`; or no annotations.
+        FileNotFoundError, KeyError, ValueError: as `ground_truth_of` and `load_results`; or no annotations.
     """
-    truth = GroundTruth.from_file(annotations)
+    truth = ground_truth_of(str(annotations), mask_target)
     if not truth.annotations:
         raise ValueError(f"{annotations} has no annotations: there is nothing to compare with")
-    loaded = load_results(results, truth)
-    metrics: dict = {
-        "images": len(truth.images),
-        "annotations": len(truth.annotations),
-        "results": len(loaded),
-    }
-    if not loaded:
-        logger.warning("%s holds no results: every AP is zero", results)
-    has_boxes = all("bbox" in result for result in loaded)
-    has_masks = all("segmentation" in result for result in loaded) and truth.all_have("segmentation")
-    if not has_boxes and not has_masks:
-        raise ValueError(f"{results}: all results must have a bbox, or all must have a segmentation")
-    if has_boxes:
-        metrics["bbox"] = average_precision(truth, loaded, "bbox", max_detections)
-    if has_masks:
-        metrics["segm"] = average_precision(truth, loaded, "segm", max_detections)
-        metrics["boundary"] = average_precision(truth, loaded, "boundary", max_detections)
-        metrics["occlusion"] = occlusion_average_precision(truth, loaded, max_detections=max_detections)
-        if truth.all_have("amodal_segmentation"):
-            metrics["amodal"] = average_precision(truth.amodal(), loaded, "segm", max_detections)
-    metrics["operating_point"] = operating_point(
-        truth, loaded, "segm" if has_masks else "bbox", score_threshold, max_detections=max_detections
+    lists = None
+    if split_lists:
+        lists = {
+            name: GroundTruth.from_records(*load_occluded_coco(str(path), "")) for name, path in split_lists.items()
+        }
+    return evaluate_results(
+        truth,
+        load_results(results, truth),
+        source=str(results),
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        split_lists=lists,
     )
-    return metrics
+
+
+def ground_truth_of(dataset: str, mask_target: str = "visible") -> GroundTruth:
+    """What a data set's detections are compared with.
+
+    Args:
+        dataset: a COCO annotation file, or a data set's name or spec.
+        mask_target: "visible" or "amodal". A test set without annotations is the same for both.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: it cannot be read; or not every annotation has an amodal mask.
+    """
+    if os.path.isfile(dataset):
+        truth = GroundTruth.from_file(dataset)
+    else:
+        records, info = load_dataset(dataset)
+        if dataset_files(dataset).format == "coco":  # its own areas, which decide between small and large
+            truth = GroundTruth.from_file(info.annotation_file, info.category_ids, info.class_names)
+        else:
+            truth = GroundTruth.from_records(records, info)
+    return truth.amodal() if mask_target == "amodal" and truth.annotations else truth

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Object sizes in the evaluators end at 1e10 pixels; an instance beyond every range is ignored.
 IGNORED_AREA = 1e11
+NO_MASK = {"size": [1, 1], "counts": "1"}
 
 
 @dataclass
@@ -41,6 +44,11 @@ class GroundTruth:
             lacks them. Empty for a test set.
         category_ids: the data set's category id of each class 0..K-1.
         class_names: the K names.
+        in_front: known orders of depth: pairs of annotation numbers (i, j), j in front of i, by the image's
+            number. See `order_of`.
+        image_ids: the data set's image ids; the image of number n is entry n - 1.
+        image_numbers: the numbers by the data set's ids.
+        mask_target: what ``segmentation``, ``bbox`` and ``area`` are of: "visible", or "amodal" (`amodal`).
     """
 
     source: str
@@ -48,11 +56,14 @@ class GroundTruth:
     annotations: list[dict]
     category_ids: list[int]
     class_names: list[str]
+    in_front: dict[int, list[tuple[int, int]]] = field(default_factory=dict, repr=False)
+    mask_target: str = "visible"
+    image_ids: list[int | str] = field(init=False, repr=False)
     image_numbers: dict[int | str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        ids = sorted(self.images, key=lambda value: (isinstance(value, str), value))
-        self.image_numbers = {image_id: number for number, image_id in enumerate(ids, start=1)}
+        self.image_ids = sorted(self.images, key=lambda value: (isinstance(value, str), value))
+        self.image_numbers = {image_id: number for number, image_id in enumerate(self.image_ids, start=1)}
 
     @classmethod
     def from_file(
@@ -121,6 +132,8 @@ class GroundTruth:
     def from_records(cls, records: Sequence[ImageRecord], info: DatasetInfo) -> GroundTruth:
         """Of a data set as `bcnet.data.load_dataset` gives it, for files that are not in COCO's format.
 
+        The order of depth is the records'.
+
         The area that decides between small, medium and large is that of the mask; COCO's own files say it
         themselves, with small differences, so for them `from_file` gives the official figures.
 
@@ -132,8 +145,13 @@ class GroundTruth:
             {"id": category_id, "name": name}
             for category_id, name in zip(info.category_ids, info.class_names, strict=True)
         ]
+        in_front = {}
         for record in records:
-            content["images"].append({"id": record.image_id, "height": record.height, "width": record.width})
+            image = {"id": record.image_id, "height": record.height, "width": record.width}
+            content["images"].append({**image, "file_name": os.path.basename(record.file_name)})
+            if record.in_front is not None:
+                first = len(content["annotations"]) + 1
+                in_front[record.image_id] = [(first + i, first + j) for i, j in record.in_front]
             for instance in record.instances:
                 annotation = {
                     "id": len(content["annotations"]) + 1,
@@ -146,12 +164,15 @@ class GroundTruth:
                     "amodal_bbox": instance.amodal_bbox,
                 }
                 content["annotations"].append({key: value for key, value in annotation.items() if value is not None})
-        return cls.from_dict(content, info.annotation_file, info.category_ids, info.class_names)
+        truth = cls.from_dict(content, info.annotation_file, info.category_ids, info.class_names)
+        # The ids above count from 1 in this order, so they are the annotations' numbers too.
+        truth.in_front = {truth.image_numbers[image_id]: pairs for image_id, pairs in in_front.items()}
+        return truth
 
     def amodal(self) -> GroundTruth:
         """The same with whole objects, hidden part included: ``amodal_segmentation``, its box and its area.
 
-        A crowd stays as it is.
+        A crowd stays as it is. The visible masks are kept, as ``visible_segmentation``.
 
         Raises:
             ValueError: an annotation has no amodal segmentation.
@@ -161,15 +182,16 @@ class GroundTruth:
         changed = []
         for annotation in self.annotations:
             if not annotation["iscrowd"]:
-                rle = self.rle(annotation["amodal_segmentation"], self.image_ids[annotation["image_id"] - 1])
+                rle = self.rle(annotation["amodal_segmentation"], self.image_id(annotation))
                 annotation = {
                     **annotation,
                     "segmentation": rle,
+                    "visible_segmentation": annotation["segmentation"],
                     "bbox": annotation.get("amodal_bbox") or coco_mask.toBbox(rle).tolist(),
                     "area": float(coco_mask.area(rle)),
                 }
             changed.append(annotation)
-        return replace(self, annotations=changed)
+        return replace(self, annotations=changed, mask_target="amodal")
 
     def _uniform(self, annotation: dict, number: int) -> dict:
         image_id = annotation["image_id"]
@@ -211,6 +233,31 @@ class GroundTruth:
         """The annotations that a detector is asked to find: no crowds, and nothing that is wholly hidden."""
         return [a for a in self.annotations if not a["iscrowd"] and a["area"] < IGNORED_AREA]
 
+    @functools.cached_property
+    def by_image(self) -> dict[int, list[dict]]:
+        """The annotations by their image's number; images without any are absent."""
+        groups = defaultdict(list)
+        for annotation in self.annotations:
+            groups[annotation["image_id"]].append(annotation)
+        return dict(groups)
+
+    @property
+    def has_order(self) -> bool:
+        """True if the order of depth is known for some image."""
+        return bool(self.in_front) or any("depth" in annotation for annotation in self.annotations)
+
+    def order_of(self, number: int) -> list[tuple[int, int]] | None:
+        """Pairs of annotation numbers (i, j), j in front of i, of an image; None where its order is not known.
+
+        It is `in_front`, or follows from ``depth`` (smaller is nearer), which then every instance must have.
+        """
+        if number in self.in_front:
+            return self.in_front[number]
+        depths = [(a["id"], a.get("depth")) for a in self.by_image.get(number, ()) if not a["iscrowd"]]
+        if not depths or any(depth is None for _, depth in depths):
+            return None
+        return [(i, j) for i, below in depths for j, above in depths if above < below]
+
     def all_have(self, key: str) -> bool:
         """True if every annotation, crowds aside, has a value for a key, and there is one."""
         annotations = [annotation for annotation in self.annotations if not annotation["iscrowd"]]
@@ -227,17 +274,16 @@ class GroundTruth:
         except ValueError as error:
             raise ValueError(f"{self.source}: image {image_id!r}: {error}") from error
 
+    def image_id(self, annotation: dict) -> int | str:
+        """The data set's id of the image of an annotation."""
+        return self.image_ids[annotation["image_id"] - 1]
+
     def image_size(self, image_id: int | str) -> tuple[int, int]:
         """(height, width) as the json says."""
         image = self.images[image_id]
         if "height" not in image or "width" not in image:
             raise ValueError(f"{self.source}: image {image_id!r} has no height and width")
         return image["height"], image["width"]
-
-    @property
-    def image_ids(self) -> list[int | str]:
-        """The data set's image ids; the image of number n is entry n - 1."""
-        return list(self.image_numbers)
 
     def to_coco(self, change: Callable[[dict], dict] | None = None, coco_class: type = COCO):
         """The evaluators' `COCO` object of it.
@@ -283,6 +329,13 @@ class GroundTruth:
             areas = mask_area([a["segmentation"] for a in annotations]) if annotations else []
         for annotation, area in zip(annotations, np.asarray(areas, dtype=float).tolist(), strict=True):
             annotation["area"] = area
+        if iou_type == "boundary":
+            # Boundaries cost most of the evaluation's time, and most detections are of a class that their image does
+            # not have: nothing is ever compared with these.
+            present = {(annotation["image_id"], annotation["category_id"]) for annotation in self.annotations}
+            for annotation in annotations:
+                if (annotation["image_id"], annotation["category_id"]) not in present:
+                    annotation[key] = NO_MASK
         images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
         categories = [{"id": category_id} for category_id in self.category_ids]
         return _indexed(coco_class, images, annotations, categories)
@@ -314,6 +367,11 @@ class GroundTruth:
                     )
             elif "bbox" not in result:
                 raise ValueError(f"{where} has neither bbox nor segmentation")
+
+
+def visible_mask(annotation: dict) -> dict:
+    """The visible mask of an annotation of a `GroundTruth`, whichever mask it asks for."""
+    return annotation.get("visible_segmentation") or annotation["segmentation"]
 
 
 def _usable(segmentation: list | dict) -> list | dict:

@@ -1,15 +1,16 @@
-"""AP by occlusion level: how much worse is an instance found when others hide part of it?"""
+"""AP under occlusion: by the hidden share of the instances, and on the images in which objects overlap."""
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from pycocotools import mask as coco_mask
 
-from bcnet.evaluation.average_precision import subset_average_precision
-from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth
+from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
+from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
+from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.occlusion.rule import occluder_rles
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def hidden_shares(ground_truth: GroundTruth) -> tuple[str, dict[int, float]]:
             if not 0 <= annotation["hidden_fraction"] <= 1:
                 raise ValueError(
                     f"{ground_truth.source}: hidden_fraction of an annotation of image "
-                    f"{_image_id(ground_truth, annotation)!r} is {annotation['hidden_fraction']}, not in 0..1"
+                    f"{ground_truth.image_id(annotation)!r} is {annotation['hidden_fraction']}, not in 0..1"
                 )
         return "hidden_fraction", {a["id"]: float(a["hidden_fraction"]) for a in instances}
     if ground_truth.all_have("amodal_segmentation"):
@@ -100,35 +101,67 @@ def occlusion_average_precision(
     return report
 
 
-def _image_id(ground_truth: GroundTruth, annotation: dict) -> int | str:
-    return ground_truth.image_ids[annotation["image_id"] - 1]
+def overlap_average_precision(
+    ground_truth: GroundTruth,
+    results: Sequence[dict],
+    overlap: str = DEFAULT_OVERLAP,
+    threshold: float = THRESHOLD,
+    max_detections: int = 100,
+) -> dict:
+    """Mask AP on the images in which two objects' boxes overlap, as on COCO-OCC (`bcnet.occlusion.coco_occ`).
+
+    Args:
+        ground_truth: with annotations that have masks.
+        results: COCO result dicts with ``segmentation``.
+        overlap: a reading of "overlap" by boxes, of `box_overlaps`.
+        threshold: lowest overlap of a pair in an image that is selected.
+
+    Returns:
+        dict: ``overlap``, ``threshold``, ``images`` (how many are selected) and ``AP, AP50, AP75`` in percent.
+    """
+    selected = set()
+    for number, group in ground_truth.by_image.items():
+        objects = [a for a in group if not a["iscrowd"]]
+        overlaps = box_overlaps([a["bbox"] for a in objects], [a["category_id"] for a in objects], overlap)
+        if overlaps.max(initial=0) >= threshold:
+            selected.add(number)
+    metrics = average_precision(
+        replace(ground_truth, annotations=[a for a in ground_truth.annotations if a["image_id"] in selected]),
+        [result for result in results if ground_truth.image_numbers[result["image_id"]] in selected],
+        "segm",
+        max_detections,
+    )
+    report = {"overlap": overlap, "threshold": threshold, "images": len(selected)}
+    return report | {name: metrics[name] for name in SUMMARY}
 
 
 def _amodal_share(ground_truth: GroundTruth, annotation: dict) -> float:
-    image_id = _image_id(ground_truth, annotation)
+    image_id = ground_truth.image_id(annotation)
     amodal = ground_truth.rle(annotation["amodal_segmentation"], image_id)
-    visible = annotation["segmentation"]
+    visible = visible_mask(annotation)
     area = float(coco_mask.area(amodal))
     seen = float(coco_mask.area(coco_mask.merge([amodal, visible], intersect=True)))
     return 1 - seen / area if area else 0.0
 
 
-def _occluder_shares(ground_truth: GroundTruth) -> dict[int, float]:
-    by_image = defaultdict(list)
-    for annotation in ground_truth.annotations:
-        by_image[_image_id(ground_truth, annotation)].append(annotation)
-    shares = {}
-    for image_id, group in by_image.items():
-        rles = [annotation["segmentation"] for annotation in group]
+def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
+    """Each instance with its occluder mask by the training rule, from the visible masks and without an order."""
+    for group in ground_truth.by_image.values():
         occluders = occluder_rles(
             [a["bbox"] for a in group],
-            rles,
+            [visible_mask(a) for a in group],
             [bool(a["iscrowd"]) for a in group],
-            ground_truth.image_size(image_id),
+            ground_truth.image_size(ground_truth.image_id(group[0])),
         )
-        for annotation, rle, occluder in zip(group, rles, occluders, strict=True):
+        for annotation, occluder in zip(group, occluders, strict=True):
             if not annotation["iscrowd"] and annotation["area"] < IGNORED_AREA:
-                covered = 0.0 if occluder is None else float(coco_mask.area(occluder))
-                area = float(coco_mask.area(rle))
-                shares[annotation["id"]] = covered / (covered + area) if covered else 0.0
+                yield annotation, occluder
+
+
+def _occluder_shares(ground_truth: GroundTruth) -> dict[int, float]:
+    shares = {}
+    for annotation, occluder in occluders_of(ground_truth):
+        covered = 0.0 if occluder is None else float(coco_mask.area(occluder))
+        area = float(coco_mask.area(visible_mask(annotation)))
+        shares[annotation["id"]] = covered / (covered + area) if covered else 0.0
     return shares

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from collections.abc import Sequence
 
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
 from bcnet.evaluation.ground_truth import GroundTruth
+from bcnet.evaluation.matching import matched_images
 
 
 def operating_point(
@@ -37,19 +33,8 @@ def operating_point(
         detected or nothing is there). Classes without either are left out.
     """
     kept = [result for result in results if result["score"] >= score_threshold]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = COCOeval(
-            ground_truth.to_coco(coco_class=COCO), ground_truth.results_to_coco(kept, iou_type, COCO), iou_type
-        )
-        evaluation.params.iouThrs = [iou_threshold]
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.params.areaRngLbl = ["all"]
-        evaluation.params.maxDets = [max_detections]
-        evaluation.evaluate()
     counts = {category_id: [0, 0, 0] for category_id in ground_truth.category_ids}
-    for image in evaluation.evalImgs:
-        if image is None:
-            continue
+    for image in matched_images(ground_truth, kept, iou_type, iou_threshold, max_detections):
         counted = ~image["dtIgnore"][0].astype(bool)
         matched = image["dtMatches"][0] > 0
         instances = int((~image["gtIgnore"].astype(bool)).sum())

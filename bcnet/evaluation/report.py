@@ -43,7 +43,7 @@ def format_average_precision(metrics: Mapping[str, float], columns: int = 3) -> 
 
 
 def format_report(metrics: Mapping[str, Mapping]) -> str:
-    """`evaluate_files`' dict as text: one table overall, one by occlusion level, one by class."""
+    """`evaluate_results`' dict as text: AP, AP under occlusion, recall, hidden parts and order, and by class."""
     tasks = [name for name in ("bbox", "segm", "boundary", "amodal") if name in metrics]
     overall = [name for name in metrics[tasks[0]] if not name.startswith(CLASS_PREFIX)] if tasks else []
     parts = [format_table(["", *overall], [[task, *(metrics[task][name] for name in overall)] for task in tasks])]
@@ -59,6 +59,7 @@ def format_report(metrics: Mapping[str, Mapping]) -> str:
             "Compare models within a row; the rows have different instances and the same false detections.\n"
             + format_table(["occlusion", "hidden", *columns], rows)
         )
+    parts += [part(metrics[name]) for name, part in _PARTS.items() if name in metrics]
     point = metrics["operating_point"]
     counts = ("true_positives", "false_positives", "false_negatives", "precision", "recall")
     rows = [
@@ -72,6 +73,51 @@ def format_report(metrics: Mapping[str, Mapping]) -> str:
         f"at {point['iou_type']} IoU {point['iou_threshold']:g}\n" + format_table(headers, rows)
     )
     return "\n\n".join(parts)
+
+
+def _format_overlap(overlap: Mapping) -> str:
+    title = f"Mask AP on the images with overlapping objects ({overlap['overlap']} of {overlap['threshold']:g} or more)"
+    columns = ("images", "AP", "AP50", "AP75")
+    return f"{title}\n{format_table(columns, [[overlap[column] for column in columns]])}"
+
+
+def _format_recall(recall: Mapping) -> str:
+    how = "of the published lists" if recall["split_by"] == "lists" else f"by {recall['split_by']}"
+    columns = ("instances", "found", "recall")
+    rows = [
+        [name, *(recall[name][column] for column in columns)]
+        for name in ("all", "occluded", "separated")
+        if name in recall
+    ]
+    return (
+        f"Recall of objects hidden in part, {how}, at score {recall['score_threshold']:g} and mask IoU "
+        f"{recall['iou_threshold']:g}\n" + format_table(["", *columns], rows)
+    )
+
+
+def _format_hidden_part(hidden: Mapping) -> str:
+    columns = ("instances", "found", "iou_found", "iou")
+    return "IoU of hidden parts (iou: those not found count 0)\n" + format_table(
+        columns, [[hidden[column] for column in columns]]
+    )
+
+
+def _format_order(order: Mapping) -> str:
+    columns = (
+        *("pairs", "found", "right", "reversed", "undecided"),
+        *("accuracy", "depth_accuracy", "edge_precision"),
+    )
+    return f"Who lies on top, of pairs with {order['measure']}\n" + format_table(
+        columns, [[order[column] for column in columns]]
+    )
+
+
+_PARTS = {
+    "overlap": _format_overlap,
+    "recall": _format_recall,
+    "hidden_part": _format_hidden_part,
+    "order": _format_order,
+}
 
 
 def _cell(value: object) -> str:
@@ -109,6 +155,21 @@ def _replacing(path: str | os.PathLike) -> Iterator[IO[str]]:
     finally:
         if os.path.exists(unfinished):
             os.remove(unfinished)
+
+
+def flat_metrics(metrics: Mapping, prefix: str = "") -> dict[str, float]:
+    """The numbers of nested metrics by keys such as "occlusion/levels/heavy/AP", for logs and plots.
+
+    The counts per class of ``operating_point`` are left out.
+    """
+    flat = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            if name != "classes":
+                flat.update(flat_metrics(value, f"{prefix}{name}/"))
+        elif isinstance(value, (int, float)):
+            flat[prefix + name] = value
+    return flat
 
 
 def _without_nan(value: object) -> object:
