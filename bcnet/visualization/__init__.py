@@ -1,9 +1,10 @@
-"""Pictures of detections, of both layers and of training data."""
+"""Pictures of detections, of both layers, of who hides whom, of videos and of training data."""
 
 from bcnet.visualization.gallery import Gallery, draw_predictions, draw_training_data, find_images
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
 from bcnet.visualization.overlay import draw_detections
 from bcnet.visualization.training_data import detections_from_targets
+from bcnet.visualization.video import draw_video
 
 __all__ = [
     "Gallery",
@@ -13,5 +14,6 @@ __all__ = [
     "draw_layers",
     "draw_predictions",
     "draw_training_data",
+    "draw_video",
     "find_images",
 ]

@@ -1,4 +1,4 @@
-"""Pictures of many images: what a model finds, and what it is trained on."""
+"""Pictures of many images and videos: what a model finds, and what it is trained on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from bcnet.data import DatasetMapper, UnreadableImageError, dataset_names, load_
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
 from bcnet.visualization.training_data import detections_from_targets
+from bcnet.visualization.video import VIDEO_SUFFIXES, UnreadableVideoError, draw_video, is_video, video_stem
 
 logger = logging.getLogger(__name__)
 
@@ -30,25 +31,28 @@ class Gallery:
 
     Attributes:
         pictures: the files that were written.
-        drawn: number of images behind them.
-        failures: for each image that could not be drawn, why, with its name.
+        drawn: number of images and videos behind them.
+        frames: number of frames of the videos among them.
+        failures: for each image or video that could not be drawn, why, with its name.
     """
 
     pictures: list[str] = field(default_factory=list)
     drawn: int = 0
+    frames: int = 0
     failures: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         text = f"{self.drawn} images drawn, {len(self.pictures)} pictures written"
+        text += f", {self.frames} frames of video" if self.frames else ""
         return f"{text}, {len(self.failures)} images failed" if self.failures else text
 
 
 def find_images(inputs: Iterable[str]) -> list[str]:
-    """The image files behind names as given on a command line, in order and each once.
+    """The image and video files behind names as given on a command line, in order and each once.
 
     Args:
-        inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, and names or
-            specs of data sets.
+        inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, names or
+            specs of data sets, and "webcam" or "webcam:N" for the N-th camera, which stay as they are.
 
     Raises:
         FileNotFoundError: an input is none of these, or a pattern or folder without images; names it.
@@ -61,9 +65,9 @@ def find_images(inputs: Iterable[str]) -> list[str]:
                 os.path.join(folder, file)
                 for folder, _, files in os.walk(name)
                 for file in files
-                if file.lower().endswith(IMAGE_SUFFIXES)
+                if file.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
             )
-        elif os.path.exists(name):
+        elif os.path.exists(name) or name.split(":")[0] == "webcam":
             images = [name]
         else:
             images = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
@@ -71,8 +75,8 @@ def find_images(inputs: Iterable[str]) -> list[str]:
                 images = [record.file_name for record in load_dataset(name)[0]]
         if not images:
             raise FileNotFoundError(
-                f"no images behind the input {name!r}: it is no file, no folder or pattern with images, and no data "
-                "set (config keys with new values go last, after another option)"
+                f"no images behind the input {name!r}: it is no file, no folder or pattern with images or videos, and "
+                "no data set (config keys with new values go last, after another option)"
             )
         found.update(dict.fromkeys(images))
     return list(found)
@@ -87,25 +91,33 @@ def draw_predictions(
     max_images: int | None = None,
     progress: bool = True,
 ) -> Gallery:
-    """Writes for each image ``NAME_layers.jpg`` (`draw_layers`) and ``NAME_maps.png`` (`draw_heat_maps`).
+    """Writes for each image ``NAME_layers.jpg`` (`draw_layers`) and ``NAME_maps.png`` (`draw_heat_maps`), and for each
+    video ``NAME_layers.mp4`` (`draw_video`).
 
     An image that cannot be read is logged by name and counted; the others go on. Many detections give more
     sheets, ``NAME_maps_2.png`` and so on; none give no sheet.
 
     Args:
         predict: from uint8 [H, W, 3] RGB to the image's detections with the maps of both layers.
-        files: image files.
+        files: image files, video files, cameras (`find_images`).
         output_dir: made when missing.
         score_threshold: lowest score that is drawn.
-        max_images: draw the first so many; None draws all.
+        max_images: draw the first so many, and so many frames of each video; None draws all.
         progress: show a progress bar.
     """
     gallery = Gallery()
     names = _output_names(files[:max_images])
     for file, name in tqdm(names.items(), desc="Drawing", unit="img", disable=not progress):
         try:
+            if is_video(file):
+                path = os.path.join(output_dir, f"{name}_layers.mp4")
+                limits = {"score_threshold": score_threshold, "max_frames": max_images, "progress": progress}
+                gallery.frames += draw_video(predict, file, path, **limits)
+                gallery.pictures.append(path)
+                gallery.drawn += 1
+                continue
             image = read_image(file, "RGB")
-        except UnreadableImageError as error:
+        except (UnreadableImageError, UnreadableVideoError) as error:
             _report(gallery, str(error))
             continue
         detections = predict(image)
@@ -170,7 +182,7 @@ def _output_names(files: Iterable[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for file in files:
-        stem = name = os.path.splitext(os.path.basename(file))[0]
+        stem = name = video_stem(file)
         number = 2
         while name in taken:
             name, number = f"{stem}_{number}", number + 1

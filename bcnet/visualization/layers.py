@@ -20,10 +20,12 @@ from bcnet.visualization.overlay import (
     draw_detections,
     draw_labels,
     fill_regions,
+    instance_colors,
     label_texts,
     map_regions,
     outline_regions,
 )
+from bcnet.visualization.relations import order_panel
 
 # Column order of the heat maps, as in the paper's figures: the upper layer first.
 HEAT_MAPS = (
@@ -48,12 +50,13 @@ def draw_layers(
     long_side: int | None = None,
     numbered: bool = False,
     scores: bool = True,
+    identities: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Panels side by side: detections, occluder layer, occludee layer.
+    """Panels side by side: detections, occluder layer, occludee layer, order of depth.
 
     The occluder panel shows, in the colour of each detection, what the upper layer found on top of it inside its
-    box; the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. A layer
-    that the detections do not carry has no panel.
+    box; the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. The last panel
+    shows who lies on whom. What the detections do not carry has no panel.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -61,6 +64,7 @@ def draw_layers(
         long_side: pixels of each panel's longer side; None keeps the image's.
         numbered: labels begin with the detection's position, from 1.
         scores: labels end with the score. Without, these are annotations, and the first panel says so.
+        identities: as `draw_detections`.
 
     Returns:
         np.ndarray: uint8 [h, w, 3], RGB.
@@ -68,19 +72,30 @@ def draw_layers(
     Raises:
         ValueError: as `draw_detections`.
     """
-    panels = [draw_detections(image, detections, long_side=long_side, numbered=numbered, scores=scores)]
+    common = {"long_side": long_side, "numbered": numbered, "identities": identities}
+    panels = [draw_detections(image, detections, scores=scores, **common)]
     found = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
     titles = [("Detections" if scores else "Annotations", found)]
     for layer, (title, explanation, _) in LAYERS.items():
         if getattr(detections, f"{layer}_mask") is not None:
-            panels.append(_layer_panel(image, detections, layer, long_side, numbered))
+            panels.append(_layer_panel(image, detections, layer, **common))
             is_empty = not (getattr(detections, f"{layer}_mask") >= 0.5).any()
             titles.append((title, "empty: no probability reaches 1/2" if is_empty else explanation))
+    if detections.occluded_by is not None and detections.occludee_mask is not None:
+        canvas, scaled = canvas_for(image, detections, long_side)
+        regions = list(map_regions(scaled, "occludee_mask"))
+        panels.append(order_panel(_faded(canvas), scaled, regions, instance_colors(scaled, identities)))
+        titles.append(("Order", "0 lies in front; arrows lead from an occluder to what it hides"))
     return join_panels(panels, titles)
 
 
 def _layer_panel(
-    image: np.ndarray, detections: Detections, layer: str, long_side: int | None, numbered: bool
+    image: np.ndarray,
+    detections: Detections,
+    layer: str,
+    long_side: int | None,
+    numbered: bool,
+    identities: Sequence[int] | None,
 ) -> np.ndarray:
     canvas, detections = canvas_for(image, detections, long_side)
     canvas = _faded(canvas)
@@ -89,7 +104,8 @@ def _layer_panel(
     # An instance with nothing on top of it has no place in the occluder panel.
     kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
     masks = [masks[i] for i in kept]
-    colors = [style.instance_color(i) for i in kept]
+    all_colors = instance_colors(detections, identities)
+    colors = [all_colors[i] for i in kept]
     all_texts = label_texts(detections, numbered, scores=False)
     texts = [all_texts[i] for i in kept]
     detections = detections[kept]

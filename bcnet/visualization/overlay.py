@@ -14,6 +14,7 @@ from bcnet.structures import Detections
 from bcnet.structures.paste import Window, paste_windows
 from bcnet.visualization import style
 from bcnet.visualization.labels import place_labels
+from bcnet.visualization.relations import draw_arrows
 
 
 def draw_detections(
@@ -26,10 +27,13 @@ def draw_detections(
     labels: bool = True,
     numbered: bool = False,
     scores: bool = True,
+    relations: bool = False,
+    identities: Sequence[int] | None = None,
 ) -> np.ndarray:
     """The image with masks, their outlines, boxes, class names and scores.
 
-    An instance's colour depends on its position alone, so it is the same in all pictures of the detections.
+    An instance's colour depends on its position alone, so it is the same in all pictures of the detections; or on its
+    identity, where that is known (`bcnet.visualization.video`).
     Labels never cover each other: the one with the lower score gives way, and is left out where there is no place.
 
     Args:
@@ -41,24 +45,34 @@ def draw_detections(
         boxes, labels: whether they are drawn.
         numbered: labels begin with the detection's position, from 1.
         scores: labels end with the score.
+        relations: arrows from each occluder to what it hides, for detections with relations and masks.
+        identities: a number of each detection that stands for its colour; None takes the positions.
 
     Returns:
         np.ndarray: uint8 [h, w, 3], RGB, a new array.
 
     Raises:
-        ValueError: the image is not uint8 [H, W, 3], or the detections are of another image size.
+        ValueError: the image is not uint8 [H, W, 3], or the detections are of another image size; arrows are asked for
+            and the detections have no relations.
     """
     canvas, detections = canvas_for(image, detections, long_side)
-    colors = [style.instance_color(i) for i in range(len(detections))]
+    colors = instance_colors(detections, identities)
     if detections.occludee_mask is not None:
         regions = list(map_regions(detections, "occludee_mask"))
         fill_regions(canvas, regions, colors, opacity)
         outline_regions(canvas, regions, colors, style.line_width(canvas.shape[:2]))
     if boxes:
         draw_boxes(canvas, detections, colors)
+    if relations and detections.occludee_mask is not None:
+        draw_arrows(canvas, detections, regions, colors)
     if labels:
         canvas = draw_labels(canvas, detections, colors, label_texts(detections, numbered, scores))
     return canvas
+
+
+def instance_colors(detections: Detections, identities: Sequence[int] | None = None) -> list[style.Color]:
+    """The colour of each detection, by its identity or its position."""
+    return [style.instance_color(i) for i in (range(len(detections)) if identities is None else identities)]
 
 
 def check_image(image: np.ndarray, detections: Detections) -> None:

@@ -1,0 +1,94 @@
+"""Arrows from occluder to occludee, and the panel of the order of depth."""
+
+import numpy as np
+import pytest
+import torch
+
+from bcnet.structures import Detections
+from bcnet.visualization import draw_detections, draw_layers
+from bcnet.visualization.style import instance_color
+
+SIZE = (100, 160)
+LEFT, RIGHT = [10, 30, 50, 70], [100, 30, 140, 70]
+
+
+def scene(confidence):
+    return Detections(
+        SIZE,
+        torch.tensor([LEFT, RIGHT], dtype=torch.float32),
+        torch.tensor([0.9, 0.8]),
+        torch.zeros(2, dtype=torch.int64),
+        torch.ones(2, 28, 28),
+        occluder_mask=torch.zeros(2, 28, 28),
+        occluded_by=torch.tensor(confidence),
+    )
+
+
+GREY = np.full((*SIZE, 3), 120, dtype=np.uint8)
+PLAIN = {"boxes": False, "labels": False, "opacity": 0.0}
+
+
+def between(picture):
+    """The part between the two instances."""
+    return picture[:, 56:94]
+
+
+def test_the_arrow_has_the_occluders_colour_and_points_at_the_occludee():
+    # The right one lies on the left one.
+    picture = draw_detections(GREY, scene([[0.0, 1.0], [0.0, 0.0]]), relations=True, **PLAIN)
+    without = draw_detections(GREY, scene([[0.0, 1.0], [0.0, 0.0]]), **PLAIN)
+    assert (between(without) == 120).all()
+    is_arrow = (between(picture) == instance_color(1)).all(axis=2)
+    assert is_arrow.any()
+    # The head is the widest part, near the middle of the left instance at x = 30.
+    heights = ((picture != without).any(axis=2)).sum(axis=0)
+    assert heights[30:50].max() > heights[56:94].max() + 4
+    assert heights[100:120].max() <= heights[56:94].max() + 1
+
+
+def test_no_arrow_without_a_direction():
+    both = scene([[0.0, 0.9], [0.9, 0.0]])
+    assert (between(draw_detections(GREY, both, relations=True, **PLAIN)) == 120).all()
+    none = scene([[0.0, 0.4], [0.1, 0.0]])
+    assert (between(draw_detections(GREY, none, relations=True, **PLAIN)) == 120).all()
+
+
+def test_an_arrow_is_fainter_where_its_direction_is_less_sure():
+    def strength(backward):
+        picture = draw_detections(GREY, scene([[0.0, 0.9], [backward, 0.0]]), relations=True, **PLAIN)
+        return np.abs(between(picture).astype(int) - 120).sum()
+
+    assert strength(0.0) > strength(0.6) > strength(0.8) > 0
+
+
+def test_arrows_need_relations():
+    found = scene([[0.0, 1.0], [0.0, 0.0]])
+    found.occluded_by = None
+    with pytest.raises(ValueError, match="carry no relations"):
+        draw_detections(GREY, found, relations=True)
+
+
+def test_the_order_has_a_panel_of_its_own_where_there_are_relations():
+    found = scene([[0.0, 1.0], [0.0, 0.0]])
+    with_order = draw_layers(GREY, found)
+    found.occluded_by = None
+    without = draw_layers(GREY, found)
+    assert with_order.shape[1] == without.shape[1] + SIZE[1] + 12
+    assert np.array_equal(with_order[:, : without.shape[1]], without)
+    # What lies in front is the brighter one; a corner of each mask, away from numbers and arrows.
+    panel = with_order[-SIZE[0] :, -SIZE[1] :].astype(int).sum(axis=2)
+    assert panel[34:40, 130:136].mean() > panel[34:40, 14:20].mean() + 100
+
+
+def test_an_empty_image_has_an_empty_order():
+    empty = scene([[0.0, 1.0], [0.0, 0.0]])[:0]
+    draw_layers(GREY, empty)
+    draw_detections(GREY, empty, relations=True)
+
+
+def test_identities_stand_for_colours():
+    found = scene([[0.0, 0.0], [0.0, 0.0]])
+    as_usual = draw_detections(GREY, found, labels=False)
+    swapped = draw_detections(GREY, found, labels=False, identities=[1, 0])
+    assert np.array_equal(swapped[50, 30], as_usual[50, 120])
+    assert np.array_equal(draw_layers(GREY, found, identities=[0, 1]), draw_layers(GREY, found))

@@ -1,0 +1,139 @@
+"""Videos: read, drawn and written; colours that stay with an instance."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bcnet.structures import Detections
+from bcnet.visualization import draw_predictions, draw_video, find_images
+from bcnet.visualization.video import InstanceTracker, UnreadableVideoError, is_video
+
+
+def write_video(path, frames=6, size=(48, 64), rate=10):
+    """A bright square that moves to the right by 4 pixels a frame; MJPG, which every OpenCV can write."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, size[::-1])
+    assert writer.isOpened()
+    for frame in range(frames):
+        image = np.full((*size, 3), 40, dtype=np.uint8)
+        image[10:30, 4 + 4 * frame : 24 + 4 * frame] = (30, 60, 220)  # red in OpenCV's order
+        writer.write(image)
+    writer.release()
+    return str(path)
+
+
+def found(boxes, image_size, classes=None, scores=None):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    count = len(boxes)
+    return Detections(
+        image_size,
+        boxes,
+        torch.full((count,), 0.9) if scores is None else torch.tensor(scores),
+        torch.zeros(count, dtype=torch.int64) if classes is None else torch.tensor(classes),
+        torch.ones(count, 28, 28),
+        class_names=("square", "circle"),
+    )
+
+
+def predict(image):
+    """The square, found by its colour: the image is RGB."""
+    rows, columns = np.nonzero(image[:, :, 0] > 150)
+    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
+    return found([box] if box else [], image.shape[:2])
+
+
+def read(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        more, frame = capture.read()
+        if not more:
+            return frames, capture.get(cv2.CAP_PROP_FPS)
+        frames.append(frame[:, :, ::-1])
+
+
+def test_a_video_is_drawn_frame_by_frame(tmp_path):
+    source = write_video(tmp_path / "walk.avi")
+    target = tmp_path / "out" / "walk.mp4"
+    assert draw_video(predict, source, target, layers=False, progress=False) == 6
+    drawn, rate = read(target)
+    assert rate == pytest.approx(10)
+    for number, (before, after) in enumerate(zip(read(source)[0], drawn, strict=True)):
+        assert after.shape == before.shape
+        square, free = np.s_[14:26, 8 + 4 * number : 20 + 4 * number], np.s_[36:, :]
+        assert np.abs(after[square].astype(int) - before[square]).mean() > 10  # tinted
+        assert np.abs(after[free].astype(int) - before[free]).mean() < 6
+    # Codecs want even sides: 63 x 47 becomes 64 x 48.
+    draw_video(predict, source, target, layers=False, long_side=63, max_frames=1, progress=False)
+    assert read(target)[0][0].shape == (48, 64, 3)
+
+
+def test_the_layers_are_drawn_beside_it(tmp_path):
+    source = write_video(tmp_path / "walk.avi", frames=2)
+    assert draw_video(predict, source, tmp_path / "walk.mp4", long_side=128, progress=False) == 2
+    frames, _ = read(tmp_path / "walk.mp4")
+    assert frames[0].shape[1] > 2 * 128  # detections and occludee layer
+
+
+def test_the_first_frames_only_and_no_detection_at_all(tmp_path):
+    source = write_video(tmp_path / "walk.avi")
+    assert draw_video(predict, source, tmp_path / "walk.mp4", max_frames=2, score_threshold=0.95, progress=False) == 2
+    assert len(read(tmp_path / "walk.mp4")[0]) == 2
+
+
+def test_an_interrupted_video_is_kept(tmp_path):
+    source = write_video(tmp_path / "walk.avi")
+    seen = []
+
+    def interrupted(image):
+        seen.append(image)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return predict(image)
+
+    assert draw_video(interrupted, source, tmp_path / "walk.mp4", progress=False) == 3
+    assert len(read(tmp_path / "walk.mp4")[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["broken.mp4", "missing.avi", "webcam:97"])
+def test_what_cannot_be_opened_is_named(tmp_path, name):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    source = name if name.startswith("webcam") else str(tmp_path / name)
+    with pytest.raises(UnreadableVideoError, match=name):
+        draw_video(predict, source, tmp_path / "out.mp4", progress=False)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_images_and_videos_of_a_folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "walk.avi", frames=3)
+    cv2.imwrite(str(tmp_path / "in" / "still.png"), np.full((20, 30, 3), 200, dtype=np.uint8))
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"no video")
+    files = find_images([str(tmp_path / "in"), "webcam:97"])
+    assert [is_video(file) for file in files] == [True, False, True, True]
+    gallery = draw_predictions(predict, files, tmp_path / "out", progress=False)
+    assert (gallery.drawn, gallery.frames, len(gallery.failures)) == (2, 3, 2)
+    assert "3 frames of video" in gallery.summary()
+    assert (tmp_path / "out/walk_layers.mp4").is_file()
+    assert len(read(tmp_path / "out/walk_layers.mp4")[0]) == 3
+
+
+def test_numbers_stay_with_the_instances():
+    tracker = InstanceTracker(patience=2)
+    left, right = [0, 0, 20, 20], [40, 0, 60, 20]
+    assert tracker.update(found([left, right], (50, 80))) == [0, 1]
+    # The order of the detections changes, as scores do; both move.
+    assert tracker.update(found([[42, 2, 62, 22], [3, 0, 23, 20]], (50, 80))) == [1, 0]
+    # Another class in the same place is another instance.
+    assert tracker.update(found([[42, 2, 62, 22]], (50, 80), classes=[1])) == [2]
+    # The left one comes back after a frame without it.
+    assert tracker.update(found([[4, 0, 24, 20]], (50, 80))) == [0]
+    for _ in range(3):
+        assert tracker.update(found([], (50, 80))) == []
+    assert tracker.update(found([[4, 0, 24, 20]], (50, 80))) == [3]
+
+
+def test_of_two_candidates_the_nearer_one_keeps_the_number():
+    tracker = InstanceTracker()
+    tracker.update(found([[0, 0, 20, 20]], (50, 80)))
+    assert tracker.update(found([[6, 0, 26, 20], [1, 0, 21, 20]], (50, 80))) == [1, 0]
