@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 
+import yaml
 from fvcore.common.config import CfgNode as _FvcoreCfgNode
 
 
@@ -22,8 +24,18 @@ class CfgNode(_FvcoreCfgNode):
         if not os.path.isfile(cfg_filename):
             raise FileNotFoundError(f"config file not found: {cfg_filename!r}")
         # Files never run code: `allow_unsafe` is fvcore's switch for YAML that constructs objects.
-        loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe=False)
-        self._refuse_unknown(loaded, source=cfg_filename)
+        self._merge_loaded(self.load_yaml_with_base(cfg_filename, allow_unsafe=False), source=cfg_filename)
+
+    def merge_from_text(self, text: str, source: str) -> None:
+        """Merges YAML without a ``_BASE_``, such as `dump` writes; `source` is what an error calls it.
+
+        Raises:
+            KeyError: a key that is not known, naming the nearest known key.
+        """
+        self._merge_loaded(yaml.safe_load(text) or {}, source)
+
+    def _merge_loaded(self, loaded: Mapping, source: str) -> None:
+        self._refuse_unknown(loaded, source=source)
         self.merge_from_other_cfg(type(self)(loaded))
 
     def merge_from_list(self, cfg_list: Sequence[object]) -> None:
@@ -77,8 +89,55 @@ def get_cfg() -> CfgNode:
     return default_config()
 
 
-def load_config(config_file: str | None = None, opts: Sequence[object] = ()) -> CfgNode:
-    """Defaults, then a YAML file, then ``KEY VALUE`` overrides, validated and frozen.
+def find_config(name: str | os.PathLike) -> str:
+    """The config file of that path or, where there is none, the one of that name that comes with the package.
+
+    Args:
+        name: a path, or a path inside the folder ``configs``, with or without that folder.
+
+    Raises:
+        FileNotFoundError: neither exists; names the nearest that comes with the package.
+    """
+    path = os.path.expanduser(os.fspath(name))
+    if os.path.isfile(path):
+        return path
+    root = packaged_configs_root()
+    inside = os.path.normpath(path).removeprefix("configs" + os.sep)
+    packaged = os.path.join(root, inside)
+    if not os.path.isabs(path) and not inside.startswith("..") and os.path.isfile(packaged):
+        return packaged
+    nearest = difflib.get_close_matches(inside, packaged_configs(), n=1, cutoff=0.0)
+    advice = f"; nearest that comes with the package: {nearest[0]!r}" if nearest else ""
+    raise FileNotFoundError(f"config file not found: {os.fspath(name)!r}{advice}")
+
+
+def packaged_configs() -> list[str]:
+    """The names of the configs that come with the package, as `find_config` takes them."""
+    root = pathlib.Path(packaged_configs_root())
+    return sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
+
+
+def packaged_configs_root() -> str:
+    """The folder of the configs: inside the installed package, or beside it in a checkout."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(package, "configs")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "configs")
+
+
+def load_config(
+    config_file: str | None = None,
+    opts: Sequence[object] = (),
+    *,
+    text: str | None = None,
+    source: str = "the config's text",
+) -> CfgNode:
+    """Defaults, then a YAML file or text, then ``KEY VALUE`` overrides, validated and frozen.
+
+    Args:
+        config_file: a path, or the name of a config that comes with the package, see `find_config`.
+        opts: ``KEY VALUE`` pairs in one list.
+        text: YAML as `CfgNode.dump` writes it, merged after the file.
+        source: what an error calls the text.
 
     Raises:
         FileNotFoundError: ``config_file`` does not exist.
@@ -89,7 +148,9 @@ def load_config(config_file: str | None = None, opts: Sequence[object] = ()) -> 
 
     cfg = get_cfg()
     if config_file:
-        cfg.merge_from_file(config_file)
+        cfg.merge_from_file(find_config(config_file))
+    if text is not None:
+        cfg.merge_from_text(text, source)
     cfg.merge_from_list(list(opts))
     validate_config(cfg)
     cfg.freeze()

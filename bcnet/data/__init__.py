@@ -1,6 +1,7 @@
 """Data sets: names, readers, the mapper to the model's input, and loaders."""
 
 from bcnet.data.catalog import dataset_files, dataset_info, dataset_names, dataset_root, load_dataset, register_dataset
+from bcnet.data.image_source import ImageSource, image_array
 from bcnet.data.loaders import build_test_loader, build_train_loader
 from bcnet.data.mapper import DatasetMapper, UnreadableImageError, read_image
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
@@ -9,6 +10,7 @@ __all__ = [
     "DatasetInfo",
     "DatasetMapper",
     "ImageRecord",
+    "ImageSource",
     "InstanceRecord",
     "UnreadableImageError",
     "build_test_loader",
@@ -17,6 +19,7 @@ __all__ = [
     "dataset_info",
     "dataset_names",
     "dataset_root",
+    "image_array",
     "load_dataset",
     "read_image",
     "register_dataset",

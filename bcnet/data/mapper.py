@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -36,14 +37,18 @@ class UnreadableImageError(ValueError):
     """An image file that is missing, empty, cut off or not an image."""
 
 
-def open_image(file_name: str) -> Image.Image:
+def open_image(file: str | BinaryIO, name: str | None = None) -> Image.Image:
     """Reads an image file as RGB with its EXIF orientation applied, as detectron2's `read_image` does.
+
+    Args:
+        file: a path, or a file object.
+        name: what the error calls it; by default `file`.
 
     Raises:
         UnreadableImageError: the file is missing or cannot be decoded; names the file.
     """
     try:
-        with Image.open(file_name) as image:
+        with Image.open(file) as image:
             orientation = None
             with contextlib.suppress(Exception):  # broken EXIF data does not make the pixels unreadable
                 orientation = image.getexif().get(_EXIF_ORIENTATION)
@@ -55,7 +60,7 @@ def open_image(file_name: str) -> Image.Image:
         reason = getattr(error, "strerror", None) or str(error)  # without the file's name
         if isinstance(error, UnidentifiedImageError):
             reason = "not an image, or empty"
-        raise UnreadableImageError(f"cannot read the image {file_name!r}: {reason}") from error
+        raise UnreadableImageError(f"cannot read the image {name or file!r}: {reason}") from error
 
 
 def read_image(file_name: str, format: str = "BGR") -> np.ndarray:

@@ -56,15 +56,18 @@ class Transform:
             raise ValueError(f"sizes must be at least 1 x 1 pixel, got {self.input_size} -> {self.output_size}")
 
     def apply_image(self, image: np.ndarray | Image.Image) -> np.ndarray:
-        """The image transformed with PIL's bilinear filter, as detectron2 resizes: uint8 [h, w, 3].
+        """The image transformed with PIL's bilinear filter, as detectron2 resizes: uint8 or float32 [h, w, 3].
 
         Args:
-            image: uint8 [H, W, 3] in any channel order (channels are resized one by one), or a PIL image.
+            image: uint8 or float [H, W, 3] in any channel order (channels are resized one by one), or a PIL image.
+                Floats go through the same filter and are not rounded.
 
         Raises:
             ValueError: the image is not of the transform's input size.
         """
         if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8:
+                return self._apply_floats(image.astype(np.float32))
             image = Image.fromarray(image)
         if (image.height, image.width) != tuple(self.input_size):
             raise ValueError(f"the image has height and width {(image.height, image.width)}, not {self.input_size}")
@@ -77,6 +80,14 @@ class Transform:
         elif self.flip == "vertical":
             image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         return np.asarray(image)
+
+    def _apply_floats(self, image: np.ndarray) -> np.ndarray:
+        # PIL has no colour images of floats, but grey ones.
+        channels = [
+            self.apply_image(Image.fromarray(np.ascontiguousarray(image[:, :, channel])))
+            for channel in range(image.shape[2])
+        ]
+        return np.stack(channels, axis=2)
 
     def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes transformed and clipped to the image, as detectron2 does: float64 [G, 4].

@@ -6,11 +6,10 @@ from detectron2.structures import Boxes, Instances
 
 from bcnet.detectron2.postprocessing import LAYER_FIELDS
 from bcnet.structures import Detections
-from bcnet.structures.paste import paste_masks
 
 
 def detections_to_instances(detections: Detections) -> Instances:
-    """The `Instances` that detectron2's models return for an image.
+    """The `Instances` that detectron2's models return for an image; `Detections.to_detectron2` calls it.
 
     Returns:
         Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are present ``pred_masks``,
@@ -22,7 +21,6 @@ def detections_to_instances(detections: Detections) -> Instances:
         scores=detections.scores,
         pred_classes=detections.classes,
     )
-    for name, maps in detections.maps().items():
-        field = LAYER_FIELDS.get(name, "pred_masks")
-        instances.set(field, paste_masks(maps, detections.boxes, detections.image_size))
+    for name in detections.maps():
+        instances.set(LAYER_FIELDS.get(name, "pred_masks"), detections.pasted(name))
     return instances

@@ -19,6 +19,7 @@ from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 
 import bcnet.engine.solver as engine_solver
+from bcnet.config import find_config
 from bcnet.config.defaults import add_bcnet_config
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
@@ -120,6 +121,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg()
     add_bcnet_config(cfg)
     if args.config_file:
+        # In a copy, because `default_setup` reads the file that the arguments name.
+        args = argparse.Namespace(**{**vars(args), "config_file": find_config(args.config_file)})
         cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts or [])
     for key, neutral in _STAND_ALONE_KEYS.items():

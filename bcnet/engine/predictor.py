@@ -1,26 +1,28 @@
-"""A trained model for single images: `bcnet.load` and `Predictor.predict`."""
+"""A trained model for images as they come: `bcnet.load` and `Predictor.predict`."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from bcnet.checkpoint import load_weights, local_path, read_checkpoint
-from bcnet.config import load_config
-from bcnet.data import dataset_files, load_dataset
-from bcnet.data.transforms import Augmentation, Transform
+from bcnet.config import CfgNode, load_config
+from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
+from bcnet.data.transforms import Augmentation
 from bcnet.engine.inference import autocast_dtype
-from bcnet.modeling import build_model
+from bcnet.modeling import Thresholds, build_model
 from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
+
+WAITING_BATCHES = 16  # images of other sizes that may wait for company, in batches
 
 
 class Predictor(nn.Module):
@@ -86,59 +88,166 @@ class Predictor(nn.Module):
         """Calls the detector with prepared images."""
         return self.model(images, targets)
 
-    def inference(self, images: Sequence[Tensor], *, with_occluder: bool = False) -> list[Detections]:
-        """The detector's `inference`, with prepared images."""
-        return self.model.inference(images, with_occluder=with_occluder)
+    def inference(self, images: Sequence[Tensor], **keywords) -> list[Detections]:
+        """The detector's `inference`, with prepared images and its keywords."""
+        return self.model.inference(images, **keywords)
 
-    def predict(self, image: np.ndarray, format: str = "BGR", *, with_occluder: bool = False) -> Detections:
-        """Detects the instances in one image.
+    def predict(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        format: str = "BGR",
+        *,
+        with_occluder: bool = False,
+        score_threshold: float | None = None,
+        mask_threshold: float = 0.5,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 4,
+    ) -> Detections | list[Detections]:
+        """Detects the instances in an image, or in each image of a list.
+
+        Images of a list are batched where the detector pads them to the same size, so that each gets what it would
+        get alone, up to the rounding of floating-point sums.
 
         Args:
-            image: uint8 or float [H, W, 3], 0..255, as `cv2.imread` gives it.
-            format: channel order of `image`, "BGR" (cv2) or "RGB" (PIL, matplotlib).
+            images: one image or a list of them, each of any of these kinds:
+
+                - numpy array [H, W, 3], uint8 or float, values 0..255, as `cv2.imread` gives it;
+                - tensor [3, H, W], otherwise the same;
+                - PIL image;
+                - path of an image file, or its address (``http://``, ``https://``).
+            format: channel order of arrays and tensors, "BGR" (cv2) or "RGB" (PIL, matplotlib, torchvision).
             with_occluder: fill the occluder's maps and the boundaries too, and who hides whom
                 (`Detections.occlusion`), not the masks alone.
+            score_threshold: lowest score that is returned, 0..1; None takes the model's own limit
+                (`bcnet.modeling.Thresholds`), which is low, as COCO's metrics want it.
+            mask_threshold: probability from which on a pixel belongs to a mask or boundary, 0..1.
+            nms_threshold: IoU above which one of two detections of a class is dropped; None takes the model's own.
+            max_detections: the best so many of an image; None takes TEST.DETECTIONS_PER_IMAGE of the config.
+            batch_size: images that go through the model together.
 
         Returns:
-            Detections: on the CPU, in pixels of `image`, with class names where they are known.
+            Detections: for one image; a list of them, in order, for a list. On the CPU, in pixels of the original
+            image, with class names where they are known.
 
         Raises:
-            ValueError: another type, shape, dtype or format, or values outside 0..255.
+            ValueError: an image of another type, shape, dtype or format, with values outside 0..255, or that cannot
+                be read (names its place in a list); a threshold out of range.
         """
-        _check_image(image, format)
-        height, width = image.shape[:2]
-        pixels = _resized(image, self.augmentation.draw(height, width))
-        if format != self.image_format:
-            pixels = pixels[:, :, ::-1]
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        limits = {
+            "thresholds": Thresholds(score_threshold, nms_threshold, max_detections),
+            "mask_threshold": mask_threshold,
+            "with_occluder": with_occluder,
+        }
+        if not 0 <= mask_threshold <= 1:
+            raise ValueError(f"the mask threshold must lie in 0..1, got {mask_threshold}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(images, (list, tuple)):
+            return self._detect([self._prepared(images, format)], **limits)[0]
+        results: list[Detections | None] = [None] * len(images)
+        for indices, batch in self._batches(images, format, batch_size):
+            for index, detections in zip(indices, self._detect(batch, **limits), strict=True):
+                results[index] = detections
+        return results
+
+    def _prepared(self, image: ImageSource, format: str) -> tuple[Tensor, tuple[int, int]]:
+        """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
+        pixels = image_array(image, format, self.image_format)
+        height, width = pixels.shape[:2]
+        pixels = self.augmentation.draw(height, width).apply_image(pixels)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width)
+
+    def _batches(
+        self, images: Sequence[ImageSource], format: str, batch_size: int
+    ) -> Iterator[tuple[list[int], list[tuple[Tensor, tuple[int, int]]]]]:
+        """Positions and inputs of images of one padded size each."""
+        divisor = getattr(self.model, "size_divisibility", 1)
+        waiting: dict[tuple[int, int], list] = {}
+        for index, image in enumerate(images):
+            try:
+                prepared = self._prepared(image, format)
+            except ValueError as error:
+                kind = UnreadableImageError if isinstance(error, UnreadableImageError) else ValueError
+                raise kind(f"image {index} of {len(images)}: {error}") from error
+            height, width = prepared[0].shape[1:]
+            size = (-(-height // divisor), -(-width // divisor))
+            waiting.setdefault(size, []).append((index, prepared))
+            if len(waiting[size]) == batch_size:
+                full = size
+            elif sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
+                full = max(waiting, key=lambda s: len(waiting[s]))
+            else:
+                continue
+            yield tuple(map(list, zip(*waiting.pop(full), strict=True)))
+        for group in waiting.values():
+            yield tuple(map(list, zip(*group, strict=True)))
+
+    def _detect(
+        self,
+        batch: Sequence[tuple[Tensor, tuple[int, int]]],
+        *,
+        thresholds: Thresholds,
+        mask_threshold: float,
+        with_occluder: bool,
+    ) -> list[Detections]:
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
-            detections = self.model.inference([tensor], with_occluder=with_occluder)[0]
-        detections = with_relations(detections.to("cpu").rescaled((height, width)))
-        detections.class_names = self.class_names
-        return detections
+            found = self.model.inference(
+                [tensor for tensor, _ in batch], with_occluder=with_occluder, thresholds=thresholds
+            )
+        results = []
+        for detections, (_, size) in zip(found, batch, strict=True):
+            detections = with_relations(detections.to("cpu").rescaled(size))
+            results.append(replace(detections, class_names=self.class_names, mask_threshold=mask_threshold))
+        return results
 
 
-def load(config_file: str | os.PathLike, weights: str | None = None, opts: Sequence[object] = ()) -> Predictor:
+def load(
+    config_file: str | os.PathLike | None = None,
+    weights: str | os.PathLike | None = None,
+    opts: Sequence[object] = (),
+) -> Predictor:
     """A model with its weights in place, in eval mode, on the config's device.
 
     Args:
-        config_file: YAML file.
-        weights: weights file; None takes MODEL.WEIGHTS of the config, "" leaves the model random.
+        config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
+            takes the config that training saved with the weights.
+        weights: weights file or address (see `bcnet.checkpoint`); None takes MODEL.WEIGHTS of the config, "" leaves
+            the model random.
         opts: ``KEY VALUE`` pairs in one list, e.g. ``["MODEL.DEVICE", "cpu"]``.
 
     Raises:
         FileNotFoundError: no such config or weights file.
         KeyError: an unknown config key.
-        ValueError: a config value that makes no sense, or weights that do not fit the model (with a table).
+        ValueError: a config value that makes no sense, weights that do not fit the model (with a table), or no config
+            file and none in the weights file.
     """
-    cfg = load_config(os.fspath(config_file), opts)
-    weights = cfg.MODEL.WEIGHTS if weights is None else os.fspath(weights)
+    weights = weights if weights is None else os.fspath(weights)
+    if config_file is not None:
+        cfg = load_config(os.fspath(config_file), opts)
+    else:
+        cfg = config_of_weights(weights, opts)
+    weights = cfg.MODEL.WEIGHTS if weights is None else weights
     model = build_model(cfg)
     if weights:
         load_weights(model, weights)
     else:
         logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
     return Predictor.from_config(cfg, model, _class_names(cfg, weights)).eval()
+
+
+def config_of_weights(weights: str | None, opts: Sequence[object] = ()) -> CfgNode:
+    """The config that training saved with the weights, and `opts` on top of it.
+
+    Raises:
+        FileNotFoundError: no such weights file.
+        ValueError: no weights file, or one without a config, which all but this engine's own are.
+    """
+    saved = read_checkpoint(local_path(weights)).get("config") if weights else None
+    if not isinstance(saved, str):
+        what = f"{weights!r} holds no config" if weights else "there are no weights to take it from"
+        raise ValueError(f"name a config file: {what}")
+    return load_config(None, opts, text=saved, source=f"the config in {weights!r}")
 
 
 def _class_names(cfg, weights: str) -> tuple[str, ...]:
@@ -149,33 +258,3 @@ def _class_names(cfg, weights: str) -> tuple[str, ...]:
         if not names and os.path.isfile(files.annotation_file) and os.path.isdir(files.image_root):
             names = load_dataset(dataset)[1].class_names
     return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()
-
-
-def _check_image(image: np.ndarray, format: str) -> None:
-    if format not in ("BGR", "RGB"):
-        raise ValueError(f"format must be 'BGR' or 'RGB', got {format!r}")
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"the image must be a numpy array [H, W, 3], got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"the image must be [H, W, 3] with at least one pixel, got shape {image.shape}")
-    if image.dtype == np.uint8:
-        return
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"the image must be uint8 or float, 0..255, got {image.dtype}")
-    low, high = float(image.min()), float(image.max())
-    if not (low >= 0 and high <= 255):  # also refuses nan
-        raise ValueError(f"the image's values must lie in 0..255, got {low:g}..{high:g}")
-    if 0 < high <= 1:
-        logger.warning("The image's values lie in %g..%g; 0..255 is expected, this image is black", low, high)
-
-
-def _resized(image: np.ndarray, transform: Transform) -> np.ndarray:
-    """The transformed image, uint8 or float32 [h, w, 3]; floats go through the same filter, unrounded."""
-    if image.dtype == np.uint8:
-        return transform.apply_image(image)
-    height, width = transform.output_size
-    image = image.astype(np.float32)
-    if image.shape[:2] == (height, width):
-        return image
-    channels = [Image.fromarray(np.ascontiguousarray(image[:, :, channel])) for channel in range(3)]
-    return np.stack([np.asarray(c.resize((width, height), Image.Resampling.BILINEAR)) for c in channels], axis=2)

@@ -25,12 +25,14 @@ def decode_detections(
     topk: int = 1000,
     nms_threshold: float = 0.6,
     max_detections: int = 100,
+    min_score: float = 0.0,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Boxes, scores and classes of each image, by falling score.
 
     A class of a point is a candidate if its probability *before* centerness exceeds the threshold. The `topk`
     of each level by probability times centerness go on; the score is the square root of that product.
-    Suppression is per class, on boxes as predicted; what is kept is clipped to the image.
+    Scores below `min_score` are dropped. Suppression is per class, on boxes as predicted; what is kept is clipped to
+    the image.
 
     Args:
         image_sizes: (height, width) of each image before padding.
@@ -42,7 +44,7 @@ def decode_detections(
     detections = []
     for image, image_size in enumerate(image_sizes):
         candidates = [
-            _decode_level(*level, score_threshold, topk)
+            _decode_level(*level, score_threshold, topk, min_score)
             for level in zip(
                 output.logits[image].split(sizes),
                 output.distances[image].split(sizes),
@@ -66,6 +68,7 @@ def _decode_level(
     stride: int,
     score_threshold: float,
     topk: int,
+    min_score: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     probability = logits.sigmoid()
     point, label = torch.nonzero(probability > score_threshold, as_tuple=True)
@@ -75,4 +78,8 @@ def _decode_level(
         point, label = point[best], label[best]
     offset = distances[point] * stride
     boxes = torch.cat([points[point] - offset[:, :2], points[point] + offset[:, 2:]], dim=1)
-    return boxes, product.sqrt(), label
+    scores = product.sqrt()
+    if min_score > 0:
+        high = scores >= min_score
+        return boxes[high], scores[high], label[high]
+    return boxes, scores, label

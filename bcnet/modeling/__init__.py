@@ -4,5 +4,6 @@ from bcnet.modeling.build import build_mask_head, build_model, resolve_device
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.faster_rcnn import FasterRCNN
 from bcnet.modeling.fcos import FCOS
+from bcnet.modeling.thresholds import Thresholds
 
-__all__ = ["FCOS", "Detector", "FasterRCNN", "build_mask_head", "build_model", "resolve_device"]
+__all__ = ["FCOS", "Detector", "FasterRCNN", "Thresholds", "build_mask_head", "build_model", "resolve_device"]

@@ -18,6 +18,7 @@ from bcnet.distributed import mean_over_processes
 from bcnet.modeling.matching import match_boxes
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.modeling.rpn import smooth_l1
+from bcnet.modeling.thresholds import Thresholds
 
 
 class BoxHead(nn.Module):
@@ -134,9 +135,16 @@ class BoxBranch(nn.Module):
         }
 
     def detect(
-        self, features: Sequence[Tensor], proposals: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+        self,
+        features: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Per image boxes float32 [D, 4] (xyxy, clipped), scores [D] and classes [D], by falling score."""
+        thresholds = thresholds or Thresholds()
+        nms_threshold = self.nms_threshold if thresholds.nms is None else thresholds.nms
+        max_detections = thresholds.max_detections or self.max_detections
         logits, deltas = self.head(self.pooler(features, proposals))
         decoded = self.box_coder.decode_single(deltas, torch.cat(list(proposals)))
         sizes = [len(p) for p in proposals]
@@ -144,9 +152,10 @@ class BoxBranch(nn.Module):
         detections = []
         for boxes, scores, size in zip(decoded.split(sizes), probabilities.split(sizes), image_sizes, strict=True):
             boxes = clip_boxes_to_image(boxes.reshape(len(boxes), -1, 4), size)
-            proposal, label = torch.nonzero(scores > self.score_threshold, as_tuple=True)
+            high = scores > self.score_threshold if thresholds.score is None else scores >= thresholds.score
+            proposal, label = torch.nonzero(high, as_tuple=True)
             boxes = boxes[proposal, label if boxes.shape[1] > 1 else 0]
             scores = scores[proposal, label]
-            kept = batched_nms(boxes, scores, label, self.nms_threshold)[: self.max_detections]
+            kept = batched_nms(boxes, scores, label, nms_threshold)[:max_detections]
             detections.append((boxes[kept], scores[kept], label[kept]))
         return detections

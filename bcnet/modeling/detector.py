@@ -5,13 +5,15 @@ Letters: B images, H x W padded image, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bcnet.modeling.backbone import ResNetFPN
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
+from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
 
 
@@ -47,6 +49,21 @@ class Detector(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    @property
+    def size_divisibility(self) -> int:
+        """Heights and widths are padded to multiples of this many pixels."""
+        return self.backbone.size_divisibility
+
+    @property
+    def nms_threshold(self) -> float:
+        """IoU above which one of two detections of a class is suppressed."""
+        raise NotImplementedError
+
+    @property
+    def max_detections(self) -> int:
+        """Detections per image."""
+        raise NotImplementedError
+
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Targets] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
@@ -76,28 +93,66 @@ class Detector(nn.Module):
         return losses
 
     @torch.no_grad()
-    def inference(self, images: Sequence[Tensor], *, with_occluder: bool = False) -> list[Detections]:
+    def inference(
+        self, images: Sequence[Tensor], *, with_occluder: bool = False, thresholds: Thresholds | None = None
+    ) -> list[Detections]:
         """Detections of each image in its own coordinates, whatever mode the module is in.
+
+        An image smaller than the largest of the batch is padded to its size, and what lies beyond an image's edge
+        has some influence on what is found at the edge. Images of one padded size (`size_divisibility`) give together
+        what each gives alone.
 
         Args:
             images: as `forward` takes them.
             with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
+            thresholds: None takes those that the model was built with.
         """
+        with self._evaluating():
+            features, image_sizes = self.features(images)
+            detections = self.detect(features, image_sizes, thresholds)
+            if self.mask_branch is not None:
+                detections = self.mask_branch.predict(self._pooled(features), detections, with_occluder)
+        return detections
+
+    @torch.no_grad()
+    def inference_boxes(self, images: Sequence[Tensor], *, thresholds: Thresholds | None = None) -> list[Detections]:
+        """`inference` without the mask branch."""
+        with self._evaluating():
+            return self.detect(*self.features(images), thresholds)
+
+    @torch.no_grad()
+    def inference_masks(
+        self, images: Sequence[Tensor], detections: Sequence[Detections], *, with_occluder: bool = False
+    ) -> list[Detections]:
+        """The mask branch's maps for detections that are there already, one `Detections` per image.
+
+        Args:
+            images: as `forward` takes them.
+            detections: in the coordinates of these images, on the model's device.
+            with_occluder: as for `inference`.
+
+        Raises:
+            ValueError: the detector has no mask branch.
+        """
+        if self.mask_branch is None:
+            raise ValueError("this detector was built without masks (MODEL.MASK_ON is False)")
+        with self._evaluating():
+            features, _ = self.features(images)
+            return self.mask_branch.predict(self._pooled(features), detections, with_occluder)
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.training
         self.eval()
         try:
-            features, image_sizes = self.features(images)
-            detections = self.detect(features, image_sizes)
-            if self.mask_branch is not None:
-                detections = self.mask_branch.predict(self._pooled(features), detections, with_occluder)
+            yield
         finally:
             self.train(was_training)
-        return detections
 
     def features(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""
         image_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
-        divisor = self.backbone.size_divisibility
+        divisor = self.size_divisibility
         height = -(-max(h for h, _ in image_sizes) // divisor) * divisor
         width = -(-max(w for _, w in image_sizes) // divisor) * divisor
         batch = self.pixel_mean.new_zeros(len(images), 3, height, width)
@@ -115,6 +170,11 @@ class Detector(nn.Module):
         """The detector's losses, and per image the regions that train the mask branch."""
         raise NotImplementedError
 
-    def detect(self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    def detect(
+        self,
+        features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds | None = None,
+    ) -> list[Detections]:
         """Boxes, scores and classes of each image."""
         raise NotImplementedError

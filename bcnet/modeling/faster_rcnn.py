@@ -11,6 +11,7 @@ from bcnet.modeling.box_branch import BoxBranch
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.mask_branch import MaskRoIs
 from bcnet.modeling.rpn import RPN
+from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
 
 
@@ -41,7 +42,20 @@ class FasterRCNN(Detector):
             rois.append(MaskRoIs(boxes[foreground], instances[foreground]))
         return losses, rois
 
-    def detect(self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
+    @property
+    def nms_threshold(self) -> float:
+        return self.box_branch.nms_threshold
+
+    @property
+    def max_detections(self) -> int:
+        return self.box_branch.max_detections
+
+    def detect(
+        self,
+        features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds | None = None,
+    ) -> list[Detections]:
         proposals, _, _ = self.rpn([features[name] for name in self.rpn_features], image_sizes, None)
-        found = self.box_branch.detect(self._pooled(features), proposals, image_sizes)
+        found = self.box_branch.detect(self._pooled(features), proposals, image_sizes, thresholds)
         return [Detections(size, *detection) for size, detection in zip(image_sizes, found, strict=True)]

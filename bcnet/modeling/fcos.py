@@ -12,7 +12,10 @@ from bcnet.fcos import FCOSHead, FCOSOutput, assign_targets, decode_detections, 
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.mask_branch import MaskRoIs
 from bcnet.modeling.matching import match_boxes
+from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
+
+ALMOST = 1 - 1e-6  # so that the rounding of squares and roots loses nothing
 
 
 class FCOSDetection:
@@ -82,10 +85,22 @@ class FCOSDetection:
         return fcos_losses(output, assigned, **self.loss)
 
     def detect(
-        self, output: FCOSOutput, points: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]]
+        self,
+        output: FCOSOutput,
+        points: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Boxes, scores and classes of each image, see `decode_detections`."""
-        return decode_detections(output, points, self.strides, image_sizes, **self.decoding)
+        decoding = dict(self.decoding)
+        if thresholds is not None and thresholds.score is not None:
+            # The score is at most the root of the probability, which therefore is at least its square.
+            decoding |= {"score_threshold": ALMOST * thresholds.score**2, "min_score": thresholds.score}
+        if thresholds is not None and thresholds.nms is not None:
+            decoding["nms_threshold"] = thresholds.nms
+        if thresholds is not None and thresholds.max_detections is not None:
+            decoding["max_detections"] = thresholds.max_detections
+        return decode_detections(output, points, self.strides, image_sizes, **decoding)
 
     @torch.no_grad()
     def mask_rois(
@@ -139,6 +154,19 @@ class FCOS(Detector):
             return losses, []
         return losses, self.detection.mask_rois(output, points, image_sizes, gt_boxes)
 
-    def detect(self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        found = self.detection.detect(*self.predict_points(features), image_sizes)
+    @property
+    def nms_threshold(self) -> float:
+        return self.detection.decoding["nms_threshold"]
+
+    @property
+    def max_detections(self) -> int:
+        return self.detection.decoding["max_detections"]
+
+    def detect(
+        self,
+        features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        thresholds: Thresholds | None = None,
+    ) -> list[Detections]:
+        found = self.detection.detect(*self.predict_points(features), image_sizes, thresholds)
         return [Detections(size, *detection) for size, detection in zip(image_sizes, found, strict=True)]

@@ -36,6 +36,8 @@ class Detections:
         occluded_by: float32 [D, D] or None: at [i, j] how sure it is that j lies on top of i, 0..1
             (`bcnet.occlusion.with_relations` fills it); see `occlusion`.
         class_names: names of the K classes; empty where they are not known.
+        mask_threshold: probability from which on a pixel belongs to a mask or boundary, 0..1; for whatever is
+            pasted or encoded.
     """
 
     image_size: tuple[int, int]
@@ -48,6 +50,7 @@ class Detections:
     occluder_boundary: Tensor | None = None
     occluded_by: Tensor | None = None
     class_names: Sequence[str] = field(default=(), repr=False)
+    mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -62,6 +65,8 @@ class Detections:
                 raise ValueError(f"{name} must be [{count}, M, M] like the boxes, got {tuple(value.shape)}")
         if self.occluded_by is not None and self.occluded_by.shape != (count, count):
             raise ValueError(f"occluded_by must be [{count}, {count}], got {tuple(self.occluded_by.shape)}")
+        if not 0 <= self.mask_threshold <= 1:
+            raise ValueError(f"the mask threshold must lie in 0..1, got {self.mask_threshold}")
         if self.class_names and count and int(self.classes.max()) >= len(self.class_names):
             raise ValueError(f"class {int(self.classes.max())} has no name: {len(self.class_names)} names were given")
 
@@ -86,31 +91,36 @@ class Detections:
     @property
     def masks(self) -> Tensor:
         """Occludee masks in the image, the instances' masks: bool [D, H, W]."""
-        return self._pasted("occludee_mask")
+        return self.pasted("occludee_mask")
 
     @property
     def boundaries(self) -> Tensor:
         """Occludee boundaries in the image: bool [D, H, W]."""
-        return self._pasted("occludee_boundary")
+        return self.pasted("occludee_boundary")
 
     @property
     def occluder_masks(self) -> Tensor:
         """Occluder masks in the image, what lies on top inside each box: bool [D, H, W]."""
-        return self._pasted("occluder_mask")
+        return self.pasted("occluder_mask")
 
     @property
     def occluder_boundaries(self) -> Tensor:
         """Occluder boundaries in the image: bool [D, H, W]."""
-        return self._pasted("occluder_boundary")
+        return self.pasted("occluder_boundary")
 
-    def _pasted(self, name: str) -> Tensor:
+    def pasted(self, name: str) -> Tensor:
+        """A map in the image, by the name that `maps` gives it: bool [D, H, W].
+
+        Raises:
+            ValueError: the map is absent.
+        """
         maps = getattr(self, name)
         if maps is None:
             raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
-        return paste_masks(maps, self.boxes, self.image_size)
+        return paste_masks(maps, self.boxes, self.image_size, self.mask_threshold)
 
     def mask_rles(self, name: str = "occludee_mask") -> list[dict]:
-        """One map per detection, pasted at 1/2 and encoded from its box alone, as compressed RLE.
+        """One map per detection, pasted at `mask_threshold` and encoded from its box alone, as compressed RLE.
 
         Raises:
             ValueError: the map is absent.
@@ -119,7 +129,7 @@ class Detections:
         if maps is None:
             raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
         return [
-            encode_window((values >= 0.5).cpu().numpy(), window.x0, window.y0, self.image_size)
+            encode_window((values >= self.mask_threshold).cpu().numpy(), window.x0, window.y0, self.image_size)
             for window, values in paste_windows(maps.cpu(), self.boxes.cpu(), self.image_size)
         ]
 
@@ -182,6 +192,36 @@ class Detections:
                 result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
             results.append(result | relations)
         return results
+
+    def to_detectron2(self):
+        """detectron2's `Instances`, as its models return them.
+
+        Returns:
+            detectron2.structures.Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are
+            present ``pred_masks``, ``pred_boundaries``, ``pred_occluder_masks`` and ``pred_occluder_boundaries``,
+            bool [D, H, W].
+
+        Raises:
+            ImportError: detectron2 is not installed.
+        """
+        from bcnet.detectron2.convert import detections_to_instances
+
+        return detections_to_instances(self)
+
+    def to_supervision(self):
+        """supervision's `Detections`, for its annotators, trackers and filters.
+
+        Returns:
+            supervision.Detections: ``xyxy`` float32 [D, 4], ``confidence`` [D], ``class_id`` [D] and, where there are
+            masks, ``mask`` bool [D, H, W]. In ``data``: "class_name" where names are known, and of the maps that are
+            present "boundary", "occluder_mask" and "occluder_boundary", bool [D, H, W].
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        from bcnet.structures.supervision import detections_to_supervision
+
+        return detections_to_supervision(self)
 
     def _coco_relations(self) -> list[dict]:
         graph = self.occlusion
