@@ -207,3 +207,10 @@ def test_the_command_line_of_the_engine_dispatches_here(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_net.py"])
     command_line.main(["--host", "detectron2", "--num-gpus", "1", "--eval-only", "SEED", "3"])
     assert seen[0].eval_only and seen[0].opts == ["SEED", "3"] and seen[0].dist_url == "auto"
+
+
+def test_a_config_that_comes_with_the_package_is_found_by_its_name(tmp_path, monkeypatch):
+    args = arguments(tmp_path, FCOS)
+    args.config_file = FCOS
+    monkeypatch.chdir(tmp_path)
+    assert setup(args).MODEL.META_ARCHITECTURE == "BCNetFCOS" and args.config_file == FCOS
