@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, inclusive_box_iou
+from bcnet.structures.occlusion_graph import EDGE_THRESHOLD
 
 
 def occlusion_order_accuracy(
@@ -26,16 +27,16 @@ def occlusion_order_accuracy(
         matches: the result of each instance that was found (`match_instances`).
 
     Returns:
-        dict: ``measure``, how pairs were chosen. ``pairs``, and of these ``found`` (both detected), ``right`` (an
-        edge from occludee to occluder, and none the other way that is as sure), ``reversed`` (the opposite) and
-        ``undecided`` (no edge, or both equally sure). In percent ``accuracy``, right of found;
-        ``accuracy_decided``, right of right and reversed; ``depth_accuracy``, found pairs that ``depth`` orders
-        rightly. ``edges``: between matched detections of known order, hiding or not; ``edge_precision``: share of
-        them whose occluder is the nearer one.
+        dict: ``measure``, how pairs were chosen. ``pairs``, and of these ``found`` (both detected), ``right`` (surer
+        that the nearer one lies on top than the opposite), ``reversed`` and ``undecided`` (equally sure, or
+        nothing said). In percent ``accuracy``, right of found; ``accuracy_decided``, right of right and reversed.
+        Of the graph at its threshold: ``edge_recall``, found pairs with the right edge, and none the other way that
+        is as sure; ``edges`` between matched detections of known order, hiding or not, and ``edge_precision``, those
+        whose occluder is the nearer one; ``depth_accuracy``, found pairs that ``depth`` orders rightly.
     """
     by_amodal = ground_truth.all_have("amodal_segmentation")
     counts = dict.fromkeys(("pairs", "found", "right", "reversed", "undecided"), 0)
-    depth_right = edges = edges_right = 0
+    depth_right = edges = edges_right = edges_found = 0
     for number, group in ground_truth.by_image.items():
         order = ground_truth.order_of(number)
         if order is None:
@@ -49,8 +50,9 @@ def occlusion_order_accuracy(
             if occluder in by_result
         }
         known = set(order)
-        edges_right += sum(edge in known for edge in sure)
-        edges += sum(edge in known or edge[::-1] in known for edge in sure)
+        drawn = [pair for pair, confidence in sure.items() if confidence >= EDGE_THRESHOLD]
+        edges_right += sum(edge in known for edge in drawn)
+        edges += sum(edge in known or edge[::-1] in known for edge in drawn)
         for pair in _hiding_pairs(ground_truth, group, order, by_amodal):
             counts["pairs"] += 1
             if pair[0] not in found or pair[1] not in found:
@@ -58,15 +60,17 @@ def occlusion_order_accuracy(
             counts["found"] += 1
             forward, backward = sure.get(pair, 0.0), sure.get(pair[::-1], 0.0)
             counts["right" if forward > backward else "reversed" if backward > forward else "undecided"] += 1
+            edges_found += forward >= EDGE_THRESHOLD and forward > backward
             depth_right += found[pair[0]]["depth"] > found[pair[1]]["depth"]
     return {
         "measure": "amodal masks that overlap" if by_amodal else "boxes that overlap",
         **counts,
         "accuracy": _percent(counts["right"], counts["found"]),
         "accuracy_decided": _percent(counts["right"], counts["right"] + counts["reversed"]),
-        "depth_accuracy": _percent(depth_right, counts["found"]),
+        "edge_recall": _percent(edges_found, counts["found"]),
         "edges": edges,
         "edge_precision": _percent(edges_right, edges),
+        "depth_accuracy": _percent(depth_right, counts["found"]),
     }
 
 

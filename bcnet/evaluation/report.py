@@ -105,7 +105,7 @@ def _format_hidden_part(hidden: Mapping) -> str:
 def _format_order(order: Mapping) -> str:
     columns = (
         *("pairs", "found", "right", "reversed", "undecided"),
-        *("accuracy", "depth_accuracy", "edge_precision"),
+        *("accuracy", "edge_recall", "edge_precision", "depth_accuracy"),
     )
     return f"Who lies on top, of pairs with {order['measure']}\n" + format_table(
         columns, [[order[column] for column in columns]]

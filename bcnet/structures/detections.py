@@ -15,6 +15,7 @@ from bcnet.structures.occlusion_graph import OcclusionGraph
 from bcnet.structures.paste import paste_masks, paste_windows
 from bcnet.structures.rle import encode_window
 
+REPORTED_CONFIDENCE = 0.05  # of who lies on top, in files
 MAP_NAMES = ("occludee_mask", "occludee_boundary", "occluder_mask", "occluder_boundary")
 
 
@@ -168,8 +169,8 @@ class Detections:
         """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
 
         Detections with relations have three keys more, which COCO's tools pass over: ``number``, the position in
-        the image, ``occluded_by``, a list of [number of the occluder, confidence] by falling confidence, and
-        ``depth``, the place in the order of depth, 0 nearest.
+        the image, ``occluded_by``, a list of [number of the occluder, confidence] by falling confidence from 0.05 on
+        (`OcclusionGraph` has edges from 1/2 on), and ``depth``, the place in the order of depth, 0 nearest.
 
         Args:
             image_id: the data set's id of the image.
@@ -226,7 +227,7 @@ class Detections:
     def _coco_relations(self) -> list[dict]:
         graph = self.occlusion
         occluders: list[list] = [[] for _ in range(len(self))]
-        for edge in graph.edges:
+        for edge in OcclusionGraph(graph.confidence, REPORTED_CONFIDENCE).edges:
             occluders[edge.occludee].append([edge.occluder, round(edge.confidence, 4)])
         return [
             {"number": number, "occluded_by": occluded_by, "depth": depth}

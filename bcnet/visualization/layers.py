@@ -79,8 +79,9 @@ def draw_layers(
     for layer, (title, explanation, _) in LAYERS.items():
         if getattr(detections, f"{layer}_mask") is not None:
             panels.append(_layer_panel(image, detections, layer, **common))
-            is_empty = not (getattr(detections, f"{layer}_mask") >= 0.5).any()
-            titles.append((title, "empty: no probability reaches 1/2" if is_empty else explanation))
+            threshold = detections.mask_threshold
+            is_empty = not (getattr(detections, f"{layer}_mask") >= threshold).any()
+            titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
     if detections.occluded_by is not None and detections.occludee_mask is not None:
         canvas, scaled = canvas_for(image, detections, long_side)
         regions = list(map_regions(scaled, "occludee_mask"))

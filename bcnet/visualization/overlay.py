@@ -108,9 +108,9 @@ def canvas_for(image: np.ndarray, detections: Detections, long_side: int | None)
 
 
 def map_regions(detections: Detections, name: str) -> Iterator[tuple[Window, np.ndarray]]:
-    """One map of each detection where it is 1/2 or more: its window in the image and bool [h, w] there."""
+    """One map of each detection where it reaches its threshold: its window in the image and bool [h, w] there."""
     for window, values in paste_windows(getattr(detections, name), detections.boxes, detections.image_size):
-        yield window, (values >= 0.5).numpy()
+        yield window, (values >= detections.mask_threshold).numpy()
 
 
 def fill_regions(

@@ -197,8 +197,11 @@ def test_order_accuracy():
     }
     assert report["accuracy"] == report["accuracy_decided"] == 50
     assert report["depth_accuracy"] == 50
-    assert report["edges"] == 3
+    assert (report["edge_recall"], report["edges"]) == (50, 3)
     assert report["edge_precision"] == pytest.approx(100 / 3)
+    # Below the threshold of the graph there is a direction, but no edge.
+    weak = order_report(park(), {**bench, "occluded_by": [[1, 0.4]]}, {**post, "occluded_by": [[0, 0.2]]}, wall)
+    assert (weak["right"], weak["edge_recall"], weak["edges"]) == (1, 0, 0)
     undecided = order_report(park(), {**bench, "occluded_by": [[1, 0.7]]}, post, {**wall, "score": 0.1})
     assert (undecided["pairs"], undecided["found"], undecided["undecided"]) == (2, 1, 1)
     assert math.isnan(undecided["accuracy_decided"])

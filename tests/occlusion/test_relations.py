@@ -139,6 +139,9 @@ def test_detections_carry_their_relations():
     assert [result["number"] for result in results] == [0, 1, 2]
     assert results[0]["occluded_by"] == [[1, pytest.approx(0.8, abs=0.02)]]
     assert [result["depth"] for result in results] == [1, 0, 0]
+    weak = with_relations(bench_behind_post(0.3))
+    assert weak.occlusion.edges == []
+    assert weak.to_coco(7, [1])[0]["occluded_by"] == [[1, pytest.approx(0.3, abs=0.02)]]
     assert "occluded_by" not in bench_behind_post().to_coco(7, [1])[0]
     with pytest.raises(ValueError, match=r"occluded_by must be \[3, 3\], got \(2, 2\)"):
         Detections(**{**vars(found), "occluded_by": torch.zeros(2, 2)})
