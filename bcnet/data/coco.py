@@ -18,7 +18,7 @@ category_id; two annotations of one id
 category_id not in the file's categories       ValueError
 bbox or amodal_bbox not four finite numbers,   ValueError
 or of negative size; depth not a number
-bbox wholly outside the image                  ValueError
+bbox or amodal_bbox wholly outside the image   ValueError
 segmentation of another kind than polygons     ValueError
 or RLE; polygon not a flat list of numbers;
 RLE of another size than the image
@@ -55,7 +55,6 @@ from collections.abc import Callable, Sequence
 from bcnet.data.parsing import (
     Faults,
     check_box,
-    check_numbers,
     checked_mask,
     is_finite,
     is_id,
@@ -171,7 +170,7 @@ def _read_instance(annotation: dict, record: ImageRecord, class_of: dict, counts
         raise ValueError(fault)
     if not is_id(annotation["category_id"]) or annotation["category_id"] not in class_of:
         raise ValueError(f"category_id {short(annotation['category_id'])} is not in the file's categories")
-    check_box(annotation["bbox"], record, counts)
+    check_box("bbox", annotation["bbox"], record, counts)
     depth = annotation.get("depth")
     if depth is not None and not is_finite(depth):
         raise ValueError(f"depth must be a finite number, got {short(depth)}")
@@ -191,7 +190,7 @@ def _read_instance(annotation: dict, record: ImageRecord, class_of: dict, counts
     if iscrowd:
         return instance
     if instance.amodal_bbox is not None:
-        check_numbers("amodal_bbox", instance.amodal_bbox)
+        check_box("amodal_bbox", instance.amodal_bbox, record, counts)
     if instance.segmentation is not None:
         instance.segmentation = checked_mask("segmentation", instance.segmentation, record, counts)
     if instance.amodal is not None:

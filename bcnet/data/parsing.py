@@ -136,15 +136,15 @@ def check_numbers(key: str, box: object) -> None:
         raise ValueError(f"{key} has a negative size: {box}")
 
 
-def check_box(box: object, record: ImageRecord, counts: Counter) -> None:
+def check_box(key: str, box: object, record: ImageRecord, counts: Counter) -> None:
     """`check_numbers`, and ValueError for a box wholly outside its image; counts what is odd but kept."""
-    check_numbers("bbox", box)
+    check_numbers(key, box)
     x, y, width, height = box
     if width == 0 or height == 0:
         counts["boxes of zero width or height, not trained on"] += 1
     elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:
         raise ValueError(
-            f"bbox {box} lies outside its image {record.image_id!r} of {record.width} x {record.height} pixels"
+            f"{key} {box} lies outside its image {record.image_id!r} of {record.width} x {record.height} pixels"
         )
     elif x < -1 or y < -1 or x + width > record.width + 1 or y + height > record.height + 1:
         counts["boxes that reach out of the image by more than a pixel, clipped (is bbox x, y, width, height?)"] += 1
