@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from bcnet.data import DatasetInfo, build_test_loader
 from bcnet.engine.run_log import progress_wanted
+from bcnet.engine.test_time_augmentation import with_test_time_augmentation
 from bcnet.evaluation import CocoEvaluator, ground_truth_of
 from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
@@ -55,7 +56,8 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
     """All metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
     For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
-    logs tables; for one without annotations (test-dev) the files that COCO's server takes. Masks are compared
+    logs tables; for one without annotations (test-dev) the files that COCO's server takes. With TEST.AUG.ENABLED the
+    detections are those of several views of each image, see `AugmentedDetector`. Masks are compared
     with what the model learns, ``INPUT.MASK_TARGET``. Where the order of depth is known, the results say who
     occludes whom.
 
@@ -70,11 +72,9 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
 
     Raises:
         ValueError: a data set has more classes than the model; not every object has an amodal mask where
-            ``INPUT.MASK_TARGET`` is "amodal"; or TEST.AUG is enabled, which this evaluation
-            does not do.
+            ``INPUT.MASK_TARGET`` is "amodal".
     """
-    if cfg.TEST.AUG.ENABLED:
-        raise ValueError("TEST.AUG.ENABLED is True; test-time augmentation is not available here, set it to False")
+    cfg, model = with_test_time_augmentation(cfg, model)
     metrics = {}
     for name in cfg.DATASETS.TEST:
         loader = build_test_loader(cfg, name)

@@ -16,6 +16,7 @@ from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
 from bcnet.data.transforms import Augmentation
 from bcnet.engine.inference import autocast_dtype
+from bcnet.engine.test_time_augmentation import with_test_time_augmentation
 from bcnet.modeling import Thresholds, build_model
 from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
@@ -32,7 +33,7 @@ class Predictor(nn.Module):
     `inference`, is calling the detector with images that are prepared already.
 
     Attributes:
-        model: the detector.
+        model: the detector; under TEST.AUG an `AugmentedDetector` around it.
         class_names: names of the classes 0..K-1; empty where they are not known.
     """
 
@@ -67,7 +68,8 @@ class Predictor(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, model: nn.Module, class_names: Sequence[str] = ()) -> Predictor:
-        """Reads ``cfg.INPUT`` (FORMAT, MIN_SIZE_TEST, MAX_SIZE_TEST) and ``cfg.SOLVER.AMP``."""
+        """Reads ``cfg.INPUT`` (FORMAT, MIN_SIZE_TEST, MAX_SIZE_TEST), ``cfg.TEST.AUG`` and ``cfg.SOLVER.AMP``."""
+        cfg, model = with_test_time_augmentation(cfg, model)
         return cls(
             model,
             augmentation=Augmentation.from_config(cfg, training=False),
@@ -223,10 +225,7 @@ def load(
             file and none in the weights file.
     """
     weights = weights if weights is None else os.fspath(weights)
-    if config_file is not None:
-        cfg = load_config(os.fspath(config_file), opts)
-    else:
-        cfg = config_of_weights(weights, opts)
+    cfg = load_config(os.fspath(config_file), opts) if config_file is not None else config_of_weights(weights, opts)
     weights = cfg.MODEL.WEIGHTS if weights is None else weights
     model = build_model(cfg)
     if weights:
