@@ -25,7 +25,7 @@ def amodal_annotation(
       and a visible box of zero size.
     - A box that is absent, or starts left of or above the image, is replaced by that of the mask's pixels.
 
-    Crowds get their boxes alone.
+    Crowds get the visible mask alone.
 
     Args:
         annotation: gives ``id``, ``category_id``, ``iscrowd`` and ``ignore``.

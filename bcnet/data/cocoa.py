@@ -19,10 +19,10 @@ boxes               those of the masks' pixels; whose box ``bbox`` is differs fr
 an image, by different people, the first is read, as the data set's own evaluation does.
 
 Order: ``depth_constraint`` of an image, "1-2,1-5", says that the region at place 1 (of ``regions``, from 1) lies
-in front of those at 2 and 5, for all regions that overlap. Without it the ``order`` of the regions does: smaller
-lies in front. Ours is the order of depth that makes ``invisible_mask`` the amodal mask's intersection with the
-regions in front, to the pixel in the sample we have. COCOA-cls and D2SA have ``order`` in ``amodal_region``.
-An order that is incomplete, ambiguous or against itself is not used, and counted.
+in front of those at 2 and 5; it lists the regions that overlap. Without it the ``order`` of the regions is taken,
+an order of depth of all of them, smaller in front: in the five images that were looked at, ``invisible_mask`` is the
+part of the amodal mask that regions of smaller order cover, to the pixel. COCOA-cls and D2SA have ``order`` in
+``amodal_region``. An order that is incomplete, ambiguous or contradicts itself is not used, and counted.
 
 Malformed content gets what the table of `bcnet.data.coco` says, with the exceptions of `amodal_annotation`.
 """
