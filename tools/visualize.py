@@ -1,8 +1,10 @@
 #!/usr/bin/env python
-"""Draws what a model finds: detections with both layers beside them, and heat maps of every detection.
+"""Draws what a model finds: detections, both layers, who hides whom, and heat maps of every detection.
 
     python tools/visualize.py --config-file configs/quick/bcnet_faster_rcnn.yaml \\
-        --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output pictures
+        --weights output/quick/model_final.pth --input photos/ "more/*.jpg" walk.mp4 webcam --output pictures
+
+A webcam is drawn until Ctrl-C or --max-images.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ def main() -> None:
         "--input",
         nargs="+",
         metavar="INPUT",
-        help="image files, folders, patterns, data set names or specs (default: DATASETS.TEST of the config)",
+        help="image and video files, folders, patterns, webcam or webcam:N, data set names or specs "
+        "(default: DATASETS.TEST of the config)",
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="lowest score drawn (default: 0.5)")
-    parser.add_argument("--max-images", type=int, help="draw the first so many images")
+    parser.add_argument("--max-images", type=int, help="draw the first so many images, and frames of each video")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

@@ -36,8 +36,8 @@ HEAT_MAPS = (
 )
 # Title, explanation beside the image, title over heat maps.
 LAYERS = {
-    "occluder": ("Occluder layer", "what lies on top of an instance, striped in that instance's colour", "on top"),
-    "occludee": ("Occludee layer", "the instances themselves; bright bands are their boundaries", "the instance"),
+    "occluder": ("Occluder layer", "what lies on an instance, in its colour", "on top"),
+    "occludee": ("Occludee layer", "the instances and their boundaries", "the instance"),
 }
 COLORMAP = cv2.COLORMAP_MAGMA  # rises evenly in brightness: the same order in grey, and for any colour vision
 GAP = 12  # pixels of paper between panels
@@ -86,7 +86,8 @@ def draw_layers(
         canvas, scaled = canvas_for(image, detections, long_side)
         regions = list(map_regions(scaled, "occludee_mask"))
         panels.append(order_panel(_faded(canvas), scaled, regions, instance_colors(scaled, identities)))
-        titles.append(("Order", "0 lies in front; arrows lead from an occluder to what it hides"))
+        is_empty = not detections.occlusion.edges
+        titles.append(("Order", "nobody hides anybody" if is_empty else "0 is in front; arrows: who hides whom"))
     return join_panels(panels, titles)
 
 
