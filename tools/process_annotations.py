@@ -1,41 +1,7 @@
 #!/usr/bin/env python
-"""Adds the occluder mask of every annotation (bg_object_segmentation) to a COCO json."""
+"""Adds the occluder mask of every annotation (bg_object_segmentation) to a COCO json; `--help` lists the arguments."""
 
-from __future__ import annotations
-
-import argparse
-import os
-
-from bcnet.occlusion.convert import FORMATS, convert_annotations
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", required=True, help="COCO json of instances")
-    parser.add_argument("--output", required=True, help="json to write; partial results go to <output>.partial")
-    parser.add_argument(
-        "--format", choices=FORMATS, default="rle", help="rle is smaller; polygon is what the published code reads"
-    )
-    parser.add_argument(
-        "--workers", type=int, default=min(os.cpu_count() or 1, 8), help="processes (default: %(default)s)"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    args = parser.parse_args()
-    try:
-        statistics = convert_annotations(
-            args.input,
-            args.output,
-            format=args.format,
-            workers=args.workers,
-            overwrite=args.overwrite,
-            progress=True,
-        )
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"\ninterrupted; run the same command again to continue from {args.output}.partial\n")
-    print(statistics.format())
-
+from bcnet.cli.annotate import main
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The command line of `tools/train_net.py`, with detectron2's arguments."""
+"""The command line of `tools/train_net.py` and ``bcnet train``, with detectron2's arguments."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ EXAMPLES = """examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments, by detectron2's names."""
     parser = argparse.ArgumentParser(
-        description="Train or evaluate a model.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog,
+        description="Train or evaluate a model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file")
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="YAML file, or the name of one that comes with bcnet"
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument(
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS (with --resume the last checkpoint)"
@@ -48,13 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Parses the command line and runs it, in as many processes as it asks for.
 
     Raises:
         SystemExit: a command line that cannot be run (2), or an interrupted training (128 + signal).
     """
-    parser = build_parser()
+    parser = build_parser(prog)
     args = parser.parse_args(arguments)
     if args.host == "detectron2":
         if importlib.util.find_spec("detectron2") is None:

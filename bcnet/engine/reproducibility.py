@@ -53,7 +53,19 @@ def restore_random_state(state: dict) -> None:
 
 def describe_run(seed: int) -> dict:
     """Command, seed, versions, git state and hardware of this run, ready for JSON."""
-    versions = {
+    return {
+        "command": shlex.join([os.path.basename(sys.executable or "python"), *sys.argv]),
+        "seed": seed,
+        "processes": distributed.world_size(),
+        "versions": versions(),
+        "git": git_state(),
+        "hardware": hardware(),
+    }
+
+
+def versions() -> dict[str, str | int | None]:
+    """Versions of this package and of what its numbers depend on."""
+    return {
         "bcnet": bcnet.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -62,23 +74,19 @@ def describe_run(seed: int) -> dict:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
     }
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def hardware() -> dict:
+    """What this process computes on."""
     return {
-        "command": shlex.join([os.path.basename(sys.executable or "python"), *sys.argv]),
-        "seed": seed,
-        "processes": distributed.world_size(),
-        "versions": versions,
-        "git": _git_state(),
-        "hardware": {
-            "platform": platform.platform(),
-            "cpu_cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-            "gpus": gpus,
-        },
+        "platform": platform.platform(),
+        "cpu_cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 
-def _git_state() -> dict | None:
+def git_state() -> dict | None:
     """Commit of the checkout that holds this package and whether it was changed; None outside a checkout."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(bcnet.__file__)))
     # A package installed inside somebody else's repository must not report that repository's commit.

@@ -1,0 +1,26 @@
+"""Errors of the user's input as one line, not as a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Ends the program with status 1 and the message of an error that names what is wrong with the input.
+
+    With the environment variable BCNET_TRACEBACK=1 the error is raised as it is.
+
+    Raises:
+        SystemExit: on OSError, ValueError, KeyError and ImportError.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        if os.environ.get("BCNET_TRACEBACK") == "1":
+            raise
+        # The text of a KeyError is the repr of its argument.
+        parser.exit(1, f"error: {error.args[0] if isinstance(error, KeyError) and error.args else error}\n")

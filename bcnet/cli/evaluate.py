@@ -1,0 +1,88 @@
+"""``bcnet evaluate``: metrics of a model, or of a results file."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+from collections.abc import Sequence
+
+from bcnet.cli.errors import one_line_errors
+
+EPILOG = """examples:
+  a model on DATASETS.TEST:  %(prog)s --config-file CONFIG --weights model_final.pth
+  a model on own data:       %(prog)s --config-file CONFIG --weights model_final.pth \\
+                               DATASETS.TEST '("coco:val.json:images",)'
+  a results file:            %(prog)s --annotations val.json --results coco_instances_results.json
+
+Of a model, it writes OUTPUT_DIR/inference/<data set>/ with the results file and metrics.json.
+"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Evaluates a model on data sets, or a COCO results file: box, mask and boundary AP, AP and recall under occlusion,
+    counts at a score threshold; and amodal masks, hidden parts and the order of depth where the annotations have them.
+    """
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=inspect.cleandoc(main.__doc__),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model = parser.add_argument_group("a model")
+    model.add_argument("--config-file", metavar="FILE", help="YAML file, or the name of one that comes with bcnet")
+    model.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
+    model.add_argument("--num-gpus", type=int, default=1, help="GPUs, one process each")
+    file = parser.add_argument_group("a results file")
+    file.add_argument("--annotations", help="COCO annotation file, or a data set's name or spec")
+    file.add_argument("--results", help="COCO results file, as evaluation writes it")
+    file.add_argument("--output", help="json file for all the metrics")
+    file.add_argument("--score-threshold", type=float, default=0.5, help="for counts and relations (default: 0.5)")
+    file.add_argument(
+        "--mask-target", choices=("visible", "amodal"), default="visible", help="what the model was trained to find"
+    )
+    file.add_argument(
+        "--split-lists",
+        nargs=2,
+        metavar=("OCCLUDED", "SEPARATED"),
+        help="the lists of Occluded COCO and Separated COCO, for recall (default: split by the annotations)",
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    args = parser.parse_args(arguments)
+    of_file = bool(args.annotations or args.results)
+    if of_file == bool(args.config_file):
+        parser.error("--config-file says which model to evaluate, --annotations and --results which file; one of both")
+    if of_file:
+        if not (args.annotations and args.results):
+            parser.error("--annotations and --results go together")
+        if args.weights or args.opts:
+            parser.error(f"a results file has no config: {' '.join(args.opts) or '--weights'}")
+        _evaluate_file(parser, args)
+        return
+    from bcnet.engine.command_line import main as run_engine
+
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    with one_line_errors(parser):
+        run_engine(
+            ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus), *args.opts, *weights],
+            prog=prog,
+        )
+
+
+def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    from bcnet.evaluation import evaluate_files, format_report, write_json
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True)) if args.split_lists else None
+    with one_line_errors(parser):
+        metrics = evaluate_files(
+            args.annotations,
+            args.results,
+            args.score_threshold,
+            mask_target=args.mask_target,
+            split_lists=lists,
+        )
+    print(format_report(metrics))
+    if args.output:
+        write_json(args.output, metrics)
+        print(f"\nWrote {args.output}")

@@ -1,0 +1,24 @@
+"""``bcnet info``: what is installed, and what a file is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from bcnet.cli.errors import one_line_errors
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Says what is installed and on which devices it runs; or what config and weights files are. Prints YAML."""
+    parser = argparse.ArgumentParser(prog=prog, description=main.__doc__)
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="config (.yaml, or the name of one that comes with bcnet) or weights"
+    )
+    args = parser.parse_args(arguments)
+    import yaml
+
+    from bcnet.engine.describe import describe, describe_installation
+
+    with one_line_errors(parser):
+        described = {name: describe(name) for name in args.files} if args.files else describe_installation()
+    print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120).rstrip())
