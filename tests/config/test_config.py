@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bcnet.config import get_cfg, load_config
+from bcnet.config import get_cfg, load_config, packaged_configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("Base"))
@@ -91,3 +91,17 @@ def test_values_that_no_component_accepts_are_refused(opts, message):
 def test_defaults_do_not_share_state():
     get_cfg().SOLVER.BASE_LR = 9.0
     assert get_cfg().SOLVER.BASE_LR == 0.001
+
+
+def test_setup_installs_every_config():
+    """setup.py takes configs/*.yaml and configs/*/*.yaml into the package."""
+    names = packaged_configs()
+    assert len(names) > 10 and all(name.count("/") <= 1 for name in names)
+
+
+def test_text_as_dump_writes_it():
+    cfg = load_config("fcos/fcos_imprv_R_50_FPN.yaml", ["SEED", 3])
+    assert load_config(text=cfg.dump()) == cfg
+    assert load_config(text="") == load_config()
+    with pytest.raises(KeyError, match=r"'SEEED' in a checkpoint; nearest known key: 'SEED'"):
+        load_config(text="SEEED: 1", source="a checkpoint")
