@@ -67,7 +67,7 @@ def default_config() -> CfgNode:
     cfg.OUTPUT_DIR = "./output"
     cfg.SEED = -1  # negative: a random seed, which the log names
     cfg.CUDNN_BENCHMARK = False
-    cfg.VIS_PERIOD = 0
+    cfg.VIS_PERIOD = 0  # iterations between two pictures of training images in TensorBoard; 0 draws none
     cfg.MODEL = _model_defaults()
     cfg.INPUT = _input_defaults()
 

@@ -9,7 +9,9 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -129,6 +131,12 @@ class RunLog:
         for name, value in record.items():
             if math.isfinite(value):
                 self._tensorboard.add_scalar(name, value, iteration)
+        self._tensorboard.flush()
+
+    def write_pictures(self, iteration: int, name: str, pictures: Sequence[np.ndarray]) -> None:
+        """Pictures, uint8 [H, W, 3] RGB, to TensorBoard under ``name/0``, ``name/1``, ..."""
+        for index, picture in enumerate(pictures):
+            self._tensorboard.add_image(f"{name}/{index}", picture, iteration, dataformats="HWC")
         self._tensorboard.flush()
 
 

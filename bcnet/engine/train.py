@@ -60,8 +60,6 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
             "%s holds the checkpoints of an earlier run, which this run does not continue (--resume would)",
             cfg.OUTPUT_DIR,
         )
-    if cfg.VIS_PERIOD > 0:
-        logger.warning("VIS_PERIOD is %d; this engine draws no images while it trains", cfg.VIS_PERIOD)
     model = build_model(cfg)
     if content is None and cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS, strict=False)

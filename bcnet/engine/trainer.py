@@ -25,6 +25,7 @@ from bcnet.engine.reproducibility import random_state, restore_random_state
 from bcnet.engine.run_log import RunLog
 from bcnet.engine.solver import LearningRate, build_optimizer, clip_gradients
 from bcnet.engine.step_values import NonFiniteLossError, StepValues, describe_images
+from bcnet.engine.training_pictures import draw_training_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,8 @@ class Trainer:
                     self._save(iteration, current)
                 if stop:
                     self._stop(iteration, None, interruption)
+                if log is not None and self._due(iteration, self.cfg.VIS_PERIOD):
+                    self._draw(iteration, fetched[0], log)
                 if evaluation_due:
                     metrics = self._evaluate(iteration, log)
             occluders.finish()
@@ -282,6 +285,19 @@ class Trainer:
         if log is not None and metrics:
             log.write_record(iteration, metrics)
         return metrics
+
+    def _draw(self, iteration: int, batch: list[dict], log: RunLog) -> None:
+        """Pictures of the batch to TensorBoard, without leaving a trace in the random generators."""
+        state = random_state()
+        pictures = draw_training_pictures(
+            self.model,
+            batch,
+            image_format=self.cfg.INPUT.FORMAT,
+            class_names=self.class_names,
+            amp_dtype=self.amp_dtype,
+        )
+        restore_random_state(state)
+        log.write_pictures(iteration, "training", pictures)
 
     # -- State -------------------------------------------------------------------------------------
 
