@@ -178,7 +178,9 @@ class GroundTruth:
             ValueError: an annotation has no amodal segmentation.
         """
         if not self.all_have("amodal_segmentation"):
-            raise ValueError(f"{self.source}: not every annotation has an amodal_segmentation")
+            raise ValueError(
+                f"{self.source}: not every annotation has an amodal_segmentation; the mask target 'amodal' asks for it"
+            )
         changed = []
         for annotation in self.annotations:
             if not annotation["iscrowd"]:
