@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        files = find_images(args.input or load_config(args.config_file, args.opts).DATASETS.TEST)
+        files = find_images(args.input or load_config(args.config_file, args.opts).DATASETS.TEST, videos=True)
         model = bcnet.load(args.config_file, args.weights, args.opts)
     except (OSError, ValueError, KeyError) as error:
         parser.exit(1, f"error: {error.args[0] if isinstance(error, KeyError) else error}\n")

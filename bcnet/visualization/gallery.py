@@ -16,7 +16,7 @@ from bcnet.data import DatasetMapper, UnreadableImageError, dataset_names, load_
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
 from bcnet.visualization.training_data import detections_from_targets
-from bcnet.visualization.video import VIDEO_SUFFIXES, UnreadableVideoError, draw_video, is_video, video_stem
+from bcnet.visualization.video import VIDEO_SUFFIXES, UnreadableVideoError, draw_video, is_video, is_webcam, video_stem
 
 logger = logging.getLogger(__name__)
 
@@ -47,27 +47,29 @@ class Gallery:
         return f"{text}, {len(self.failures)} images failed" if self.failures else text
 
 
-def find_images(inputs: Iterable[str]) -> list[str]:
-    """The image and video files behind names as given on a command line, in order and each once.
+def find_images(inputs: Iterable[str], *, videos: bool = False) -> list[str]:
+    """The image files behind names as given on a command line, in order and each once.
 
     Args:
-        inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, names or
-            specs of data sets, and "webcam" or "webcam:N" for the N-th camera, which stay as they are.
+        inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, and names or
+            specs of data sets.
+        videos: find video files in folders too, and let "webcam" and "webcam:N", the N-th camera, stand for themselves.
 
     Raises:
         FileNotFoundError: an input is none of these, or a pattern or folder without images; names it.
         KeyError, ValueError: as `bcnet.data.load_dataset`.
     """
     found: dict[str, None] = {}
+    suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
     for name in inputs:
         if os.path.isdir(name):
             images = sorted(
                 os.path.join(folder, file)
                 for folder, _, files in os.walk(name)
                 for file in files
-                if file.lower().endswith(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
+                if file.lower().endswith(suffixes)
             )
-        elif os.path.exists(name) or name.split(":")[0] == "webcam":
+        elif os.path.exists(name) or (videos and is_webcam(name)):
             images = [name]
         else:
             images = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
@@ -75,8 +77,8 @@ def find_images(inputs: Iterable[str]) -> list[str]:
                 images = [record.file_name for record in load_dataset(name)[0]]
         if not images:
             raise FileNotFoundError(
-                f"no images behind the input {name!r}: it is no file, no folder or pattern with images or videos, and "
-                "no data set (config keys with new values go last, after another option)"
+                f"no images behind the input {name!r}: it is no file, no folder or pattern with images, and no data "
+                "set (config keys with new values go last, after another option)"
             )
         found.update(dict.fromkeys(images))
     return list(found)

@@ -29,9 +29,14 @@ class UnreadableVideoError(ValueError):
     """A video file or camera that gives no frame."""
 
 
+def is_webcam(name: str) -> bool:
+    """True for "webcam", and "webcam:1" and so on."""
+    return bool(_WEBCAM.fullmatch(name))
+
+
 def is_video(name: str) -> bool:
-    """True for a video file's name, by its suffix, and for a webcam: "webcam", "webcam:1"."""
-    return name.lower().endswith(VIDEO_SUFFIXES) or bool(_WEBCAM.fullmatch(name))
+    """True for a video file's name, by its suffix, and for a webcam."""
+    return name.lower().endswith(VIDEO_SUFFIXES) or is_webcam(name)
 
 
 def video_stem(name: str) -> str:

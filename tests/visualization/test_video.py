@@ -109,7 +109,8 @@ def test_images_and_videos_of_a_folder(tmp_path):
     write_video(tmp_path / "in" / "walk.avi", frames=3)
     cv2.imwrite(str(tmp_path / "in" / "still.png"), np.full((20, 30, 3), 200, dtype=np.uint8))
     (tmp_path / "in" / "broken.mp4").write_bytes(b"no video")
-    files = find_images([str(tmp_path / "in"), "webcam:97"])
+    assert find_images([str(tmp_path / "in")]) == [str(tmp_path / "in" / "still.png")]
+    files = find_images([str(tmp_path / "in"), "webcam:97"], videos=True)
     assert [is_video(file) for file in files] == [True, False, True, True]
     gallery = draw_predictions(predict, files, tmp_path / "out", progress=False)
     assert (gallery.drawn, gallery.frames, len(gallery.failures)) == (2, 3, 2)
