@@ -84,10 +84,8 @@ def ground_truth_of(dataset: str, mask_target: str = "visible") -> GroundTruth:
     """
     if os.path.isfile(dataset):
         truth = GroundTruth.from_file(dataset)
+    elif dataset_files(dataset).format == "coco":  # its own areas, which decide between small and large
+        truth = GroundTruth.from_file(dataset_files(dataset).annotation_file)
     else:
-        records, info = load_dataset(dataset)
-        if dataset_files(dataset).format == "coco":  # its own areas, which decide between small and large
-            truth = GroundTruth.from_file(info.annotation_file, info.category_ids, info.class_names)
-        else:
-            truth = GroundTruth.from_records(records, info)
+        truth = GroundTruth.from_records(*load_dataset(dataset))
     return truth.amodal() if mask_target == "amodal" and truth.annotations else truth
