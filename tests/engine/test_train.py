@@ -132,13 +132,6 @@ def test_nothing_to_resume_for_evaluation(tmp_path, data_set):
         evaluate_only(config(tmp_path, data_set), resume=True)
 
 
-def test_evaluation_refuses_what_it_cannot_do(tmp_path, data_set):
-    train(config(tmp_path / "a", data_set, SOLVER__MAX_ITER=1, DATASETS__TEST=()))
-    weights = str(tmp_path / "a" / "model_final.pth")
-    with pytest.raises(ValueError, match=r"TEST\.AUG\.ENABLED is True"):
-        evaluate_only(config(tmp_path, data_set, MODEL__WEIGHTS=weights, TEST__AUG__ENABLED=True))
-
-
 class Finder(torch.nn.Module):
     """Finds in every image one box: its right half."""
 
