@@ -25,9 +25,9 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     """How sure the layers are that one detection lies on top of another.
 
     At [i, j] it is the mean probability that the occluder layer of i gives to the visible pixels of j inside the
-    box of i. Visible are the pixels of j's mask that j's own occluder layer does not claim, both by
-    `Detections.mask_threshold`; this matters for amodal masks, which reach below other objects. With fewer than
-    `min_pixels` such pixels, the occluder rule's limit, it is zero.
+    box of i. A pixel counts as a visible one of j by the probability of j's mask times that of j's own occluder layer
+    not claiming it; the second factor matters for amodal masks, which reach below other objects. Where these
+    weights sum to fewer than `min_pixels`, the occluder rule's limit, the confidence is zero.
 
     The pixels are sampled, S x S of them evenly over the common part of both boxes and bilinearly in the maps, so
     that the work goes by the number of overlapping pairs and not by their size in the image.
@@ -56,7 +56,6 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     low = torch.maximum(boxes[:, None, :2], boxes[:, :2]).clamp(min=0)
     high = torch.minimum(torch.minimum(boxes[:, None, 2:], boxes[:, 2:]), limits)
     overlapping = ((high - low).amin(dim=2) > 0).triu(diagonal=1)
-    threshold = detections.mask_threshold
     confidence = boxes.new_zeros(len(boxes), len(boxes))
     for pairs in overlapping.nonzero().split(PAIRS_AT_ONCE):
         first, second = pairs.unbind(dim=1)
@@ -64,7 +63,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
         sampled = [_sampled(maps[side], boxes[side], window) for side in (first, second)]
         area = (window[:, 2:] - window[:, :2]).prod(dim=1)
         for occludee, occluder, below, above in ((first, second, *sampled), (second, first, *reversed(sampled))):
-            visible = ((above[:, 0] >= threshold) & (above[:, 1] < threshold)).float()
+            visible = above[:, 0] * (1 - above[:, 1])
             share = visible.mean(dim=(1, 2))
             on_top = (visible * below[:, 1]).mean(dim=(1, 2)) / share.clamp(min=1e-6)
             confidence[occludee, occluder] = torch.where(share * area >= min_pixels, on_top, 0.0)
@@ -72,7 +71,10 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
 
 
 def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
-    """Maps of the box frame at S x S places of a window in the image: [P, 2, M, M] to [P, 2, S, S]."""
+    """Maps of the box frame at S x S places of a window inside the boxes: [P, 2, M, M] to [P, 2, S, S].
+
+    Unlike in pasting, a map does not fade across its rim: every place lies inside.
+    """
     steps = (torch.arange(SAMPLES, device=maps.device) + 0.5) / SAMPLES
     coordinates = []
     for axis in (0, 1):
@@ -81,7 +83,7 @@ def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
         coordinates.append((start + steps * (end - start) - box_start) / (box_end - box_start) * 2 - 1)
     xs, ys = coordinates  # [P, S] each
     grid = torch.stack([xs[:, None].expand(-1, SAMPLES, -1), ys[:, :, None].expand(-1, -1, SAMPLES)], dim=3)
-    return F.grid_sample(maps, grid, align_corners=False)
+    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
 
 def with_relations(detections: Detections) -> Detections:
