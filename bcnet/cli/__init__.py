@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 
 import bcnet
@@ -27,20 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: a command line that cannot be run (2), a command that failed (1) or was interrupted.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     listed = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="bcnet",
+        usage="bcnet [-h] [--version] COMMAND ...",
         description="Occlusion-aware instance segmentation.",
         epilog=f"commands:\n{listed}\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"bcnet {bcnet.__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of: " + ", ".join(COMMANDS))
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the command")
-    args = parser.parse_args(arguments)
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do; its own arguments follow")
+    # What follows the command is for the command's own parser.
+    name = parser.parse_args(arguments[:1]).command
     # Imported when it is called for: the help should not take the time to import torch.
-    command = importlib.import_module(f"bcnet.cli.{args.command}")
+    command = importlib.import_module(f"bcnet.cli.{name}")
     try:
-        command.main(args.arguments, prog=f"bcnet {args.command}")
+        command.main(arguments[1:], prog=f"bcnet {name}")
     except KeyboardInterrupt:
         parser.exit(130, "\ninterrupted\n")

@@ -15,6 +15,7 @@ from torch import nn
 from bcnet.structures import Detections
 
 PANEL_SIDE = 400  # of a panel's longer side, pixels
+GAP = 12  # below a row of panels, pixels
 SCORE_THRESHOLD = 0.3  # in the first iterations little reaches more
 MAX_DETECTIONS = 20
 
@@ -75,5 +76,5 @@ def _with_maps_of(detections: Detections, learned: Detections) -> Detections:
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Pictures below each other, on white."""
     width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    padded = [np.pad(row, ((0, GAP), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded)
