@@ -30,9 +30,10 @@ def occlusion_order_accuracy(
         dict: ``measure``, how pairs were chosen. ``pairs``, and of these ``found`` (both detected), ``right`` (surer
         that the nearer one lies on top than the opposite), ``reversed`` and ``undecided`` (equally sure, or
         nothing said). In percent ``accuracy``, right of found; ``accuracy_decided``, right of right and reversed.
-        Of the graph at its threshold: ``edge_recall``, found pairs with the right edge, and none the other way that
-        is as sure; ``edges`` between matched detections of known order, hiding or not, and ``edge_precision``, those
-        whose occluder is the nearer one; ``depth_accuracy``, found pairs that ``depth`` orders rightly.
+        Of the graph's edges, confidences of at least ``edge_threshold`` that exceed the opposite one:
+        ``edge_recall``, found pairs with the right edge; ``edges`` between matched detections of known order, hiding
+        or not, and ``edge_precision``, those whose occluder is the nearer one. ``depth_accuracy``: found pairs that
+        ``depth`` orders rightly.
     """
     by_amodal = ground_truth.all_have("amodal_segmentation")
     counts = dict.fromkeys(("pairs", "found", "right", "reversed", "undecided"), 0)
@@ -50,7 +51,11 @@ def occlusion_order_accuracy(
             if occluder in by_result
         }
         known = set(order)
-        drawn = [pair for pair, confidence in sure.items() if confidence >= EDGE_THRESHOLD]
+        drawn = [
+            pair
+            for pair, confidence in sure.items()
+            if confidence >= EDGE_THRESHOLD and confidence > sure.get(pair[::-1], 0.0)
+        ]
         edges_right += sum(edge in known for edge in drawn)
         edges += sum(edge in known or edge[::-1] in known for edge in drawn)
         for pair in _hiding_pairs(ground_truth, group, order, by_amodal):
@@ -67,6 +72,7 @@ def occlusion_order_accuracy(
         **counts,
         "accuracy": _percent(counts["right"], counts["found"]),
         "accuracy_decided": _percent(counts["right"], counts["right"] + counts["reversed"]),
+        "edge_threshold": EDGE_THRESHOLD,
         "edge_recall": _percent(edges_found, counts["found"]),
         "edges": edges,
         "edge_precision": _percent(edges_right, edges),

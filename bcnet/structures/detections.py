@@ -170,7 +170,7 @@ class Detections:
 
         Detections with relations have three keys more, which COCO's tools pass over: ``number``, the position in
         the image, ``occluded_by``, a list of [number of the occluder, confidence] by falling confidence from 0.05 on
-        (`OcclusionGraph` has edges from 1/2 on), and ``depth``, the place in the order of depth, 0 nearest.
+        (`OcclusionGraph` has edges from 0.3 on), and ``depth``, the place in the order of depth, 0 nearest.
 
         Args:
             image_id: the data set's id of the image.

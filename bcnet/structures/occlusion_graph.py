@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-EDGE_THRESHOLD = 0.5
+# Below 1/2, because the occluder layer is cautious: half of the regions that it learns from have nothing on top. For a
+# small model on synthetic scenes, 0.3 gave three times the edges of 0.5; the nearer object was named by 85 % of them
+# rather than 93 %.
+EDGE_THRESHOLD = 0.3
 
 
 class Occlusion(NamedTuple):

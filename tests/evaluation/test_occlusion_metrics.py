@@ -197,10 +197,10 @@ def test_order_accuracy():
     }
     assert report["accuracy"] == report["accuracy_decided"] == 50
     assert report["depth_accuracy"] == 50
-    assert (report["edge_recall"], report["edges"]) == (50, 3)
-    assert report["edge_precision"] == pytest.approx(100 / 3)
+    # Bench below post, right, and bench below wall, wrong; post below bench is less sure than the opposite.
+    assert (report["edge_recall"], report["edges"], report["edge_precision"]) == (50, 2, 50)
     # Below the threshold of the graph there is a direction, but no edge.
-    weak = order_report(park(), {**bench, "occluded_by": [[1, 0.4]]}, {**post, "occluded_by": [[0, 0.2]]}, wall)
+    weak = order_report(park(), {**bench, "occluded_by": [[1, 0.25]]}, {**post, "occluded_by": [[0, 0.2]]}, wall)
     assert (weak["right"], weak["edge_recall"], weak["edges"]) == (1, 0, 0)
     undecided = order_report(park(), {**bench, "occluded_by": [[1, 0.7]]}, post, {**wall, "score": 0.1})
     assert (undecided["pairs"], undecided["found"], undecided["undecided"]) == (2, 1, 1)

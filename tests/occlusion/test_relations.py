@@ -139,9 +139,9 @@ def test_detections_carry_their_relations():
     assert [result["number"] for result in results] == [0, 1, 2]
     assert results[0]["occluded_by"] == [[1, pytest.approx(0.8, abs=0.02)]]
     assert [result["depth"] for result in results] == [1, 0, 0]
-    weak = with_relations(bench_behind_post(0.3))
+    weak = with_relations(bench_behind_post(0.2))
     assert weak.occlusion.edges == []
-    assert weak.to_coco(7, [1])[0]["occluded_by"] == [[1, pytest.approx(0.3, abs=0.02)]]
+    assert weak.to_coco(7, [1])[0]["occluded_by"] == [[1, pytest.approx(0.2, abs=0.02)]]
     assert "occluded_by" not in bench_behind_post().to_coco(7, [1])[0]
     with pytest.raises(ValueError, match=r"occluded_by must be \[3, 3\], got \(2, 2\)"):
         Detections(**{**vars(found), "occluded_by": torch.zeros(2, 2)})
@@ -185,8 +185,9 @@ def test_a_sure_edge_both_ways_yields_to_a_sure_direction():
 
 
 def test_the_threshold_decides_what_is_an_edge():
-    assert graph(2, (0, 1, 0.5)).edges == [(0, 1, 0.5)]
-    assert graph(2, (0, 1, 0.49)).edges == []
+    assert graph(2, (0, 1, 0.3)).edges == [(0, 1, 0.3)]
+    assert graph(2, (0, 1, 0.29)).edges == []
+    assert OcclusionGraph(graph(2, (0, 1, 0.3)).confidence, threshold=0.5).edges == []
     with pytest.raises(ValueError, match=r"confidence must be \[D, D\], got \(2, 3\)"):
         OcclusionGraph(np.zeros((2, 3)))
 
