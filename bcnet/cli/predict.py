@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from bcnet.engine.predict_files import predict_files
     from bcnet.engine.predictor import load
+    from bcnet.engine.run_log import progress_wanted
     from bcnet.visualization import find_images
 
     with one_line_errors(parser):
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             mask_threshold=args.mask_threshold,
             max_detections=args.max_detections,
             batch_size=args.batch_size,
+            progress=progress_wanted(),
         )
     print(f"{summary}, in {args.output}" + (f" and {args.pictures}{os.sep}" if args.pictures else ""))
     if not summary.images:
