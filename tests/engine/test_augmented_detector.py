@@ -7,27 +7,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_models import DETECTORS, small_config, write_small_data_set
+from small_models import DETECTORS, finding_detector, small_config, write_small_data_set
 from torchvision.ops import nms
 
 from bcnet.engine import Predictor, evaluate
 from bcnet.engine.test_time_augmentation import AugmentedDetector, merge_detections, with_test_time_augmentation
-from bcnet.modeling import Detector, Thresholds, build_model
+from bcnet.modeling import Detector, Thresholds
 from bcnet.structures import Detections
 
 MAPS = {"occludee_mask", "occludee_boundary", "occluder_mask", "occluder_boundary"}
 
 
 def detector(name="GeneralizedRCNN", **overrides) -> Detector:
-    torch.manual_seed(0)
-    cfg = small_config(name, MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0, MODEL__FCOS__SCORE_THRESH_TEST=0.0, **overrides)
-    model = build_model(cfg).eval()
-    if name == "BCNetFCOS":
-        model.head.distances.bias.data.fill_(1.5)  # untrained, most boxes are empty
-    if model.mask_branch is not None:
-        for layer in (model.mask_branch.head.occluder_layer, model.mask_branch.head.occludee_layer):
-            layer.gcn.query.weight.data *= 1e-4  # affinities of 1e5 turn rounding into another answer
-    return model
+    return finding_detector(name, **overrides)[1]
 
 
 def random_image(height=48, width=64, seed=0) -> torch.Tensor:

@@ -9,13 +9,12 @@ import pycocotools.mask as maskUtils
 import pytest
 import torch
 from PIL import Image
-from small_models import DETECTORS, small_config
+from small_models import DETECTORS, finding_detector, small_config
 from torchvision.ops import box_iou
 
 import bcnet
 from bcnet.checkpoint import write_checkpoint
 from bcnet.engine import Predictor
-from bcnet.modeling import build_model
 from bcnet.structures.paste import paste_masks
 
 
@@ -25,17 +24,7 @@ def image():
 
 
 def predictor(detector="GeneralizedRCNN", **overrides) -> Predictor:
-    torch.manual_seed(0)
-    cfg = small_config(
-        detector, MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0, MODEL__FCOS__SCORE_THRESH_TEST=0.0, **overrides
-    )
-    model = build_model(cfg)
-    if detector == "BCNetFCOS":
-        model.head.distances.bias.data.fill_(1.5)  # untrained, most boxes are empty
-    for layer in (model.mask_branch.head.occluder_layer, model.mask_branch.head.occludee_layer):
-        # Untrained features give affinities of 1e5, whose softmax turns rounding into another answer.
-        layer.gcn.query.weight.data *= 1e-4
-    return Predictor.from_config(cfg, model, ("cup", "plate", "fork")).eval()
+    return Predictor.from_config(*finding_detector(detector, **overrides), ("cup", "plate", "fork")).eval()
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
