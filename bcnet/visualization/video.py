@@ -21,6 +21,7 @@ from bcnet.visualization.layers import draw_layers
 from bcnet.visualization.overlay import draw_detections
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+PANEL_SIDES = (480, 640)  # bounds of a panel's longer side in a video of several, pixels
 DEFAULT_RATE = 25.0  # frames per second, where the source does not say
 _WEBCAM = re.compile(r"webcam(?::(\d+))?")
 
@@ -104,7 +105,8 @@ def draw_video(
         output_file: an mp4; its folder is made when missing.
         score_threshold: lowest score that is drawn.
         layers: both layers and the order beside the detections (`draw_layers`); otherwise the detections alone.
-        long_side: pixels of a panel's longer side; None keeps the frame's.
+        long_side: pixels of a panel's longer side; None keeps the frame's, with layers within 480..640, so that labels
+            are legible and four panels fit a screen.
         max_frames: draw the first so many; None draws all, of a webcam until Ctrl-C.
         progress: show a progress bar.
 
@@ -131,8 +133,11 @@ def draw_video(
                 image = np.ascontiguousarray(frame[:, :, ::-1])
                 found = predict(image)
                 found = found[found.scores >= score_threshold]
+                side = long_side
+                if side is None and layers:
+                    side = min(max(*image.shape[:2], PANEL_SIDES[0]), PANEL_SIDES[1])
                 draw = draw_layers if layers else draw_detections
-                picture = draw(image, found, long_side=long_side, identities=tracker.update(found))
+                picture = draw(image, found, long_side=side, identities=tracker.update(found))
                 if writer is None:
                     writer = _writer(output_file, picture.shape[:2], capture.get(cv2.CAP_PROP_FPS))
                 writer.write(_even(picture)[:, :, ::-1])
