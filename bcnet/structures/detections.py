@@ -115,10 +115,7 @@ class Detections:
         Raises:
             ValueError: the map is absent.
         """
-        maps = getattr(self, name)
-        if maps is None:
-            raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
-        return paste_masks(maps, self.boxes, self.image_size, self.mask_threshold)
+        return paste_masks(self._present(name), self.boxes, self.image_size, self.mask_threshold)
 
     def mask_rles(self, name: str = "occludee_mask") -> list[dict]:
         """One map per detection, pasted at `mask_threshold` and encoded from its box alone, as compressed RLE.
@@ -126,13 +123,17 @@ class Detections:
         Raises:
             ValueError: the map is absent.
         """
-        maps = getattr(self, name)
-        if maps is None:
-            raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
+        maps = self._present(name)
         return [
             encode_window((values >= self.mask_threshold).cpu().numpy(), window.x0, window.y0, self.image_size)
             for window, values in paste_windows(maps.cpu(), self.boxes.cpu(), self.image_size)
         ]
+
+    def _present(self, name: str) -> Tensor:
+        maps = getattr(self, name)
+        if maps is None:
+            raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
+        return maps
 
     def __len__(self) -> int:
         return len(self.boxes)

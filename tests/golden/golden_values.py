@@ -14,12 +14,27 @@ import numpy as np
 import torch
 from torchvision.ops import box_iou
 
+from bcnet.checkpoint import load_weights
+from bcnet.config import load_config
+from bcnet.modeling import build_model
+
 FOLDER = Path(__file__).parent
 TOLERANCE = 1e-4  # of a tensor's standard deviation
 
 
 def load(name):
     return dict(np.load(FOLDER / f"{name}.npz"))
+
+
+def model(name, config, opts, folder):
+    """Our model of a config file, on the CPU in eval mode, with the reference's weights read from a file in `folder`."""
+    path = folder / "model.pth"
+    torch.save({"model": weights(name)}, path)
+    cfg = load_config(str(FOLDER.parents[1] / "configs" / config), ["MODEL.DEVICE", "cpu", *opts])
+    built = build_model(cfg)
+    report = load_weights(built, str(path))
+    assert not report.differs and not report.skipped
+    return built.eval()
 
 
 def keys(name):

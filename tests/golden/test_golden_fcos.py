@@ -11,9 +11,6 @@ import torch
 from pycocotools import mask as coco_mask
 
 from bcnet.bilayer import mask_losses, mask_targets
-from bcnet.checkpoint import load_weights
-from bcnet.config import load_config
-from bcnet.modeling import build_model
 from bcnet.structures import InstanceMasks, Targets
 
 NAME = "fcos_R_50"
@@ -26,14 +23,8 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": golden_values.weights(NAME)}, path)
-    config = golden_values.FOLDER.parents[1] / "configs/fcos/fcos_imprv_R_50_FPN.yaml"
-    cfg = load_config(str(config), ["MODEL.DEVICE", "cpu", "MODEL.FCOS.SCORE_THRESH_TEST", 0.05])
-    model = build_model(cfg)
-    report = load_weights(model, str(path))
-    assert not report.differs and not report.skipped
-    return model.eval()
+    folder = tmp_path_factory.mktemp("weights")
+    return golden_values.model(NAME, "fcos/fcos_imprv_R_50_FPN.yaml", ["MODEL.FCOS.SCORE_THRESH_TEST", 0.05], folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,6 @@ import golden_values
 import pytest
 import torch
 
-from bcnet.checkpoint import load_weights
-from bcnet.config import load_config
-from bcnet.modeling import build_model
-
 NAME = "mask_rcnn_R_50"
 
 
@@ -20,15 +16,10 @@ def golden():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": golden_values.weights(NAME)}, path)
-    config = "configs/baselines/mask_rcnn_R_50_FPN_3x.yaml"
-    config = golden_values.FOLDER.parents[1] / config
-    cfg = load_config(str(config), ["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.02])
-    model = build_model(cfg)
-    report = load_weights(model, str(path))
-    assert not report.differs and not report.skipped
-    return model.eval()
+    folder = tmp_path_factory.mktemp("weights")
+    return golden_values.model(
+        NAME, "baselines/mask_rcnn_R_50_FPN_3x.yaml", ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.02], folder
+    )
 
 
 @pytest.fixture(scope="module")
