@@ -27,7 +27,7 @@ def load(name):
 
 
 def model(name, config, opts, folder):
-    """Our model of a config file, on the CPU in eval mode, with the reference's weights read from a file in `folder`."""
+    """Our model of a config file on the CPU in eval mode with the reference's weights read from a file in `folder`."""
     path = folder / "model.pth"
     torch.save({"model": weights(name)}, path)
     cfg = load_config(str(FOLDER.parents[1] / "configs" / config), ["MODEL.DEVICE", "cpu", *opts])
