@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.benchmark.row import BenchmarkRow
+from bcnet.benchmark.timing import interleaved
 from bcnet.occlusion.annotations import image_size, is_crowd, positions_by_image, read_coco_json
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.structures.rle import segmentation_to_rle
@@ -30,14 +30,17 @@ def benchmark_occluders(
     Args:
         annotation_file: a COCO json; None takes `coco_like_scenes`.
         repeats: of both ways, in turns.
-        max_images: of the file, in its order.
+        max_images: of the file, in its order, or of the random scenes.
         seed: of the random scenes.
 
     Raises:
         ValueError: the file is no COCO json, or has a malformed annotation.
         RuntimeError: the two ways do not agree.
     """
-    scenes = coco_like_scenes(seed=seed) if annotation_file is None else read_scenes(annotation_file, max_images)
+    if annotation_file is None:
+        scenes = coco_like_scenes(seed=seed)[:max_images]
+    else:
+        scenes = read_scenes(annotation_file, max_images)
     instances = sum(len(boxes) for boxes, _, _ in scenes)
     if instances == 0:
         raise ValueError(f"{annotation_file} has no instances to time")
@@ -45,13 +48,14 @@ def benchmark_occluders(
         for rle, mask in zip(by_rle(*scene), by_full_images(*scene), strict=True):
             if (rle is None) != (mask is None) or (rle is not None and (coco_mask.decode(rle) != mask).any()):
                 raise RuntimeError("RLE algebra and full-image arrays disagree on an occluder mask")
-    ours, theirs = [], []
-    for _ in range(repeats):
-        ours.append(_time(by_rle, scenes) / instances)
-        theirs.append(_time(by_full_images, scenes) / instances)
+    seconds = interleaved(
+        {"ours": lambda: _of_all(by_rle, scenes), "peer": lambda: _of_all(by_full_images, scenes)}, repeats, warm_up=0
+    )
+    ours, theirs = ([value / instances for value in seconds[way]] for way in ("ours", "peer"))
     source = f"{len(scenes)} random scenes" if annotation_file is None else f"{len(scenes)} images of {annotation_file}"
     work = f"occluder masks, {source}, {instances} instances"
-    return [BenchmarkRow(work, "full-image int64 arrays", ours, theirs, "instance")]
+    peer = "full-image int64 arrays"
+    return [BenchmarkRow(work, peer, ours, theirs, "instance", name="occluders", required=50.0)]
 
 
 def by_rle(boxes: list, segmentations: list, size: tuple[int, int]) -> list[dict | None]:
@@ -133,8 +137,6 @@ def _inclusive_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return inside / (area_a + area_b - inside)
 
 
-def _time(way: Callable, scenes: list[Scene]) -> float:
-    start = time.perf_counter()
+def _of_all(way: Callable, scenes: list[Scene]) -> None:
     for scene in scenes:
         way(*scene)
-    return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What a benchmark returns, and how it is printed."""
+"""What a benchmark returns: repeated measurements of one piece of work in two ways, and what is required of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from dataclasses import dataclass
 
 @dataclass
 class BenchmarkRow:
-    """Repeated timings of one piece of work, done in two ways on the same data.
+    """Repeated measurements of one piece of work, done in two ways on the same data.
 
     Attributes:
-        work: what is timed, and on what.
+        work: what is measured, and on what.
         peer: what it is compared with.
-        ours, theirs: seconds of each repetition.
-        unit: what the seconds are for, such as "instance".
+        ours, theirs: seconds (or bytes) of each repetition; both empty where the row was skipped.
+        unit: what they are for, such as "instance".
+        name: by which the row is chosen.
+        required: how many times faster ours must be, or with `as_cost` the largest multiple of the peer's seconds (or
+            bytes) that ours may take; None asks for nothing.
+        as_cost: the ratio is ours in the peer's seconds or bytes, not how many times faster ours is.
+        measure: "seconds" or "bytes".
+        skipped: why nothing was measured.
     """
 
     work: str
@@ -23,38 +29,56 @@ class BenchmarkRow:
     ours: Sequence[float]
     theirs: Sequence[float]
     unit: str
+    name: str = ""
+    required: float | None = None
+    as_cost: bool = False
+    measure: str = "seconds"
+    skipped: str = ""
 
     @property
-    def ratio(self) -> float:
-        """How many times faster ours is: the medians' ratio."""
-        return statistics.median(self.theirs) / statistics.median(self.ours)
+    def ratio(self) -> float | None:
+        """The medians' ratio, see `as_cost`; None where the row was skipped."""
+        if self.skipped:
+            return None
+        return self._ratio(statistics.median(self.ours), statistics.median(self.theirs))
+
+    @property
+    def ratios(self) -> list[float]:
+        """The ratio of each repetition: of measurements that followed each other, under the same load."""
+        return [self._ratio(ours, theirs) for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def verdict(self) -> str:
+        """ "met", "not met" or "not measured"; empty where nothing is required."""
+        if self.required is None:
+            return ""
+        if self.ratio is None:
+            return "not measured"
+        is_met = self.ratio <= self.required if self.as_cost else self.ratio >= self.required
+        return "met" if is_met else "not met"
+
+    @property
+    def cost_of(self) -> str:
+        """What is compared, in a word."""
+        return "memory" if self.measure == "bytes" else "time"
+
+    def _ratio(self, ours: float, theirs: float) -> float:
+        return ours / theirs if self.as_cost else theirs / ours
 
     def to_json(self) -> dict:
-        return {
+        values = {
+            "name": self.name,
             "work": self.work,
             "peer": self.peer,
             "unit": self.unit,
-            "ours_seconds": list(self.ours),
-            "peer_seconds": list(self.theirs),
-            "ours_median": statistics.median(self.ours),
-            "peer_median": statistics.median(self.theirs),
+            f"ours_{self.measure}": list(self.ours),
+            f"peer_{self.measure}": list(self.theirs),
             "ratio": self.ratio,
+            "ratios": self.ratios,
+            "ratio_is": f"ours / peer, {self.measure}" if self.as_cost else f"peer / ours, {self.measure}",
+            "required": self.required,
+            "verdict": self.verdict,
         }
-
-
-def format_rows(rows: Sequence[BenchmarkRow]) -> str:
-    """A table: medians with the range over the repetitions, and the ratio."""
-    cells = [("work", "per", "ours: median (range)", "peer: median (range)", "ratio", "peer")]
-    cells += [
-        (row.work, row.unit, _timing(row.ours), _timing(row.theirs), f"{row.ratio:.1f}x", row.peer) for row in rows
-    ]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
-
-
-def _timing(seconds: Sequence[float]) -> str:
-    median = statistics.median(seconds)
-    scale, unit = next(((s, u) for s, u in ((1, "s"), (1e3, "ms")) if median * s >= 1), (1e6, "us"))
-    return f"{median * scale:.3g} {unit} ({min(seconds) * scale:.3g}-{max(seconds) * scale:.3g})"
+        if self.skipped:
+            return values | {"skipped": self.skipped}
+        return values | {"ours_median": statistics.median(self.ours), "peer_median": statistics.median(self.theirs)}

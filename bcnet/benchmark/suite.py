@@ -1,0 +1,80 @@
+"""All rows by name, and what they were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+import torch
+
+from bcnet.benchmark.evaluation import benchmark_evaluation
+from bcnet.benchmark.inference import benchmark_fcos_inference, benchmark_inference
+from bcnet.benchmark.memory import benchmark_memory
+from bcnet.benchmark.occluders import benchmark_occluders
+from bcnet.benchmark.paste import benchmark_paste
+from bcnet.benchmark.row import BenchmarkRow
+from bcnet.benchmark.settings import BenchmarkSettings
+from bcnet.benchmark.targets import benchmark_targets
+from bcnet.benchmark.training import benchmark_fcos_training, benchmark_training
+from bcnet.engine.reproducibility import git_state, hardware, versions
+
+_PEERS = ("scikit-image", "scipy", "pycocotools", "faster-coco-eval")
+
+
+def _occluders(settings: BenchmarkSettings) -> list[BenchmarkRow]:
+    max_images = 2 if settings.quick and settings.max_images is None else settings.max_images
+    return benchmark_occluders(
+        settings.annotations, repeats=settings.repeats, max_images=max_images, seed=settings.seed
+    )
+
+
+# A name may stand for several rows that share what they measure.
+ROWS: dict[str, Callable[[BenchmarkSettings], list[BenchmarkRow]]] = {
+    "targets": benchmark_targets,
+    "occluders": _occluders,
+    "training": benchmark_training,
+    "fcos-training": benchmark_fcos_training,
+    "inference": benchmark_inference,
+    "fcos-inference": benchmark_fcos_inference,
+    "paste": benchmark_paste,
+    "evaluation": benchmark_evaluation,
+    "memory": benchmark_memory,
+}
+
+
+def run_rows(names: Sequence[str], settings: BenchmarkSettings) -> list[BenchmarkRow]:
+    """Runs rows in the order given.
+
+    Raises:
+        ValueError: an unknown name, or a file that a row cannot read.
+        RuntimeError: the two ways of a row do not do the same.
+    """
+    for name in names:
+        if name not in ROWS:
+            raise ValueError(f"there is no row {name!r}; the rows are: {', '.join(ROWS)}")
+    return [row for name in names for row in ROWS[name](settings)]
+
+
+def describe_environment(settings: BenchmarkSettings) -> dict:
+    """Hardware, versions, threads, device and precision, ready for JSON."""
+    return {
+        "hardware": hardware() | {"cpu": _cpu_name()},
+        "versions": versions() | {name: metadata.version(name) for name in _PEERS},
+        "git": git_state(),
+        "threads": torch.get_num_threads(),
+        "device": settings.device,
+        "precision": settings.precision,
+        "config": settings.config,
+        "quick": settings.quick,
+        "seed": settings.seed,
+    }
+
+
+def _cpu_name() -> str:
+    """The processor's model, which `platform` does not know on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else ""
