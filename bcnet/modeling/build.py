@@ -24,9 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(cfg) -> Detector:
-    """The detector that a config describes, freshly initialised, on MODEL.DEVICE (the CPU without a GPU)."""
+    """The detector that a config describes, freshly initialised, on MODEL.DEVICE (the CPU without a GPU).
+
+    Weights of convolutions lie channels last, and feature maps follow them: the layout that the fast kernels of
+    both GPUs and CPUs compute in. Shapes and results are those of any layout.
+    """
     builder = {"GeneralizedRCNN": build_faster_rcnn, "BCNetFCOS": build_fcos}[cfg.MODEL.META_ARCHITECTURE]
-    return builder(cfg).to(resolve_device(cfg.MODEL.DEVICE))
+    return builder(cfg).to(resolve_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
 
 
 def resolve_device(name: str) -> torch.device:

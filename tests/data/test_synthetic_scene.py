@@ -51,7 +51,7 @@ def assert_exact(scene, config: SceneConfig) -> None:
 @given(
     seed=st.integers(0, 2**40),
     index=st.integers(0, 10**6),
-    preset=st.sampled_from(["easy", "hard"]),
+    preset=st.sampled_from(["easy", "medium", "hard"]),
     size=st.sampled_from([64, 97, 192]),
     max_hidden=st.floats(0.0, 0.9),
 )
@@ -90,7 +90,7 @@ def test_pools_are_disjoint_and_complete():
 
 
 @pytest.mark.parametrize("pool", ["train", "test"])
-@pytest.mark.parametrize("preset", ["easy", "hard"])
+@pytest.mark.parametrize("preset", ["easy", "medium", "hard"])
 def test_scenes_keep_to_their_pools(monkeypatch, pool, preset):
     shapes, textures = set(), set()
 
@@ -225,5 +225,5 @@ def test_config_round_trip_and_presets():
     assert SceneConfig(**easy.to_dict()) == easy
     assert SceneConfig.preset("hard") == SceneConfig()
     assert set(easy.to_dict()) == {field.name for field in dataclasses.fields(SceneConfig)}
-    with pytest.raises(ValueError, match="no preset 'medium'; there are: hard, easy"):
-        SceneConfig.preset("medium")
+    with pytest.raises(ValueError, match="no preset 'hardest'; there are: hard, medium, easy"):
+        SceneConfig.preset("hardest")

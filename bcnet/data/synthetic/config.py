@@ -1,4 +1,4 @@
-"""Parameters of a synthetic scene, and the two presets."""
+"""Parameters of a synthetic scene, and the presets."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ class SceneConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides) -> SceneConfig:
-        """``"easy"`` (quick to learn, for demonstrations) or ``"hard"`` (for studies), with fields replaced.
+        """A preset with fields replaced.
+
+        ``"easy"`` is quick to learn, for demonstrations. ``"medium"`` makes objects easy to find and neighbours of
+        one class hard to tell apart, for studies of masks with small models. ``"hard"`` hides everything.
 
         Raises:
             ValueError: no such preset, or a value that no scene can satisfy.
@@ -109,6 +112,19 @@ class SceneConfig:
 
 PRESETS: dict[str, dict] = {
     "hard": {},
+    "medium": {
+        "min_objects": 2,
+        "max_objects": 5,
+        "object_size": (0.38, 0.62),
+        "same_class_probability": 0.6,
+        "class_appearance": 1.0,
+        "shared_appearance": 0.0,
+        "tint": 10.0,
+        "shared_palette": False,
+        "background_contrast": 0.3,
+        "texture_contrast": 0.6,
+        "deformation": 0.5,
+    },
     "easy": {
         "min_objects": 2,
         "max_objects": 4,

@@ -1,0 +1,184 @@
+"""What a study compares: scenes, detectors, arms and seeds, and the config of every run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from bcnet.config import load_config
+
+# The run that all arms of one detector and seed start from: the detector without masks.
+START = "start"
+_KEYS = ("seeds", "data", "detectors", "arms", "baseline", "candidate", "start", "settings")
+_SPLIT_KEYS = {"count", "seed", "size", "difficulty", "pool", "annotations", "images"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm of a detector on a set of scenes with a seed."""
+
+    data: str
+    detector: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The run's folder inside the study's."""
+        return f"{self.data}/{self.detector}/{self.arm}/seed_{self.seed}"
+
+    @property
+    def start(self) -> Run:
+        """The run whose weights this one starts from."""
+        return Run(self.data, self.detector, START, self.seed)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study, as its YAML file says it.
+
+    Attributes:
+        seeds: each trains every arm of every detector once.
+        data: sets of scenes by name; of each, the splits "train" and "test" with ``count``, ``seed``, ``size``,
+            ``difficulty`` (`SceneConfig.preset`) and ``pool``; with ``annotations`` and ``images``, scenes are
+            composed of cut-outs of that COCO data set.
+        detectors: config files by name.
+        arms: by name, what an arm changes in the detector's config, nested as in a config file.
+        baseline: the arm that the others are compared with.
+        candidate: the arm that the ablations are compared with.
+        start: what the detector without masks changes; None trains every arm from the detector's own weights.
+        settings: what all runs change.
+    """
+
+    seeds: tuple[int, ...]
+    data: Mapping[str, Mapping[str, Mapping]]
+    detectors: Mapping[str, str]
+    arms: Mapping[str, Mapping]
+    baseline: str
+    candidate: str
+    start: Mapping | None
+    settings: Mapping
+
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed, so that a study that is cut off has complete seeds; those that others start from
+        come first."""
+        places = [(data, detector) for data in self.data for detector in self.detectors]
+        arms = ([] if self.start is None else [START]) + list(self.arms)
+        return [Run(*place, arm, seed) for seed in self.seeds for arm in arms for place in places]
+
+    def config(self, run: Run, output: str, *, num_classes: int):
+        """The config of a run.
+
+        Args:
+            output: the study's folder.
+            num_classes: K of the run's scenes.
+
+        Raises:
+            KeyError, ValueError, FileNotFoundError: of `load_config`.
+        """
+        is_start = run.arm == START
+        changes = _merged(self.settings, self.start if is_start else self.arms[run.arm])
+        own = {
+            "OUTPUT_DIR": run_folder(output, run),
+            "SEED": run.seed,
+            "MODEL": {"MASK_ON": not is_start, "ROI_HEADS": {"NUM_CLASSES": num_classes}},
+            "DATASETS": {
+                "TRAIN": [scene_spec(output, run.data, "train")],
+                "TEST": [scene_spec(output, run.data, "test")],
+            },
+        }
+        if self.start is not None and not is_start:
+            own["MODEL"]["WEIGHTS"] = os.path.join(run_folder(output, run.start), "model_final.pth")
+        text = yaml.safe_dump(_merged(changes, own))
+        return load_config(self.detectors[run.detector], text=text, source=f"the plan of {run.name}")
+
+
+def run_folder(output: str, run: Run) -> str:
+    return os.path.join(output, "runs", run.name)
+
+
+def scene_spec(output: str, data: str, split: str) -> str:
+    """The name by which a run's config finds a split's scenes."""
+    folder = os.path.join(output, "data", data)
+    return f"coco:{os.path.join(folder, 'annotations', f'{split}.json')}:{os.path.join(folder, 'images')}"
+
+
+def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
+    """Reads a plan.
+
+    Args:
+        path: its YAML file.
+        opts: ``KEY VALUE`` pairs that replace values, such as ``["settings.SOLVER.MAX_ITER", "100"]``; values are YAML.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a key that a plan does not have or lacks, or a value that it cannot have.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            content = yaml.safe_load(file)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold the keys of a plan ({', '.join(_KEYS)}), got {content!r}")
+    if len(opts) % 2:
+        raise ValueError(f"overrides come in KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
+    for key, value in zip(opts[0::2], opts[1::2], strict=True):
+        _replace(content, key, yaml.safe_load(value))
+    unknown = sorted(set(content) - set(_KEYS))
+    missing = [key for key in _KEYS if key not in content and key not in ("start", "settings")]
+    if unknown or missing:
+        raise ValueError(f"{path}: a plan has the keys {', '.join(_KEYS)}; unknown: {unknown}, missing: {missing}")
+    plan = StudyPlan(
+        seeds=tuple(content["seeds"]),
+        data=content["data"],
+        detectors=content["detectors"],
+        arms={name: changes or {} for name, changes in content["arms"].items()},
+        baseline=content["baseline"],
+        candidate=content["candidate"],
+        start=content.get("start"),
+        settings=content.get("settings") or {},
+    )
+    _check(plan, str(path))
+    return plan
+
+
+def _check(plan: StudyPlan, source: str) -> None:
+    if not plan.seeds or not all(isinstance(seed, int) and seed >= 0 for seed in plan.seeds):
+        raise ValueError(f"{source}: seeds must be whole numbers from 0 on, got {list(plan.seeds)}")
+    for key in ("baseline", "candidate"):
+        if getattr(plan, key) not in plan.arms:
+            raise ValueError(f"{source}: {key} {getattr(plan, key)!r} is none of the arms {', '.join(plan.arms)}")
+    if START in plan.arms:
+        raise ValueError(f"{source}: {START!r} is the name of the detector without masks, no arm can have it")
+    for name, splits in plan.data.items():
+        if set(splits) != {"train", "test"}:
+            raise ValueError(f"{source}: data {name!r} needs the splits train and test, got {sorted(splits)}")
+        for split, values in splits.items():
+            unknown = sorted(set(values) - _SPLIT_KEYS)
+            if unknown or "count" not in values or ("annotations" in values) != ("images" in values):
+                raise ValueError(
+                    f"{source}: data {name}.{split} has {sorted(values)}; it needs count, may have "
+                    f"{', '.join(sorted(_SPLIT_KEYS - {'count'}))}, and annotations and images go together"
+                )
+
+
+def _merged(base: Mapping, changes: Mapping) -> dict:
+    """`changes` laid over `base`, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _replace(content: dict, key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"override {key!r}: {section!r} is no section but {content!r}")
+    content[name] = value

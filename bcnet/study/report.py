@@ -1,0 +1,131 @@
+"""The report of a study: tables, plots and pictures of the runs that are done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+from bcnet.checkpoint.files import write_text
+from bcnet.evaluation import write_json
+from bcnet.study.figures import plot_differences, plot_levels
+from bcnet.study.pictures import draw_grid
+from bcnet.study.plan import START, Run, StudyPlan, run_folder
+from bcnet.study.runs import read_results
+from bcnet.study.scenes import describe_scenes
+from bcnet.study.statistics import FIGURES, by_seed, comparisons, difference, standard_deviation
+
+
+def write_report(plan: StudyPlan, output: str) -> str:
+    """Writes ``report.md``, ``results.json``, plots and pictures of the finished runs into the study's folder.
+
+    Returns:
+        str: the report.
+
+    Raises:
+        ValueError: no run is done.
+    """
+    results = read_results(plan, output)
+    if not any(run.arm != START for run in results):
+        raise ValueError(f"no run of the study in {output} is done, there is nothing to report")
+    write_json(os.path.join(output, "results.json"), {run.name: result for run, result in results.items()})
+    places = [place for place in product(plan.data, plan.detectors) if any(_place(run) == place for run in results)]
+    parts = [_scenes(plan, output), _runs(plan, results)]
+    for data, detector in places:
+        title = f"## {detector} on {data}"
+        levels, differences, grid = (f"{data}_{detector}_{name}.png" for name in ("levels", "differences", "pictures"))
+        plot_levels(plan, results, data, detector, os.path.join(output, levels))
+        plot_differences(plan, results, data, detector, os.path.join(output, differences))
+        finished = {
+            run.arm: run_folder(output, run)
+            for run in results
+            if _place(run) == (data, detector) and run.seed == plan.seeds[0] and run.arm != START
+        }
+        draw_grid(finished, os.path.join(output, grid))
+        pictures = "\n\n".join(f"![{name}]({name})" for name in (levels, differences, grid))
+        parts += [title, _means(plan, results, data, detector), _differences(plan, results, data, detector), pictures]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    write_text(text, os.path.join(output, "report.md"))
+    return text
+
+
+def _place(run: Run) -> tuple[str, str]:
+    return run.data, run.detector
+
+
+def _scenes(plan: StudyPlan, output: str) -> str:
+    rows = [
+        [f"{name}, {split}", text]
+        for name, splits in describe_scenes(plan, output).items()
+        for split, text in splits.items()
+    ]
+    return "## Scenes\n\n" + markdown_table(["scenes", "occlusion"], rows)
+
+
+def _runs(plan: StudyPlan, results: Mapping[Run, Mapping]) -> str:
+    done = len(results)
+    rows = []
+    for data, detector, arm in product(plan.data, plan.detectors, [START, *plan.arms]):
+        runs = {run: result for run, result in results.items() if (*_place(run), run.arm) == (data, detector, arm)}
+        if not runs:
+            continue
+        seconds = [sum(result["seconds"].values()) for result in runs.values()]
+        cost = next(iter(runs.values())).get("mask_head", {})
+        rows.append(
+            [
+                data,
+                detector,
+                arm,
+                ", ".join(str(run.seed) for run in runs),
+                f"{min(seconds) / 60:.1f}-{max(seconds) / 60:.1f}",
+                f"{cost['parameters'] / 1e6:.2f}" if cost else "",
+                *(f"{cost[f'multiply_adds_{maps}'] / 1e6:.0f}" if cost else "" for maps in ("all_maps", "masks_only")),
+            ]
+        )
+    run = next(iter(results.values()))["run"]
+    made_with = ", ".join(f"{name} {value}" for name, value in run["versions"].items() if value is not None)
+    hardware = run["hardware"]
+    headers = ["scenes", "detector", "arm", "seeds", "minutes", "parameters (M)", "MACs per RoI (M)", "masks only (M)"]
+    return (
+        f"## Runs\n\n{done} of {len(plan.runs())} runs are done. Hardware: {hardware['platform']}, "
+        f"{hardware['cpu_cores']} cores, GPUs: {', '.join(hardware['gpus']) or 'none'}. {made_with}.\n\n"
+        "Parameters and multiply-adds (MACs) are the mask head's, with all the maps that it has and with masks alone; "
+        "minutes are those of a run with its evaluation.\n\n" + markdown_table(headers, rows)
+    )
+
+
+def _means(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str) -> str:
+    rows = []
+    for title in FIGURES:
+        values = [list(by_seed(results, data, detector, arm, title).values()) for arm in plan.arms]
+        if any(values):
+            rows.append([title, *(_mean(v) for v in values)])
+    text = "Mean and standard deviation over seeds, percent:\n\n"
+    return text + markdown_table(["", *plan.arms], rows)
+
+
+def _differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str) -> str:
+    parts = []
+    for arm, other in comparisons(plan):
+        rows = []
+        for title in FIGURES:
+            found = difference(results, data, detector, arm, other, title)
+            if found is not None:
+                each = ", ".join(f"{value:+.2f}" for value in found.by_seed)
+                mean = f"{found.mean:+.2f}" + (f" ± {found.deviation:.2f}" if len(found.by_seed) > 1 else "")
+                rows.append([title, mean, each, found.verdict])
+        if rows:
+            headers = ["", "mean ± deviation of the differences", "by seed", "verdict"]
+            parts.append(f"{arm} minus {other}, seed by seed:\n\n{markdown_table(headers, rows)}")
+    return "\n\n".join(parts)
+
+
+def _mean(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.2f}" if values else "-"
+    return f"{sum(values) / len(values):.2f} ± {standard_deviation(values):.2f}"
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
