@@ -3,6 +3,8 @@
 
 python tools/benchmark.py --device cuda --precision bf16 --json timings.json
 python tools/benchmark.py --rows targets paste --threads 1
+python tools/benchmark.py --stages --json stages.json
+python tools/benchmark.py --scaling plots/
 python tools/benchmark.py --quick
 """
 
@@ -14,49 +16,73 @@ import torch
 
 from bcnet.benchmark import BenchmarkSettings, format_rows, markdown_rows
 from bcnet.benchmark.report import write_json
+from bcnet.benchmark.scaling import measure_growth, write_growth
 from bcnet.benchmark.settings import DEFAULT_CONFIG, PRECISIONS
+from bcnet.benchmark.stages import stage_tables
 from bcnet.benchmark.suite import ROWS, describe_environment, run_rows
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", help=f"default: all of {', '.join(ROWS)}")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="fp32", help="of the networks (default: %(default)s)"
+        "--rows",
+        nargs="+",
+        choices=ROWS,
+        metavar="ROW",
+        help=f"of {', '.join(ROWS)} (default: all; with --stages or --scaling none, with --annotations occluders)",
     )
+    parser.add_argument(
+        "--stages", action="store_true", help="time the stages of an inference and a training iteration"
+    )
+    parser.add_argument("--scaling", metavar="FOLDER", help="plot there how cost grows, with the numbers as json")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the networks; default: %(default)s")
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="of our Faster R-CNN (default: %(default)s)")
     parser.add_argument("--repeats", type=int, help="of each way, in turns (default: 5; with --quick 2)")
     parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
+    parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; with --threads 1")
     parser.add_argument("--quick", action="store_true", help="small images and networks, to try it")
-    parser.add_argument("--annotations", help="COCO json for the occluder masks; without --rows, that row alone")
+    parser.add_argument("--annotations", help="COCO json for the occluder masks (default: random scenes)")
     parser.add_argument("--max-images", type=int, help="of the COCO json (default: all)")
-    parser.add_argument("--markdown", action="store_true", help="print the table for a page")
-    parser.add_argument("--json", help="file for the timings")
+    parser.add_argument("--evaluation-images", type=int, help="of the random results that are evaluated (default: 500)")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page")
+    parser.add_argument("--json", help="file for the timings of rows and stages")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    if args.threads:
+    if args.threads is not None:
         torch.set_num_threads(args.threads)
-    names = args.rows or (["occluders"] if args.annotations else list(ROWS))
+    names = args.rows
+    if names is None:
+        names = ["occluders"] if args.annotations else [] if args.stages or args.scaling else list(ROWS)
     try:
         settings = BenchmarkSettings(
             device=args.device,
             precision=args.precision,
             config=args.config,
-            repeats=args.repeats or (2 if args.quick else 5),
+            repeats=args.repeats if args.repeats is not None else 2 if args.quick else 5,
+            cpu_time=args.cpu_time,
             quick=args.quick,
             annotations=args.annotations,
             max_images=args.max_images,
+            evaluation_images=args.evaluation_images,
         )
         rows = run_rows(names, settings)
+        if rows:
+            print(markdown_rows(rows) if args.markdown else format_rows(rows))
+        tables = stage_tables(settings) if args.stages else []
+        for table in tables:
+            print("\n" + table.format(markdown=args.markdown))
+        environment = describe_environment(settings)
+        if args.json:
+            write_json(args.json, [measured.to_json() for measured in (*rows, *tables)], environment)
+        for growth in measure_growth(settings) if args.scaling else ():
+            write_growth(growth, args.scaling, environment)
+            print("\n" + growth.format(markdown=args.markdown))
     except (OSError, ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
-    print(markdown_rows(rows) if args.markdown else format_rows(rows))
-    if args.json:
-        write_json(args.json, [row.to_json() for row in rows], describe_environment(settings))
 
 
 if __name__ == "__main__":

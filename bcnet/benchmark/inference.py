@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from bcnet.benchmark.settings import BenchmarkSettings
 from bcnet.benchmark.timing import interleaved
 from bcnet.benchmark.training import FCOS_CONFIG, PLAIN_CONFIG
 from bcnet.modeling import Detector
+from bcnet.structures import Detections
 
 
 def benchmark_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
@@ -42,7 +43,7 @@ def benchmark_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         "peer pasted": peer_inference(peer, image, settings, pasted=True),
     }
     check_detection_counts(ways, settings)
-    seconds = interleaved(ways, settings.repeats)
+    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
     work = f"inference, {describe_image(settings)}, {settings.detections} detections"
 
     def row(name: str, what: str, our_way: str, peer_way: str, required: float | None) -> BenchmarkRow:
@@ -81,7 +82,7 @@ def benchmark_fcos_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         "peer": peer_inference(peer, image, settings, pasted=False),
     }
     check_detection_counts(ways, settings)
-    seconds = interleaved(ways, settings.repeats)
+    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
     return [
         BenchmarkRow(
             f"inference, {describe_image(settings)}, {settings.detections} detections, FCOS, boxes",
@@ -129,41 +130,46 @@ def describe_image(settings: BenchmarkSettings) -> str:
 
 def our_inference(
     model: Detector, image: Tensor, settings: BenchmarkSettings, *, pasted: bool
-) -> Callable[[], tuple[int, Tensor | None]]:
-    """Returns the number of detections, and the masks, bool [D, H, W], where they are pasted."""
+) -> Callable[[], Detections]:
+    """One inference; with `pasted`, the masks are pasted into the image too, bool [D, H, W], and dropped."""
     images = [image.to(settings.device)]
 
-    def run() -> tuple[int, Tensor | None]:
+    def run() -> Detections:
         with settings.autocast():
             (found,) = model.inference(images)
-        return len(found), found.masks if pasted else None
+        if pasted:
+            _ = found.masks
+        return found
 
     return run
 
 
 def peer_inference(
     model: nn.Module, image: Tensor, settings: BenchmarkSettings, *, pasted: bool
-) -> Callable[[], tuple[int, Tensor | None]]:
+) -> Callable[[], dict[str, Tensor]]:
     """As `our_inference`; the image's float values are made before, which ours does within."""
     images = [(image / 255).to(settings.device)]
 
     @torch.no_grad()
-    def run() -> tuple[int, Tensor | None]:
+    def run() -> dict[str, Tensor]:
         with contextlib.nullcontext() if pasted else _without_paste(model), settings.autocast():
             (found,) = model(images)
-        return len(found["boxes"]), found["masks"][:, 0] > 0.5 if pasted else None
+        if pasted:
+            _ = found["masks"][:, 0] > 0.5
+        return found
 
     return run
 
 
-def check_detection_counts(
-    ways: dict[str, Callable[[], tuple[int, Tensor | None]]], settings: BenchmarkSettings
-) -> None:
+def check_detection_counts(ways: Mapping[str, Callable], settings: BenchmarkSettings) -> None:
     """
     Raises:
         RuntimeError: a way gives another number of detections than `settings.detections`.
     """
-    counts = {name: way()[0] for name, way in ways.items()}
+    counts = {}
+    for name, way in ways.items():
+        found = way()
+        counts[name] = len(found["boxes"] if isinstance(found, dict) else found)
     if set(counts.values()) != {settings.detections}:
         raise RuntimeError(f"all ways must give {settings.detections} detections, got {counts}")
 

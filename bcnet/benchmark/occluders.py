@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from pycocotools import mask as coco_mask
+from torch.utils.benchmark import timer
 
 from bcnet.benchmark.row import BenchmarkRow
 from bcnet.benchmark.timing import interleaved
@@ -19,7 +20,12 @@ Scene = tuple[list[list[float]], list, tuple[int, int]]
 
 
 def benchmark_occluders(
-    annotation_file: str | None = None, *, repeats: int = 5, max_images: int | None = None, seed: int = 0
+    annotation_file: str | None = None,
+    *,
+    repeats: int = 5,
+    max_images: int | None = None,
+    seed: int = 0,
+    clock: Callable[[], float] = timer,
 ) -> list[BenchmarkRow]:
     """Times the occluder masks of all images, from the json's segmentations to the masks.
 
@@ -32,6 +38,7 @@ def benchmark_occluders(
         repeats: of both ways, in turns.
         max_images: of the file, in its order, or of the random scenes.
         seed: of the random scenes.
+        clock: gives seconds.
 
     Raises:
         ValueError: the file is no COCO json, or has a malformed annotation.
@@ -48,9 +55,8 @@ def benchmark_occluders(
         for rle, mask in zip(by_rle(*scene), by_full_images(*scene), strict=True):
             if (rle is None) != (mask is None) or (rle is not None and (coco_mask.decode(rle) != mask).any()):
                 raise RuntimeError("RLE algebra and full-image arrays disagree on an occluder mask")
-    seconds = interleaved(
-        {"ours": lambda: _of_all(by_rle, scenes), "peer": lambda: _of_all(by_full_images, scenes)}, repeats, warm_up=0
-    )
+    ways = {"ours": lambda: _of_all(by_rle, scenes), "peer": lambda: _of_all(by_full_images, scenes)}
+    seconds = interleaved(ways, repeats, warm_up=0, clock=clock)
     ours, theirs = ([value / instances for value in seconds[way]] for way in ("ours", "peer"))
     source = f"{len(scenes)} random scenes" if annotation_file is None else f"{len(scenes)} images of {annotation_file}"
     work = f"occluder masks, {source}, {instances} instances"

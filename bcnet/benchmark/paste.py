@@ -34,7 +34,9 @@ def benchmark_paste(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     if ious.mean() < LEAST_MEAN_IOU:
         raise RuntimeError(f"pasted masks disagree: their mean IoU is {ious.mean():.3f}")
     seconds = interleaved(
-        {"ours": detections.mask_rles, "peer": lambda: rles_of_full_masks(detections)}, settings.repeats
+        {"ours": detections.mask_rles, "peer": lambda: rles_of_full_masks(detections)},
+        settings.repeats,
+        clock=settings.clock,
     )
     return [
         BenchmarkRow(

@@ -28,12 +28,14 @@ class CrowdedImage:
         image: uint8 [3, H, W], noise.
         boxes: float32 [G, 4], xyxy in pixels.
         classes: int64 [G], 0..K-1.
+        rles: of the occludees, G compressed RLEs.
         masks: uint8 [2, G, H, W], of the occludees and of their occluders.
     """
 
     image: Tensor
     boxes: Tensor
     classes: Tensor
+    rles: list[dict]
     masks: Tensor
 
     def targets(self) -> Targets:
@@ -80,5 +82,6 @@ def crowded_image(
         torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator),
         corners,
         torch.randint(0, num_classes, (count,), generator=generator),
+        rles,
         torch.from_numpy(np.stack([np.stack(masks) for masks in layers])),
     )

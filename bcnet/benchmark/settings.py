@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.utils.benchmark import timer
 
 DEFAULT_CONFIG = "faster_rcnn/bcnet_R_50_FPN_3x.yaml"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -20,9 +23,12 @@ class BenchmarkSettings:
         precision: of the networks, "fp32", "bf16" or "fp16" (autocast, both sides alike).
         config: of our Faster R-CNN in the rows that run one.
         repeats: of both ways, in turns.
+        cpu_time: count the seconds that the processor works for this process rather than those that pass, which on a
+            busy machine vary severalfold. With several threads it counts their waiting for each other too.
         quick: small images, shallow networks and little data, to try a row; its ratios say nothing.
         annotations: COCO json for the occluder masks; None takes random scenes.
-        max_images: of that json.
+        max_images: of that json, or of the random scenes.
+        evaluation_images: of the random results that are evaluated; None takes 500, or 8 with `quick`.
         seed: of everything random.
 
     Raises:
@@ -33,9 +39,11 @@ class BenchmarkSettings:
     precision: str = "fp32"
     config: str = DEFAULT_CONFIG
     repeats: int = 5
+    cpu_time: bool = False
     quick: bool = False
     annotations: str | None = None
     max_images: int | None = None
+    evaluation_images: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -45,8 +53,15 @@ class BenchmarkSettings:
             raise ValueError("--device cuda was asked for and there is no CUDA device")
         if self.precision not in PRECISIONS:
             raise ValueError(f"the precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.cpu_time and self.device != "cpu":
+            raise ValueError(f"CPU time says nothing of work on the device {self.device!r}")
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What seconds are read from: torch's clock, which waits for the accelerator, or the process' CPU time."""
+        return time.process_time if self.cpu_time else timer
 
     @property
     def image_size(self) -> tuple[int, int]:

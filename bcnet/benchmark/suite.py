@@ -24,7 +24,11 @@ _PEERS = ("scikit-image", "scipy", "pycocotools", "faster-coco-eval")
 def _occluders(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     max_images = 2 if settings.quick and settings.max_images is None else settings.max_images
     return benchmark_occluders(
-        settings.annotations, repeats=settings.repeats, max_images=max_images, seed=settings.seed
+        settings.annotations,
+        repeats=settings.repeats,
+        max_images=max_images,
+        seed=settings.seed,
+        clock=settings.clock,
     )
 
 
@@ -62,6 +66,7 @@ def describe_environment(settings: BenchmarkSettings) -> dict:
         "versions": versions() | {name: metadata.version(name) for name in _PEERS},
         "git": git_state(),
         "threads": torch.get_num_threads(),
+        "seconds_are": "CPU time of the process" if settings.cpu_time else "time that passed",
         "device": settings.device,
         "precision": settings.precision,
         "config": settings.config,

@@ -50,19 +50,33 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         losses = mask_losses(logits, make_targets(_layers(regions)))
         torch.autograd.grad(sum(losses.values()), logits)
 
-    seconds = interleaved(
-        {"ours": lambda: work(mask_targets), "peer": lambda: work(targets_by_region)}, settings.repeats
-    )
+    layers = _layers(regions)
+    ways = {
+        "ours": lambda: work(mask_targets),
+        "peer": lambda: work(targets_by_region),
+        "our boundaries": lambda: mask_targets(layers),
+        "peer's boundaries": lambda: targets_by_region(layers),
+    }
+    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+    what, peer = f"{2 * count} RoIs of 2 images", "scikit-image boundaries per RoI"
     return [
         BenchmarkRow(
-            f"targets and losses, {2 * count} RoIs of 2 images",
-            "scikit-image boundaries per RoI",
+            f"targets and losses, {what}",
+            peer,
             seconds["ours"],
             seconds["peer"],
             "batch",
             name="targets",
             required=20.0,
-        )
+        ),
+        BenchmarkRow(
+            f"of these, boundaries, {what}",
+            peer,
+            seconds["our boundaries"],
+            seconds["peer's boundaries"],
+            "batch",
+            name="targets-boundaries",
+        ),
     ]
 
 

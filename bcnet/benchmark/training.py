@@ -36,7 +36,7 @@ def benchmark_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         "peer": peer_step(peer, images, settings),
     }
     check_region_counts(steps, settings)
-    seconds = interleaved(steps, settings.repeats)
+    seconds = interleaved(steps, settings.repeats, clock=settings.clock)
     work = f"training iteration, {describe_batch(settings)}, {settings.instances} foreground RoIs each"
     peer_name = "torchvision Mask R-CNN"
     return [
@@ -75,7 +75,7 @@ def benchmark_fcos_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         "ours": our_step(build_ours(cfg, peer, settings.seed).train(), cfg, images, settings),
         "peer": peer_step(peer, images, settings, with_masks=False),
     }
-    seconds = interleaved(steps, settings.repeats)
+    seconds = interleaved(steps, settings.repeats, clock=settings.clock)
     return [
         BenchmarkRow(
             f"training iteration, {describe_batch(settings)}, FCOS, boxes",
@@ -128,9 +128,18 @@ class TrainingStep:
             group["lr"] = 0.0
 
     def __call__(self) -> None:
+        total = self.forward()
+        self.backward(total)
+        self.update()
+
+    def forward(self) -> Tensor:
         with self.settings.autocast():
-            total = sum(self.losses().values())
+            return sum(self.losses().values())
+
+    def backward(self, total: Tensor) -> None:
         self.scaler.scale(total).backward()
+
+    def update(self) -> None:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
