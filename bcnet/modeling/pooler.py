@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+
+from bcnet.modeling.roi_align import pyramid_roi_align
 
 
 class RoIPooler(nn.Module):
@@ -46,15 +47,11 @@ class RoIPooler(nn.Module):
         """
         image_index = [b.new_full((len(b), 1), i) for i, b in enumerate(boxes)]
         rois = torch.cat([torch.cat(image_index), torch.cat(list(boxes))], dim=1)
-        levels = self.levels(rois[:, 1:])
-        channels, side = features[0].shape[1], self.output_size
-        pooled = features[0].new_zeros(len(rois), channels, side, side)
-        for level, (feature, stride) in enumerate(zip(features, self.strides, strict=True)):
-            index = torch.nonzero(levels == level)[:, 0]
-            level_rois = rois[index].to(feature.dtype)
-            # Not skipped where empty: every level stays in the graph, which DDP asks for.
-            aligned = roi_align(
-                feature, level_rois, side, spatial_scale=1 / stride, sampling_ratio=self.sampling_ratio, aligned=True
-            )
-            pooled = pooled.index_put((index,), aligned)
-        return pooled
+        return pyramid_roi_align(
+            features,
+            rois,
+            self.levels(rois[:, 1:]),
+            self.output_size,
+            strides=self.strides,
+            sampling_ratio=self.sampling_ratio,
+        )

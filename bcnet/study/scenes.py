@@ -6,6 +6,7 @@ import json
 import os
 
 from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, occlusion_statistics
+from bcnet.engine.run_log import progress_wanted
 from bcnet.study.plan import StudyPlan
 
 
@@ -44,7 +45,7 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
         workers,
         split,
         library=library,
-        progress=True,
+        progress=progress_wanted(),
     )
     with open(annotation_file, encoding="utf-8") as file:
         return json.load(file)["categories"]
