@@ -83,6 +83,7 @@ class _MatrixRoIAlign(torch.autograd.Function):
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx, rois, levels, side, strides, sampling_ratio, *features):
         sizes = torch.tensor([feature.shape[-2:] for feature in features])[levels]
         borders = rois[:, 1:] / rois.new_tensor(strides)[levels][:, None] - 0.5
@@ -104,6 +105,7 @@ class _MatrixRoIAlign(torch.autograd.Function):
         return pooled.permute(0, 3, 1, 2)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
         gradient = gradient.permute(0, 2, 3, 1).contiguous()
         side, channels = gradient.shape[1], gradient.shape[3]

@@ -74,7 +74,10 @@ def test_half_precision_features_do_not_move_the_rois():
     # 1003 and 1021 are no bfloat16 numbers: a RoI rounded to them would be pooled four pixels away.
     ramp = torch.arange(300.0).repeat(4, 1)[None, None].to(torch.bfloat16)
     rois, levels = torch.tensor([[0.0, 1003, 0, 1021, 16]]), torch.tensor([0])
-    pooled = pyramid_roi_align([ramp], rois, levels, 1, strides=(4,), sampling_ratio=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        pooled = pyramid_roi_align([ramp.requires_grad_()], rois, levels, 1, strides=(4,), sampling_ratio=2)
+    (gradient,) = torch.autograd.grad(pooled.float().sum(), ramp)
+    assert gradient.float().sum() == 1
     expected = roi_align(ramp.float(), rois, 1, 1 / 4, 2, True).to(torch.bfloat16)
     assert pooled.dtype == torch.bfloat16
     assert torch.equal(pooled, expected)
