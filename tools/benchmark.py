@@ -38,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the networks; default: %(default)s")
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="of our Faster R-CNN (default: %(default)s)")
+    parser.add_argument("--peer-channels-last", action="store_true", help="torchvision's networks too, not ours alone")
     parser.add_argument("--repeats", type=int, help="of each way, in turns (default: 5; with --quick 2)")
     parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; with --threads 1")
@@ -62,6 +63,7 @@ def main() -> None:
             device=args.device,
             precision=args.precision,
             config=args.config,
+            peer_channels_last=args.peer_channels_last,
             repeats=args.repeats if args.repeats is not None else 2 if args.quick else 5,
             cpu_time=args.cpu_time,
             quick=args.quick,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS as TorchvisionFCOS
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from bcnet.benchmark.settings import BenchmarkSettings
@@ -33,21 +36,24 @@ _PEER_SETTINGS = [
     *("SOLVER.OPTIMIZER", "SGD"),
     *("MODEL.WEIGHTS", ""),
 ]
-_SHALLOW = ["MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64]
+_SMALL = [
+    *("MODEL.RESNETS.DEPTH", 18),
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
+    *("MODEL.FPN.OUT_CHANNELS", 32),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", 32),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 64),
+]
 
 
 def equal_config(settings: BenchmarkSettings, config: str, *overrides: object) -> CfgNode:
     """A config of ours with the settings of torchvision's models: stride in the 3x3 convolutions, two samples a bin."""
     size = ["MODEL.DEVICE", settings.device, "TEST.DETECTIONS_PER_IMAGE", settings.detections]
-    proposals = [
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN",
-        settings.proposals,
-        "MODEL.RPN.POST_NMS_TOPK_TEST",
-        settings.proposals,
-    ]
     sampled = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", SAMPLED_PER_IMAGE * settings.instances]
-    shallow = _SHALLOW if settings.quick else []
-    return load_config(config, [*_PEER_SETTINGS, *size, *proposals, *sampled, *shallow, *overrides])
+    proposals: list[object] = []
+    for mode in ("TRAIN", "TEST"):
+        proposals += [f"MODEL.RPN.POST_NMS_TOPK_{mode}", settings.proposals]
+    small = _SMALL if settings.quick else []
+    return load_config(config, [*_PEER_SETTINGS, *size, *proposals, *sampled, *small, *overrides])
 
 
 def build_ours(cfg: CfgNode, peer: nn.Module, seed: int = 0) -> Detector:
@@ -64,16 +70,23 @@ def build_ours(cfg: CfgNode, peer: nn.Module, seed: int = 0) -> Detector:
     return model
 
 
-def build_mask_rcnn(cfg: CfgNode, seed: int = 0) -> MaskRCNN:
-    """torchvision's `maskrcnn_resnet50_fpn` with the config's sizes and random weights.
+def build_mask_rcnn(
+    cfg: CfgNode, seed: int = 0, memory_format: torch.memory_format = torch.contiguous_format
+) -> MaskRCNN:
+    """torchvision's `maskrcnn_resnet50_fpn` with random weights, of the config's depth and widths.
 
     Made from its parts, because without pretrained weights `maskrcnn_resnet50_fpn` trains all layers and
     normalises with BatchNorm; so it is what it is with them: frozen BatchNorm, stem and first stage frozen.
     """
     torch.manual_seed(seed)
+    outputs = cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1
+    channels, mask, box = cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.ROI_BOX_HEAD
     model = MaskRCNN(
-        _backbone(cfg),
-        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1,
+        _backbone(cfg, first_stage=1, extra_blocks=LastLevelMaxPool()),
+        box_head=TwoMLPHead(channels * box.POOLER_RESOLUTION**2, box.FC_DIM),
+        box_predictor=FastRCNNPredictor(box.FC_DIM, outputs),
+        mask_head=MaskRCNNHeads(channels, (mask.CONV_DIM,) * mask.NUM_CONV, 1),
+        mask_predictor=MaskRCNNPredictor(mask.CONV_DIM, mask.CONV_DIM, outputs),
         rpn_pre_nms_top_n_train=cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN,
         rpn_pre_nms_top_n_test=cfg.MODEL.RPN.PRE_NMS_TOPK_TEST,
         rpn_post_nms_top_n_train=cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN,
@@ -85,20 +98,23 @@ def build_mask_rcnn(cfg: CfgNode, seed: int = 0) -> MaskRCNN:
     # Spread the scores of untrained predictors, so that a threshold selects candidates all over the image.
     nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.2)
     nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.05)
-    return model.to(cfg.MODEL.DEVICE)
+    return model.to(cfg.MODEL.DEVICE, memory_format=memory_format)
 
 
-def build_torchvision_fcos(cfg: CfgNode, seed: int = 0) -> TorchvisionFCOS:
-    """torchvision's `fcos_resnet50_fpn` with the config's sizes and random weights, made as `build_mask_rcnn` is."""
+def build_torchvision_fcos(
+    cfg: CfgNode, seed: int = 0, memory_format: torch.memory_format = torch.contiguous_format
+) -> TorchvisionFCOS:
+    """torchvision's `fcos_resnet50_fpn` with random weights, made as `build_mask_rcnn` is."""
     torch.manual_seed(seed)
-    backbone = _backbone(cfg, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256))
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    backbone = _backbone(cfg, first_stage=2, extra_blocks=LastLevelP6P7(channels, channels))
     model = TorchvisionFCOS(
         backbone, cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1, detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE
     )
     _leave_images_alone(model)
     nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.03)
     nn.init.constant_(model.head.regression_head.bbox_reg.bias, 2.0)  # in strides; untrained, most boxes are empty
-    return model.to(cfg.MODEL.DEVICE)
+    return model.to(cfg.MODEL.DEVICE, memory_format=memory_format)
 
 
 def box_score_threshold(peer: MaskRCNN, images: list[Tensor], count: int) -> float:
@@ -136,18 +152,26 @@ def _threshold(scores: Tensor, count: int) -> float:
     return float(scores.topk(min(count + 1, len(scores))).values[-1])
 
 
-def _backbone(cfg: CfgNode, **keywords) -> nn.Module:
+def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: nn.Module) -> nn.Module:
+    """As torchvision's `resnet_fpn_backbone`, which has no choice of width, with three trainable stages."""
     resnets = cfg.MODEL.RESNETS
     name = f"resnet{resnets.DEPTH}" if resnets.NUM_GROUPS == 1 else "resnext101_32x8d"
-    backbone = resnet_fpn_backbone(
-        backbone_name=name, weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3, **keywords
-    )
-    for module in backbone.body.modules():
+    body = torchvision.models.get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
+    for module in (body.conv1, body.layer1):
+        module.requires_grad_(False)
+    for module in body.modules():
         # A frozen BatchNorm with its initial values normalises nothing, and every block would double the variance.
         if isinstance(module, (BasicBlock, Bottleneck)):
             last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
             last.weight.fill_(0.2)
-    return backbone
+    stages = range(first_stage, 5)
+    return BackboneWithFPN(
+        body,
+        {f"layer{stage}": str(level) for level, stage in enumerate(stages)},
+        [body.inplanes // 2 ** (4 - stage) for stage in stages],
+        cfg.MODEL.FPN.OUT_CHANNELS,
+        extra_blocks=extra_blocks,
+    )
 
 
 def _leave_images_alone(model: nn.Module) -> None:

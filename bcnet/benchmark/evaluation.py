@@ -35,7 +35,7 @@ def benchmark_evaluation(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     Raises:
         RuntimeError: a figure of ours is not pycocotools' to 1e-6.
     """
-    images = settings.evaluation_images or (8 if settings.quick else 500)
+    images = settings.evaluation_images or (4 if settings.quick else 500)
     content, results = random_results(images, settings.seed)
     truth = GroundTruth.from_dict(content)
     rows = []

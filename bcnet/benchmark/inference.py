@@ -71,7 +71,9 @@ def benchmark_fcos_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     Raises:
         RuntimeError: one of the networks gives another number of detections.
     """
-    peer = build_torchvision_fcos(equal_config(settings, FCOS_CONFIG), settings.seed).eval()
+    peer = build_torchvision_fcos(
+        equal_config(settings, FCOS_CONFIG), settings.seed, settings.peer_memory_format
+    ).eval()
     image = random_image(settings)
     peer.score_thresh, threshold = fcos_score_thresholds(
         peer, [(image / 255).to(settings.device)], CANDIDATES_PER_DETECTION * settings.detections
@@ -102,7 +104,7 @@ def inference_models(settings: BenchmarkSettings) -> tuple[Detector, Detector, n
     All three have one score threshold, which lets `CANDIDATES_PER_DETECTION` candidates per detection pass.
     """
     cfg = equal_config(settings, settings.config)
-    peer = build_mask_rcnn(cfg, settings.seed).eval()
+    peer = build_mask_rcnn(cfg, settings.seed, settings.peer_memory_format).eval()
     image = random_image(settings)
     threshold = box_score_threshold(
         peer, [(image / 255).to(settings.device)], CANDIDATES_PER_DETECTION * settings.detections

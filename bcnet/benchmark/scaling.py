@@ -160,7 +160,7 @@ def growth_with_instances(settings: BenchmarkSettings) -> Growth:
 
 def growth_with_pixels(settings: BenchmarkSettings) -> Growth:
     """Inference of the whole detector, and its backbone alone, on square images of 400 to 2000 pixels a side."""
-    sides = [64, 96, 128] if settings.quick else [400, 640, 960, 1400, 2000]
+    sides = [32, 64, 96] if settings.quick else [400, 640, 960, 1400, 2000]
     cfg = equal_config(settings, settings.config)
     model = build_ours(cfg, build_mask_rcnn(cfg, settings.seed), settings.seed).eval()
     generator = torch.Generator().manual_seed(settings.seed)

@@ -22,13 +22,15 @@ class BenchmarkSettings:
         device: "cpu" or "cuda".
         precision: of the networks, "fp32", "bf16" or "fp16" (autocast, both sides alike).
         config: of our Faster R-CNN in the rows that run one.
+        peer_channels_last: lay the convolutions of torchvision's detectors channels last, as ours are; torchvision
+            leaves that to its user.
         repeats: of both ways, in turns.
         cpu_time: count the seconds that the processor works for this process rather than those that pass, which on a
             busy machine vary severalfold. With several threads it counts their waiting for each other too.
         quick: small images, shallow networks and little data, to try a row; its ratios say nothing.
         annotations: COCO json for the occluder masks; None takes random scenes.
         max_images: of that json, or of the random scenes.
-        evaluation_images: of the random results that are evaluated; None takes 500, or 8 with `quick`.
+        evaluation_images: of the random results that are evaluated; None takes 500, or 4 with `quick`.
         seed: of everything random.
 
     Raises:
@@ -38,6 +40,7 @@ class BenchmarkSettings:
     device: str = "cpu"
     precision: str = "fp32"
     config: str = DEFAULT_CONFIG
+    peer_channels_last: bool = False
     repeats: int = 5
     cpu_time: bool = False
     quick: bool = False
@@ -66,7 +69,7 @@ class BenchmarkSettings:
     @property
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the images of the rows that run a network."""
-        return (128, 160) if self.quick else (800, 1333)
+        return (64, 160) if self.quick else (800, 1333)
 
     @property
     def instances(self) -> int:
@@ -82,6 +85,11 @@ class BenchmarkSettings:
     def detections(self) -> int:
         """Detections of each image."""
         return 5 if self.quick else 100
+
+    @property
+    def peer_memory_format(self) -> torch.memory_format:
+        """Of torchvision's detectors."""
+        return torch.channels_last if self.peer_channels_last else torch.contiguous_format
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision, for both sides alike."""

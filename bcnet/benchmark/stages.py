@@ -124,7 +124,7 @@ def inference_stages(settings: BenchmarkSettings) -> StageTable:
 
 def training_stages(settings: BenchmarkSettings) -> StageTable:
     cfg = equal_config(settings, settings.config)
-    peer = build_mask_rcnn(cfg, settings.seed).train()
+    peer = build_mask_rcnn(cfg, settings.seed, settings.peer_memory_format).train()
     model = build_ours(cfg, peer, settings.seed).train()
     images = training_images(settings)
     our_iteration, peer_iteration = our_step(model, cfg, images, settings), peer_step(peer, images, settings)

@@ -70,6 +70,7 @@ def describe_environment(settings: BenchmarkSettings) -> dict:
         "device": settings.device,
         "precision": settings.precision,
         "config": settings.config,
+        "peer_channels_last": settings.peer_channels_last,
         "quick": settings.quick,
         "seed": settings.seed,
     }

@@ -28,7 +28,7 @@ def benchmark_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     """
     cfg = equal_config(settings, settings.config)
     plain_cfg = equal_config(settings, PLAIN_CONFIG)
-    peer = build_mask_rcnn(cfg, settings.seed).train()
+    peer = build_mask_rcnn(cfg, settings.seed, settings.peer_memory_format).train()
     images = training_images(settings)
     steps = {
         "bilayer": our_step(build_ours(cfg, peer, settings.seed).train(), cfg, images, settings),
@@ -69,7 +69,7 @@ def benchmark_fcos_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         RuntimeError: a loss is not finite.
     """
     cfg = equal_config(settings, FCOS_CONFIG, "MODEL.MASK_ON", False)
-    peer = build_torchvision_fcos(cfg, settings.seed).train()
+    peer = build_torchvision_fcos(cfg, settings.seed, settings.peer_memory_format).train()
     images = training_images(settings)
     steps = {
         "ours": our_step(build_ours(cfg, peer, settings.seed).train(), cfg, images, settings),
