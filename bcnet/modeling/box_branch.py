@@ -123,7 +123,7 @@ class BoxBranch(nn.Module):
                 for gt, (sampled_boxes, _, instances) in zip(gt_boxes, sampled, strict=True)
             ]
         )
-        count = mean_over_processes(torch.tensor(float(len(labels)), device=logits.device)).clamp(min=1)
+        count = mean_over_processes(logits.new_full((), float(len(labels)))).clamp(min=1)
         foreground = torch.nonzero(labels < self.num_classes)[:, 0]
         targets = self.box_coder.encode_single(matched_boxes[foreground], boxes[foreground])
         predicted = deltas.view(len(deltas), -1, 4)[foreground]
