@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from bcnet.ops import axis_weights
+
 
 class MaskTargets(NamedTuple):
     """Targets of N RoIs, bool [N, M, M] each."""
@@ -41,10 +43,29 @@ def crop_layers(bitmaps: Tensor, origins: Tensor, boxes: Tensor, instances: Tens
         return torch.zeros(2, 0, side, side, dtype=torch.bool, device=boxes.device)
     origin = origins[instances].to(boxes.dtype)
     in_window = boxes - torch.cat([origin, origin], dim=1)
-    rois = torch.cat([instances[:, None].to(boxes.dtype), in_window], dim=1)
     # Always fp32: in half precision the comparison with 1/2 would move the mask's edge.
-    cropped = roi_align(bitmaps.float(), rois.float(), side, spatial_scale=1.0, sampling_ratio=0, aligned=True)
+    if boxes.device.type == "cpu":
+        cropped = _crop_by_matrices(bitmaps, in_window.float(), instances, side)
+    else:
+        rois = torch.cat([instances[:, None].float(), in_window.float()], dim=1)
+        cropped = roi_align(bitmaps.float(), rois, side, spatial_scale=1.0, sampling_ratio=0, aligned=True)
     return (cropped >= 0.5).transpose(0, 1)
+
+
+def _crop_by_matrices(bitmaps: Tensor, boxes: Tensor, instances: Tensor, side: int) -> Tensor:
+    """RoIAlign of each instance's window, float32 [N, 2, M, M], that reads only the pixels of the RoIs."""
+    height, width = bitmaps.shape[-2:]
+    borders = boxes - 0.5
+    sizes = torch.full_like(instances, height), torch.full_like(instances, width)
+    rows = axis_weights(borders[:, 1], borders[:, 3], sizes[0], side)
+    columns = axis_weights(borders[:, 0], borders[:, 2], sizes[1], side)
+    cropped = torch.zeros(len(boxes), 2, side, side)
+    spans = zip(instances.tolist(), *rows.spans(), *columns.spans(), strict=True)
+    with torch.autocast("cpu", enabled=False):
+        for out, (i, y, h, x, w), by_row, by_column in zip(cropped, spans, rows.weights, columns.weights, strict=True):
+            window = bitmaps[i, :, y : y + h, x : x + w].float()
+            torch.matmul(by_row[:, :h] @ window, by_column[:, :w].T, out=out)
+    return cropped
 
 
 def mask_boundary(masks: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bcnet.modeling.roi_align import pyramid_roi_align
+from bcnet.ops import pyramid_roi_align
 
 
 class RoIPooler(nn.Module):

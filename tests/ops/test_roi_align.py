@@ -5,7 +5,7 @@ import torch
 from torchvision.ops import roi_align
 
 from bcnet.modeling.pooler import RoIPooler
-from bcnet.modeling.roi_align import level_by_level, pyramid_roi_align
+from bcnet.ops.roi_align import level_by_level, pyramid_roi_align
 
 STRIDES = (4, 8, 16)
 

@@ -135,7 +135,7 @@ class AxisWeights(NamedTuple):
         return self.starts.tolist(), self.sizes.tolist()
 
 
-def axis_weights(low: Tensor, high: Tensor, lengths: Tensor, side: int, sampling_ratio: int) -> AxisWeights:
+def axis_weights(low: Tensor, high: Tensor, lengths: Tensor, side: int, sampling_ratio: int = 0) -> AxisWeights:
     """The weights of one axis.
 
     Args:
