@@ -39,12 +39,18 @@ def test_crowded_image():
 
 
 def test_targets_rows_and_disagreement(monkeypatch):
-    whole, boundaries = benchmark_targets(QUICK)
+    whole, boundaries, published = benchmark_targets(QUICK)
     check(whole, "targets", 20.0)
     check(boundaries, "targets-boundaries", None)
+    check(published, "targets-published", None)
+    assert whole.ours == published.ours
     original = targets.mask_targets
     monkeypatch.setattr(targets, "mask_targets", lambda layers: original(layers)._replace(occluder_boundary=layers[1]))
-    with pytest.raises(RuntimeError, match="disagree"):
+    with pytest.raises(RuntimeError, match="region by region disagree"):
+        benchmark_targets(QUICK)
+    crops = targets.crops_of_full_images
+    monkeypatch.setattr(targets, "crops_of_full_images", lambda regions: crops(regions).roll(1, dims=2))
+    with pytest.raises(RuntimeError, match=r"full images disagree in .*% of their pixels"):
         benchmark_targets(QUICK)
 
 
