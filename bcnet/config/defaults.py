@@ -30,6 +30,9 @@ def add_bcnet_config(cfg) -> None:
     # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
 
+    # Train the mask branch alone, on the features and regions of a detector that stays as MODEL.WEIGHTS has it.
+    cfg.MODEL.FREEZE_DETECTOR = False
+
     # -- FCOS (MODEL.META_ARCHITECTURE: "BCNetFCOS"); classes: MODEL.ROI_HEADS.NUM_CLASSES ------
     fcos = cfg.MODEL.FCOS = node()
     fcos.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]

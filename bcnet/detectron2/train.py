@@ -31,7 +31,12 @@ from bcnet.modeling import resolve_device
 logger = logging.getLogger(__name__)
 
 # Keys of ours that detectron2's trainer has no counterpart for, with the value that asks for nothing.
-_STAND_ALONE_KEYS = {"SOLVER.ACCUMULATE_STEPS": 1, "SOLVER.EMA.ENABLED": False, "INPUT.BAD_IMAGE": "raise"}
+_STAND_ALONE_KEYS = {
+    "SOLVER.ACCUMULATE_STEPS": 1,
+    "SOLVER.EMA.ENABLED": False,
+    "INPUT.BAD_IMAGE": "raise",
+    "MODEL.FREEZE_DETECTOR": False,
+}
 
 
 class Trainer(DefaultTrainer):

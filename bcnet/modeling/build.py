@@ -30,7 +30,10 @@ def build_model(cfg) -> Detector:
     both GPUs and CPUs compute in. Shapes and results are those of any layout.
     """
     builder = {"GeneralizedRCNN": build_faster_rcnn, "BCNetFCOS": build_fcos}[cfg.MODEL.META_ARCHITECTURE]
-    return builder(cfg).to(resolve_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
+    model = builder(cfg)
+    if cfg.MODEL.FREEZE_DETECTOR:
+        model.freeze_detector()
+    return model.to(resolve_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -42,6 +42,7 @@ class Detector(nn.Module):
         self.mask_branch = mask_branch
         self.num_classes = num_classes
         self.mask_features = list(mask_features)
+        self.detector_is_frozen = False
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -86,11 +87,34 @@ class Detector(nn.Module):
                 f"for {len(images)} images"
             )
         targets = [t.to(self.device, non_blocking=True) for t in targets]
-        features, image_sizes = self.features(images)
-        losses, rois = self.detection_losses(features, image_sizes, targets)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detector_is_frozen):
+            features, image_sizes = self.features(images)
+            losses, rois = self.detection_losses(features, image_sizes, targets)
+        if self.detector_is_frozen:
+            losses = {}
         if self.mask_branch is not None:
             losses.update(self.mask_branch.losses(self._pooled(features), rois, targets))
         return losses
+
+    def freeze_detector(self) -> None:
+        """Leaves the mask branch alone to train, on the features and regions of the detector as it is.
+
+        Raises:
+            ValueError: the detector has no mask branch, so that nothing is left.
+        """
+        if self.mask_branch is None:
+            raise ValueError("nothing is left to train: MODEL.FREEZE_DETECTOR is True and MODEL.MASK_ON False")
+        self.detector_is_frozen = True
+        self.requires_grad_(False)
+        self.mask_branch.requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Detector:
+        """The mode of the whole; a frozen detector keeps the statistics of its BatchNorm."""
+        super().train(mode)
+        if self.detector_is_frozen:
+            self.backbone.eval()
+        return self
 
     @torch.no_grad()
     def inference(
