@@ -32,6 +32,8 @@ def add_bcnet_config(cfg) -> None:
 
     # Train the mask branch alone, on the features and regions of a detector that stays as MODEL.WEIGHTS has it.
     cfg.MODEL.FREEZE_DETECTOR = False
+    # torch.compile for the networks of the detector, in training and inference; the first batches take minutes.
+    cfg.MODEL.COMPILE = False
 
     # -- FCOS (MODEL.META_ARCHITECTURE: "BCNetFCOS"); classes: MODEL.ROI_HEADS.NUM_CLASSES ------
     fcos = cfg.MODEL.FCOS = node()

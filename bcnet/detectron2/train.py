@@ -36,6 +36,7 @@ _STAND_ALONE_KEYS = {
     "SOLVER.EMA.ENABLED": False,
     "INPUT.BAD_IMAGE": "raise",
     "MODEL.FREEZE_DETECTOR": False,
+    "MODEL.COMPILE": False,
 }
 
 

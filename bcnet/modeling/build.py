@@ -33,7 +33,10 @@ def build_model(cfg) -> Detector:
     model = builder(cfg)
     if cfg.MODEL.FREEZE_DETECTOR:
         model.freeze_detector()
-    return model.to(resolve_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
+    model.to(resolve_device(cfg.MODEL.DEVICE), memory_format=torch.channels_last)
+    if cfg.MODEL.COMPILE:
+        model.compile()
+    return model
 
 
 def resolve_device(name: str) -> torch.device:

@@ -96,6 +96,19 @@ class Detector(nn.Module):
             losses.update(self.mask_branch.losses(self._pooled(features), rois, targets))
         return losses
 
+    def networks(self) -> list[nn.Module]:
+        """The parts that are all arithmetic: what lies between them chooses boxes, and its shapes go by the values."""
+        return [self.backbone] + ([] if self.mask_branch is None else [self.mask_branch.head])
+
+    def compile(self, **options) -> None:
+        """Compiles the `networks` in place, by torch.compile with dynamic shapes; parameters and their names stay.
+
+        Args:
+            options: of torch.compile.
+        """
+        for network in self.networks():
+            network.compile(**{"dynamic": True, **options})
+
     def freeze_detector(self) -> None:
         """Leaves the mask branch alone to train, on the features and regions of the detector as it is.
 

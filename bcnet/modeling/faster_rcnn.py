@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bcnet.modeling.box_branch import BoxBranch
 from bcnet.modeling.detector import Detector
@@ -28,6 +28,9 @@ class FasterRCNN(Detector):
         self.rpn = rpn
         self.rpn_features = list(rpn_features)
         self.box_branch = box_branch
+
+    def networks(self) -> list[nn.Module]:
+        return [*super().networks(), self.rpn.head, self.box_branch.head]
 
     def detection_losses(
         self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection._utils import Matcher
 
 from bcnet.fcos import FCOSHead, FCOSOutput, assign_targets, decode_detections, fcos_losses, level_points
@@ -138,6 +138,9 @@ class FCOS(Detector):
         self.head = head
         self.fcos_features = list(fcos_features)
         self.detection = detection
+
+    def networks(self) -> list[nn.Module]:
+        return [*super().networks(), self.head]
 
     def predict_points(self, features: dict[str, Tensor]) -> tuple[FCOSOutput, list[Tensor]]:
         """The head's output and the points of each level that it belongs to."""

@@ -1,0 +1,37 @@
+"""MODEL.COMPILE: the networks are captured whole, and nothing changes but the time they take."""
+
+import pytest
+import torch
+from small_models import DETECTORS, finding_detector, small_config
+
+from bcnet.modeling import build_model
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_networks_are_captured_whole_and_give_the_same(detector):
+    _, model = finding_detector(detector)
+    images = [torch.randint(0, 256, (3, side, 64), dtype=torch.uint8) for side in (64, 96)]
+    names = list(model.state_dict())
+    eager = [model.inference([image], with_occluder=True)[0] for image in images]
+    # The eager backend runs the captured graphs without generating code, which would take minutes.
+    model.compile(backend="eager", fullgraph=True)
+    torch._dynamo.reset()
+    try:
+        compiled = [model.inference([image], with_occluder=True)[0] for image in images]
+    finally:
+        torch._dynamo.reset()
+    assert list(model.state_dict()) == names
+    for before, after in zip(eager, compiled, strict=True):
+        assert len(before) > 0
+        torch.testing.assert_close(after.boxes, before.boxes)
+        for name, values in before.maps().items():
+            torch.testing.assert_close(getattr(after, name), values)
+
+
+def test_the_config_asks_for_it(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append((self, options)))
+    assert build_model(small_config()) and not compiled
+    model = build_model(small_config(MODEL__COMPILE=True))
+    assert [network for network, _ in compiled] == model.networks()
+    assert all(options == {"dynamic": True} for _, options in compiled)
