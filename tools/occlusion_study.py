@@ -25,6 +25,12 @@ def main() -> None:
     parser.add_argument("--output", default="output/study", help="folder for scenes, runs and report")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, spread over the GPUs (default: 1)")
     parser.add_argument("--threads", type=int, default=0, help="of each run on the CPU (default: cores / jobs)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="PATTERN",
+        help="runs by name, such as 'shapes/fcos/*/seed_1'; may be repeated",
+    )
     parser.add_argument("--report-only", action="store_true", help="of the runs that are done, without starting others")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="values of the plan to replace")
     arguments = parser.parse_args()
@@ -34,7 +40,14 @@ def main() -> None:
         plan = load_plan(arguments.plan, arguments.opts)
         if not arguments.report_only:
             num_classes = make_scenes(plan, arguments.output, os.cpu_count() or 1)
-            failed = execute_runs(plan, arguments.output, num_classes, jobs=arguments.jobs, threads=arguments.threads)
+            failed = execute_runs(
+                plan,
+                arguments.output,
+                num_classes,
+                jobs=arguments.jobs,
+                threads=arguments.threads,
+                only=arguments.only or ["*"],
+            )
         print(write_report(plan, arguments.output))
     except (OSError, ValueError, KeyError) as error:
         parser.exit(1, f"error: {error}\n")

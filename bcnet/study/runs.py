@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import logging
 import os
@@ -30,7 +31,13 @@ CONFIG_FILE, RESULT_FILE = "run.yaml", "result.json"
 
 
 def execute_runs(
-    plan: StudyPlan, output: str, num_classes: dict[str, int], *, jobs: int = 1, threads: int = 0
+    plan: StudyPlan,
+    output: str,
+    num_classes: dict[str, int],
+    *,
+    jobs: int = 1,
+    threads: int = 0,
+    only: Sequence[str] = ("*",),
 ) -> list[Run]:
     """Trains and evaluates every run that has no result yet.
 
@@ -40,15 +47,22 @@ def execute_runs(
         num_classes: of each set of scenes.
         jobs: runs at a time, spread over the GPUs where there are any.
         threads: of each run on the CPU; 0 divides the cores among the jobs.
+        only: patterns of the runs' names (`fnmatch`), of which one must match. What a run starts from is run too.
 
     Returns:
         list[Run]: the runs that failed, or could not start because the run before them failed. Their logs say why.
 
     Raises:
-        ValueError: a run's folder holds the config of another plan.
+        ValueError: a run's folder holds the config of another plan; no run has a name as in `only`.
     """
-    waiting = [run for run in plan.runs() if not os.path.exists(result_file(output, run))]
-    for run in plan.runs():
+    asked = {run for run in plan.runs() if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in only)}
+    if not asked:
+        raise ValueError(f"no run matches {' or '.join(only)}; there are: {', '.join(run.name for run in plan.runs())}")
+    if plan.start is not None:
+        asked |= {run.start for run in asked}
+    runs = [run for run in plan.runs() if run in asked]
+    waiting = [run for run in runs if not _is_done(output, run)]
+    for run in runs:
         _write_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failed: list[Run] = []
