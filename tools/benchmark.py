@@ -74,6 +74,8 @@ def main() -> None:
         rows = run_rows(names, settings)
         if rows:
             print(markdown_rows(rows) if args.markdown else format_rows(rows))
+        if settings.quick:
+            print("\nSmall images and networks (--quick): the ratios and verdicts say nothing.")
         tables = stage_tables(settings) if args.stages else []
         for table in tables:
             print("\n" + table.format(markdown=args.markdown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,31 @@ def benchmark_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         row("inference-pasted", f"masks in the image, {settings.config}", "ours pasted", "peer pasted", 1.25),
         row("inference-plain", f"28 x 28 masks, {PLAIN_CONFIG}", "plain", "peer", None),
     ]
+
+
+def benchmark_fast_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
+    """Ours in bf16 with compiled networks, against torchvision's Mask R-CNN in bf16 as it comes, on a GPU.
+
+    Raises:
+        RuntimeError: one of the networks gives another number of detections.
+    """
+    settings = replace(settings, precision="bf16")
+    work = f"inference, {describe_image(settings)}, {settings.detections} detections, 28 x 28 masks, compiled"
+    common = {"name": "inference-compiled", "required": 1.0, "as_cost": True}
+    if settings.device != "cuda":
+        skipped = "needs --device cuda"
+        return [BenchmarkRow(work, "torchvision Mask R-CNN", [], [], "image", skipped=skipped, **common)]
+    ours, _, peer, image = inference_models(settings)
+    ours.backbone.compile()
+    ours.rpn.head.compile()
+    ours.mask_branch.head.compile(dynamic=True)  # the number of detections changes from image to image
+    ways = {
+        "ours": our_inference(ours, image, settings, pasted=False),
+        "peer": peer_inference(peer, image, settings, pasted=False),
+    }
+    check_detection_counts(ways, settings)
+    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+    return [BenchmarkRow(work, "torchvision Mask R-CNN", seconds["ours"], seconds["peer"], "image", **common)]
 
 
 def benchmark_fcos_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 from bcnet.benchmark.detectors import build_mask_rcnn, build_ours, equal_config
 from bcnet.benchmark.row import BenchmarkRow
+from bcnet.benchmark.scene import CrowdedImage
 from bcnet.benchmark.settings import BenchmarkSettings
 from bcnet.benchmark.training import PLAIN_CONFIG, check_region_counts, describe_batch, our_step, training_images
 
@@ -29,7 +32,8 @@ def benchmark_memory(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     return [BenchmarkRow(work, "plain mask head", ours, theirs, "step", **common)]
 
 
-def _peak(settings: BenchmarkSettings, config: str, images: list) -> float:
+def _peak(settings: BenchmarkSettings, config: str, images: list[CrowdedImage]) -> float:
+    gc.collect()  # the network before is gone only then
     cfg = equal_config(settings, config)
     peer = build_mask_rcnn(equal_config(settings, config, "MODEL.DEVICE", "cpu"), settings.seed)
     step = our_step(build_ours(cfg, peer, settings.seed).train(), cfg, images, settings)

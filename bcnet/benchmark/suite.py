@@ -8,7 +8,7 @@ from importlib import metadata
 import torch
 
 from bcnet.benchmark.evaluation import benchmark_evaluation
-from bcnet.benchmark.inference import benchmark_fcos_inference, benchmark_inference
+from bcnet.benchmark.inference import benchmark_fast_inference, benchmark_fcos_inference, benchmark_inference
 from bcnet.benchmark.memory import benchmark_memory
 from bcnet.benchmark.occluders import benchmark_occluders
 from bcnet.benchmark.paste import benchmark_paste
@@ -39,6 +39,7 @@ ROWS: dict[str, Callable[[BenchmarkSettings], list[BenchmarkRow]]] = {
     "training": benchmark_training,
     "fcos-training": benchmark_fcos_training,
     "inference": benchmark_inference,
+    "inference-compiled": benchmark_fast_inference,
     "fcos-inference": benchmark_fcos_inference,
     "paste": benchmark_paste,
     "evaluation": benchmark_evaluation,

@@ -113,7 +113,8 @@ def test_the_peer_pastes_only_where_asked():
     assert large["masks"].shape == (5, 1, *QUICK.image_size)
 
 
-def test_memory_needs_a_gpu():
-    (row,) = memory.benchmark_memory(QUICK)
+@pytest.mark.parametrize("benchmark", [memory.benchmark_memory, inference.benchmark_fast_inference])
+def test_rows_that_need_a_gpu(benchmark):
+    (row,) = benchmark(QUICK)
     assert row.skipped == "needs --device cuda"
     assert row.verdict == "not measured"
