@@ -79,9 +79,7 @@ def benchmark_fast_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         skipped = "needs --device cuda"
         return [BenchmarkRow(work, "torchvision Mask R-CNN", [], [], "image", skipped=skipped, **common)]
     ours, _, peer, image = inference_models(settings)
-    ours.backbone.compile()
-    ours.rpn.head.compile()
-    ours.mask_branch.head.compile(dynamic=True)  # the number of detections changes from image to image
+    ours.compile()
     ways = {
         "ours": our_inference(ours, image, settings, pasted=False),
         "peer": peer_inference(peer, image, settings, pasted=False),
