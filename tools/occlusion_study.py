@@ -39,18 +39,16 @@ def main() -> None:
     try:
         plan = load_plan(arguments.plan, arguments.opts)
         if not arguments.report_only:
-            num_classes = make_scenes(plan, arguments.output, os.cpu_count() or 1)
+            runs = plan.chosen(arguments.only or ["*"])
+            num_classes = make_scenes(plan, arguments.output, os.cpu_count() or 1, runs)
             failed = execute_runs(
-                plan,
-                arguments.output,
-                num_classes,
-                jobs=arguments.jobs,
-                threads=arguments.threads,
-                only=arguments.only or ["*"],
+                plan, arguments.output, num_classes, runs=runs, jobs=arguments.jobs, threads=arguments.threads
             )
         print(write_report(plan, arguments.output))
     except (OSError, ValueError, KeyError) as error:
         parser.exit(1, f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "\ninterrupted; the runs have written checkpoints, the same command goes on from them\n")
     if failed:
         logging.getLogger("bcnet").error("failed: %s", ", ".join(run.name for run in failed))
         parser.exit(1, f"{len(failed)} runs failed; console.txt in their folders says why\n")

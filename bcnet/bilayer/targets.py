@@ -14,6 +14,8 @@ from torchvision.ops import roi_align
 
 from bcnet.ops import axis_weights
 
+ROUNDING = 1e-9  # of averages in float64, with room to spare
+
 
 class MaskTargets(NamedTuple):
     """Targets of N RoIs, bool [N, M, M] each."""
@@ -43,27 +45,29 @@ def crop_layers(bitmaps: Tensor, origins: Tensor, boxes: Tensor, instances: Tens
         return torch.zeros(2, 0, side, side, dtype=torch.bool, device=boxes.device)
     origin = origins[instances].to(boxes.dtype)
     in_window = boxes - torch.cat([origin, origin], dim=1)
-    # Always fp32: in half precision the comparison with 1/2 would move the mask's edge.
     if boxes.device.type == "cpu":
-        cropped = _crop_by_matrices(bitmaps, in_window.float(), instances, side)
-    else:
-        rois = torch.cat([instances[:, None].float(), in_window.float()], dim=1)
-        cropped = roi_align(bitmaps.float(), rois, side, spatial_scale=1.0, sampling_ratio=0, aligned=True)
+        return (_crop_by_matrices(bitmaps, in_window, instances, side) >= 0.5 - ROUNDING).transpose(0, 1)
+    # Always fp32: in half precision the comparison with 1/2 would move the mask's edge.
+    rois = torch.cat([instances[:, None].float(), in_window.float()], dim=1)
+    cropped = roi_align(bitmaps.float(), rois, side, spatial_scale=1.0, sampling_ratio=0, aligned=True)
     return (cropped >= 0.5).transpose(0, 1)
 
 
 def _crop_by_matrices(bitmaps: Tensor, boxes: Tensor, instances: Tensor, side: int) -> Tensor:
-    """RoIAlign of each instance's window, float32 [N, 2, M, M], that reads only the pixels of the RoIs."""
+    """RoIAlign of each instance's window, float64 [N, 2, M, M], that reads only the pixels of the RoIs.
+
+    In float64: averages of exactly one half, which boxes of whole pixels often have, are told from smaller ones.
+    """
     height, width = bitmaps.shape[-2:]
-    borders = boxes - 0.5
+    borders = boxes.double() - 0.5
     sizes = torch.full_like(instances, height), torch.full_like(instances, width)
     rows = axis_weights(borders[:, 1], borders[:, 3], sizes[0], side)
     columns = axis_weights(borders[:, 0], borders[:, 2], sizes[1], side)
-    cropped = torch.zeros(len(boxes), 2, side, side)
+    cropped = torch.zeros(len(boxes), 2, side, side, dtype=torch.float64)
     spans = zip(instances.tolist(), *rows.spans(), *columns.spans(), strict=True)
     with torch.autocast("cpu", enabled=False):
         for out, (i, y, h, x, w), by_row, by_column in zip(cropped, spans, rows.weights, columns.weights, strict=True):
-            window = bitmaps[i, :, y : y + h, x : x + w].float()
+            window = bitmaps[i, :, y : y + h, x : x + w].double()
             torch.matmul(by_row[:, :h] @ window, by_column[:, :w].T, out=out)
     return cropped
 

@@ -246,6 +246,8 @@ def config_of_weights(weights: str | None, opts: Sequence[object] = ()) -> CfgNo
     if not isinstance(saved, str):
         what = f"{weights!r} holds no config" if weights else "there are no weights to take it from"
         raise ValueError(f"name a config file: {what}")
+    # How a model was trained fast says nothing of the machine that it is used on.
+    opts = ["MODEL.COMPILE", False, *opts]
     return load_config(None, opts, text=saved, source=f"the config in {weights!r}")
 
 

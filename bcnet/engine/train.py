@@ -60,6 +60,8 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
             "%s holds the checkpoints of an earlier run, which this run does not continue (--resume would)",
             cfg.OUTPUT_DIR,
         )
+    if cfg.MODEL.FREEZE_DETECTOR and content is None and not cfg.MODEL.WEIGHTS:
+        raise ValueError("MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would stay random")
     model = build_model(cfg)
     if content is None and cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS, strict=False)

@@ -91,7 +91,7 @@ class Detector(nn.Module):
             features, image_sizes = self.features(images)
             losses, rois = self.detection_losses(features, image_sizes, targets)
         if self.detector_is_frozen:
-            losses = {}
+            losses = {}  # they come with the regions, cost little beside the features, and have nothing to teach
         if self.mask_branch is not None:
             losses.update(self.mask_branch.losses(self._pooled(features), rois, targets))
         return losses

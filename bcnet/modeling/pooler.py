@@ -46,7 +46,10 @@ class RoIPooler(nn.Module):
             Tensor: float [N, C, S, S], the RoIs of all images in order; N may be 0.
         """
         image_index = [b.new_full((len(b), 1), i) for i, b in enumerate(boxes)]
-        rois = torch.cat([torch.cat(image_index), torch.cat(list(boxes))], dim=1)
+        # A box that is not finite, as a diverged model predicts, or turned inside out is pooled as a point: to zeros.
+        corners = torch.cat(list(boxes)).nan_to_num(0.0, 0.0, 0.0)
+        corners = torch.cat([corners[:, :2], torch.maximum(corners[:, :2], corners[:, 2:])], dim=1)
+        rois = torch.cat([torch.cat(image_index), corners], dim=1)
         return pyramid_roi_align(
             features,
             rois,

@@ -26,13 +26,14 @@ def pyramid_roi_align(
 ) -> Tensor:
     """torchvision's ``roi_align(..., aligned=True)``, of each RoI on its level.
 
-    On the CPU it is computed as matrix products, several times faster and equal up to the rounding of sums; elsewhere
-    by torchvision's kernel, without waiting for the device. It computes in float32 at least: half-precision
-    coordinates would move RoIs by whole pixels. Every level stays in the graph, which DDP asks for.
+    On the CPU it is computed as matrix products, several times faster; elsewhere by torchvision's kernel, without
+    waiting for the device. Of RoIs inside the map both are equal up to the rounding of sums; of one that leaves it, a
+    sample that lies exactly a pixel beyond the edge may count in one and not in the other. It computes in float32 at
+    least: half-precision coordinates would move RoIs by whole pixels. Every level stays in the graph, as DDP asks.
 
     Args:
         features: per level, float [B, C, H_l, W_l]; all of one dtype and device.
-        rois: float32 [N, 5], image index and xyxy in absolute pixels; N may be 0.
+        rois: float32 [N, 5], image index and xyxy in absolute pixels, finite, x1 >= x0 and y1 >= y0; N may be 0.
         levels: int64 [N], index of each RoI's level.
         side: S.
         strides: of the levels in pixels.
@@ -122,7 +123,7 @@ class AxisWeights(NamedTuple):
     """How pooled rows (or columns) are made of feature rows (or columns).
 
     Attributes:
-        weights: float32 [N, S, h], of the h feature rows from `starts` on; zero beyond the RoI's own.
+        weights: float [N, S, h], of the h feature rows from `starts` on; zero beyond the RoI's own.
         starts: int64 [N], first feature row.
         sizes: int64 [N], number of feature rows of each RoI; 0 where all samples lie outside the feature map.
     """
@@ -139,7 +140,7 @@ def axis_weights(low: Tensor, high: Tensor, lengths: Tensor, side: int, sampling
     """The weights of one axis.
 
     Args:
-        low, high: float32 [N], the RoIs' borders in feature pixels, half a pixel subtracted (``aligned=True``).
+        low, high: float [N], the RoIs' borders in feature pixels, half a pixel subtracted (``aligned=True``).
         lengths: int64 [N], of the feature map that each RoI is pooled from.
         side: S.
         sampling_ratio: samples per bin; 0 takes ceil(size / S), none of a RoI without size.

@@ -22,7 +22,6 @@ def plot_levels(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, dete
     axes = figure.subplots(1, len(_PANELS))
     width = 0.8 / len(plan.arms)
     for ax, (label, template) in zip(axes, _PANELS.items(), strict=True):
-        lowest = []
         for index, arm in enumerate(plan.arms):
             for position, level in enumerate(OCCLUSION_LEVELS):
                 values = list(by_seed(results, data, detector, arm, template.format(level)).values())
@@ -32,10 +31,8 @@ def plot_levels(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, dete
                 name = arm if position == 0 else None
                 ax.bar(place, np.mean(values), width * 0.92, color=_COLORS[index % len(_COLORS)], label=name)
                 ax.plot([place] * len(values), values, "o", color="#222222", markersize=3)
-                lowest.append(min(values))
         ax.set_xticks(range(len(OCCLUSION_LEVELS)), _level_names())
         ax.set_ylabel(f"{label}, %")
-        ax.set_ylim(bottom=max(0, min(lowest, default=0) * 0.8))
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     figure.suptitle(f"{detector} on {data}: by hidden share of the object")
@@ -56,7 +53,8 @@ def plot_differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str,
                     continue
                 place = position + (index - (len(others) - 1) / 2) * 0.8 / len(others)
                 name = f"{arm} - {plan.baseline}" if position == 0 else None
-                ax.plot([place] * len(found.by_seed), found.by_seed, "o", color=color, markersize=5, label=name)
+                values = list(found.by_seed.values())
+                ax.plot([place] * len(values), values, "o", color=color, markersize=5, label=name)
                 ax.plot(place, found.mean, "_", color=color, markersize=18, markeredgewidth=2.5)
         ax.axhline(0, color="#222222", linewidth=0.8)
         ax.set_xticks(range(len(OCCLUSION_LEVELS)), _level_names())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,20 @@ class StudyPlan:
         places = [(data, detector) for data in self.data for detector in self.detectors]
         arms = ([] if self.start is None else [START]) + list(self.arms)
         return [Run(*place, arm, seed) for seed in self.seeds for arm in arms for place in places]
+
+    def chosen(self, patterns: Sequence[str] = ("*",)) -> list[Run]:
+        """The runs of which one of the patterns (`fnmatch`) matches the name, and what they start from.
+
+        Raises:
+            ValueError: there is none.
+        """
+        runs = self.runs()
+        chosen = {run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)}
+        if not chosen:
+            raise ValueError(f"no run matches {' or '.join(patterns)}; there are: {', '.join(r.name for r in runs)}")
+        if self.start is not None:
+            chosen |= {run.start for run in chosen}
+        return [run for run in runs if run in chosen]
 
     def config(self, run: Run, output: str, *, num_classes: int):
         """The config of a run.

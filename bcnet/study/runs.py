@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
@@ -27,7 +28,7 @@ from bcnet.study.true_boxes import masks_in_true_boxes
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE, RESULT_FILE = "run.yaml", "result.json"
+CONFIG_FILE, RESULT_FILE, LOCK_FILE = "run.yaml", "result.json", "run.lock"
 
 
 def execute_runs(
@@ -35,9 +36,9 @@ def execute_runs(
     output: str,
     num_classes: dict[str, int],
     *,
+    runs: Sequence[Run] | None = None,
     jobs: int = 1,
     threads: int = 0,
-    only: Sequence[str] = ("*",),
 ) -> list[Run]:
     """Trains and evaluates every run that has no result yet.
 
@@ -45,25 +46,20 @@ def execute_runs(
         plan: what to run.
         output: the study's folder.
         num_classes: of each set of scenes.
+        runs: these alone, `StudyPlan.chosen`; None takes all.
         jobs: runs at a time, spread over the GPUs where there are any.
         threads: of each run on the CPU; 0 divides the cores among the jobs.
-        only: patterns of the runs' names (`fnmatch`), of which one must match. What a run starts from is run too.
 
     Returns:
         list[Run]: the runs that failed, or could not start because the run before them failed. Their logs say why.
 
     Raises:
-        ValueError: a run's folder holds the config of another plan; no run has a name as in `only`.
+        ValueError: a run's folder holds the config of another plan.
     """
-    asked = {run for run in plan.runs() if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in only)}
-    if not asked:
-        raise ValueError(f"no run matches {' or '.join(only)}; there are: {', '.join(run.name for run in plan.runs())}")
-    if plan.start is not None:
-        asked |= {run.start for run in asked}
-    runs = [run for run in plan.runs() if run in asked]
-    waiting = [run for run in runs if not _is_done(output, run)]
+    runs = plan.runs() if runs is None else runs
     for run in runs:
         _write_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
+    waiting = [run for run in runs if not _is_done(output, run)]
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failed: list[Run] = []
     running: dict[Future, tuple[Run, int]] = {}
@@ -97,9 +93,9 @@ def _is_done(output: str, run: Run) -> bool:
 def _write_config(cfg, folder: str) -> None:
     path = os.path.join(folder, CONFIG_FILE)
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            if file.read() != cfg.dump():
-                raise ValueError(f"{path} is of another plan; choose another output folder, or remove this run's")
+        # Loaded, not compared as text: keys that have come since then have their defaults.
+        if load_config(path).dump() != cfg.dump():
+            raise ValueError(f"{path} is of another plan; choose another output folder, or remove this run's")
         return
     os.makedirs(folder, exist_ok=True)
     write_text(cfg.dump(), path)
@@ -108,9 +104,11 @@ def _write_config(cfg, folder: str) -> None:
 def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
     """Seconds and exit status of a run in a fresh process, which prints to ``console.txt``."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), BCNET_PROGRESS="0")
-    gpus = torch.cuda.device_count()
-    if gpus > 1:
-        environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+    gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if gpus == [""]:
+        gpus = [str(index) for index in range(torch.cuda.device_count())]
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     start = time.perf_counter()
     with open(os.path.join(folder, "console.txt"), "a", encoding="utf-8") as console:
         done = subprocess.run(
@@ -124,7 +122,17 @@ def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
 
 
 def execute_run(folder: str) -> None:
-    """Trains the run of a folder, or goes on where it stopped, evaluates it and writes ``result.json``."""
+    """Trains the run of a folder, or goes on where it stopped, evaluates it and writes ``result.json``.
+
+    Raises:
+        OSError: another process is at it.
+    """
+    with locked(os.path.join(folder, LOCK_FILE)):
+        if not os.path.exists(os.path.join(folder, RESULT_FILE)):
+            _execute(folder)
+
+
+def _execute(folder: str) -> None:
     cfg = load_config(os.path.join(folder, CONFIG_FILE))
     start = time.perf_counter()
     metrics = train(cfg, resume=True)
@@ -142,6 +150,18 @@ def execute_run(folder: str) -> None:
     }
     result["run"] = describe_run(cfg.SEED)
     write_json(os.path.join(folder, RESULT_FILE), result)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Holds a lock file, so that two studies in one folder do not train one run at a time.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    with open(path, "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def mask_head_cost(model) -> dict[str, float]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 
 from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, occlusion_statistics
 from bcnet.engine.run_log import progress_wanted
-from bcnet.study.plan import StudyPlan
+from bcnet.study.plan import Run, StudyPlan
 
 
-def make_scenes(plan: StudyPlan, output: str, workers: int) -> dict[str, int]:
+def make_scenes(plan: StudyPlan, output: str, workers: int, runs: Iterable[Run] | None = None) -> dict[str, int]:
     """Writes the scenes of a plan below ``<output>/data``, where they are not there already.
+
+    Args:
+        plan: what to make.
+        output: the study's folder.
+        workers: processes.
+        runs: make the scenes of these alone; None takes all.
 
     Returns:
         dict: number of classes of each set of scenes.
@@ -21,7 +28,10 @@ def make_scenes(plan: StudyPlan, output: str, workers: int) -> dict[str, int]:
         ValueError: what `generate_dataset` or `SceneConfig` finds wrong; train and test have different classes.
     """
     num_classes = {}
+    asked = set(plan.data) if runs is None else {run.data for run in runs}
     for name, splits in plan.data.items():
+        if name not in asked:
+            continue
         categories = [_make_split(output, name, split, dict(values), workers) for split, values in splits.items()]
         if categories[0] != categories[1]:
             raise ValueError(f"data {name!r}: train and test scenes have different classes")
@@ -51,13 +61,13 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
         return json.load(file)["categories"]
 
 
-def describe_scenes(plan: StudyPlan, output: str) -> dict[str, dict[str, str]]:
-    """How much occlusion each split holds, by data set and split."""
+def describe_scenes(names: Iterable[str], output: str) -> dict[str, dict[str, str]]:
+    """How much occlusion each split of the data sets holds, by data set and split."""
     folder = os.path.join(output, "data")
     return {
         name: {
             split: str(occlusion_statistics(os.path.join(folder, name, "annotations", f"{split}.json")))
-            for split in splits
+            for split in ("train", "test")
         }
-        for name, splits in plan.data.items()
+        for name in names
     }

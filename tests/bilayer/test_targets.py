@@ -87,6 +87,20 @@ def test_crops_of_rectangles_are_known_to_the_pixel():
     assert torch.equal(targets.occluder_boundary[0, 3], (torch.arange(28) == 13) | (torch.arange(28) == 14))
 
 
+def test_averages_of_one_half_belong_to_the_mask():
+    ys, xs = torch.meshgrid(torch.arange(90), torch.arange(90), indexing="ij")
+    disc = ((ys - 45) ** 2 + (xs - 44) ** 2 < 38**2)[None]
+    masks = InstanceMasks.from_full(disc, ~disc)
+    generator = torch.Generator().manual_seed(0)
+    low = torch.randint(0, 40, (60, 2), generator=generator)
+    boxes = torch.cat([low, low + torch.randint(5, 50, (60, 2), generator=generator)], dim=1).float()
+    cropped = crop_layers(masks.bitmaps, masks.origins, boxes, torch.zeros(60, dtype=torch.int64), 28)
+    rois = torch.cat([torch.zeros(60, 1), boxes], dim=1).double()
+    exact = roi_align(torch.stack([disc, ~disc], dim=1).double(), rois, 28, 1.0, 0, aligned=True).transpose(0, 1)
+    assert (exact - 0.5).abs().le(1e-9).sum() > 20  # there are such averages
+    assert torch.equal(cropped, exact >= 0.5 - 1e-9)
+
+
 def test_no_rois_give_empty_targets():
     masks = InstanceMasks.from_windows([], [])
     layers = crop_layers(masks.bitmaps, masks.origins, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 28)

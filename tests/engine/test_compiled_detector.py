@@ -5,6 +5,7 @@ import torch
 from small_models import DETECTORS, finding_detector, small_config
 
 from bcnet.modeling import build_model
+from bcnet.structures import InstanceMasks, Targets
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -26,6 +27,31 @@ def test_networks_are_captured_whole_and_give_the_same(detector):
         torch.testing.assert_close(after.boxes, before.boxes)
         for name, values in before.maps().items():
             torch.testing.assert_close(getattr(after, name), values)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_training_gives_the_same_losses_and_gradients(detector):
+    cfg = small_config(detector)
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, 8:40, 8:40] = masks[1, 20:56, 24:60] = True
+    boxes = torch.tensor([[8.0, 8, 40, 40], [24, 20, 60, 56]])
+    targets = [Targets(boxes, torch.tensor([0, 1]), InstanceMasks.from_full(masks, masks.flip(0)))]
+    outcomes = []
+    for options in (None, {"backend": "eager", "fullgraph": True}):
+        torch.manual_seed(0)
+        model = build_model(cfg).train()
+        if options:
+            torch._dynamo.reset()
+            model.compile(**options)
+        torch.manual_seed(1)
+        losses = model([image], targets)
+        sum(losses.values()).backward()
+        outcomes.append((losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    torch._dynamo.reset()
+    (losses, gradients), (compiled_losses, compiled_gradients) = outcomes
+    torch.testing.assert_close(compiled_losses, losses)
+    torch.testing.assert_close(compiled_gradients, gradients)
 
 
 def test_the_config_asks_for_it(monkeypatch):

@@ -96,3 +96,9 @@ def test_no_rois_keep_every_level_in_the_graph():
     assert pooled.shape == (0, 5, 7, 7)
     for gradient in torch.autograd.grad(pooled.sum(), features):
         assert (gradient == 0).all()
+
+
+def test_boxes_that_are_none_are_pooled_to_zeros():
+    bad = [[5.0, 5, float("nan"), 9], [float("inf")] * 4, [20, 20, 4, 4]]
+    pooled = RoIPooler(7, STRIDES)(pyramid(), [torch.tensor([*bad, [4.0, 4, 20, 20]]), torch.zeros(0, 4)])
+    assert (pooled[:3] == 0).all() and (pooled[3] != 0).any()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,10 +127,61 @@ def test_runs_are_chosen_by_name_with_what_they_start_from(tmp_path, monkeypatch
         return 0.0, 0
 
     monkeypatch.setattr(runs, "_run_process", succeed)
-    execute_runs(PLAN, str(tmp_path), {"shapes": 6}, only=["*/bilayer/*"])
+    chosen = PLAN.chosen(["*/bilayer/*"])
+    assert execute_runs(PLAN, str(tmp_path), {"shapes": 6}, runs=chosen) == []
     assert started == [f"shapes/faster_rcnn/{arm}/seed_1" for arm in (START, "bilayer")]
     with pytest.raises(ValueError, match="no run matches nothing; there are: shapes/faster_rcnn/start/seed_1, "):
-        execute_runs(PLAN, str(tmp_path), {"shapes": 6}, only=["nothing"])
+        PLAN.chosen(["nothing"])
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"),
+    [("2,3", 2, ["2", "3", "2"]), (None, 2, ["0", "1", "0"]), (None, 0, [None, None, None])],
+)
+def test_runs_are_spread_over_the_gpus_that_there_are(tmp_path, monkeypatch, visible, count, expected):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    seen = []
+
+    def run(command, env, **_):
+        seen.append((env.get("CUDA_VISIBLE_DEVICES"), env["OMP_NUM_THREADS"], command[-1]))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for slot in range(3):
+        assert runs._run_process(str(tmp_path), slot, 5)[1] == 0
+    assert seen == [(gpu, "5", str(tmp_path)) for gpu in expected]
+
+
+def test_two_processes_do_not_train_one_run(study):
+    folder = run_folder(study, PLAN.runs()[0])
+    with runs.locked(os.path.join(folder, runs.LOCK_FILE)), pytest.raises(BlockingIOError):
+        runs.execute_run(folder)
+
+
+def test_a_config_from_before_a_new_key_is_the_same_plan(study, monkeypatch):
+    monkeypatch.setattr(runs, "_run_process", lambda *_: pytest.fail("a finished run was started again"))
+    path = Path(run_folder(study, PLAN.runs()[0]), runs.CONFIG_FILE)
+    text = path.read_text()
+    path.write_text(text.replace("  COMPILE: false\n", ""))
+    try:
+        assert "COMPILE" in text and "COMPILE" not in path.read_text()
+        assert execute_runs(PLAN, study, {"shapes": 6}) == []
+    finally:
+        path.write_text(text)
+
+
+def test_a_report_of_starts_alone_is_refused_and_one_without_the_first_seed_is_not(study, tmp_path):
+    shutil.copytree(study, tmp_path / "study")
+    plan = StudyPlan(**{**vars(PLAN), "seeds": (0, 1), "detectors": {**PLAN.detectors, "fcos": "x"}})
+    assert "3 of 12 runs are done" in write_report(plan, str(tmp_path / "study"))
+    for arm in PLAN.arms:
+        shutil.rmtree(tmp_path / "study/runs/shapes/faster_rcnn" / arm)
+    with pytest.raises(ValueError, match="is done, there is nothing to report"):
+        write_report(PLAN, str(tmp_path / "study"))
 
 
 def test_a_report_without_runs_is_refused(scenes, tmp_path):

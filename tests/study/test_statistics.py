@@ -20,14 +20,14 @@ def results(**arms):
 
 def test_differences_are_taken_seed_by_seed():
     found = difference(results(a=[10.0, 20.0, 30.0], b=[11.0, 22.0, 33.0]), "d", "m", "b", "a", "mask AP")
-    assert found.by_seed == (1.0, 2.0, 3.0)
+    assert found.by_seed == {1: 1.0, 2: 2.0, 3: 3.0}
     assert found.mean == 2.0 and found.deviation == 1.0
     assert found.spread == pytest.approx(11.0)  # of b's own figures, the larger
 
 
 def test_only_seeds_that_both_have_count():
     found = difference(results(a=[10.0, None, 30.0], b=[11.0, 22.0]), "d", "m", "b", "a", "mask AP")
-    assert found.by_seed == (1.0,)
+    assert found.by_seed == {1: 1.0}
     assert difference(results(a=[None, 1.0], b=[1.0]), "d", "m", "b", "a", "mask AP") is None
 
 
@@ -39,11 +39,12 @@ def test_only_seeds_that_both_have_count():
         ((1.0, 2.0, 3.0), 2.0, "within spread"),  # the mean is not beyond the spread
         ((-0.1, 5.0, 5.0), 1.0, "within spread"),  # a seed says the opposite
         ((0.0, 5.0, 5.0), 1.0, "within spread"),
-        ((5.0,), math.nan, "within spread"),  # one seed shows nothing
+        ((5.0,), math.nan, "too few seeds"),
+        ((5.0, 5.0), 1.0, "too few seeds"),
     ],
 )
 def test_no_gain_inside_the_spread_over_seeds(by_seed, spread, verdict):
-    assert Difference(by_seed, spread).verdict == verdict
+    assert Difference(dict(enumerate(by_seed)), spread).verdict == verdict
 
 
 def test_figures_that_a_run_lacks_are_none():
@@ -58,6 +59,18 @@ def test_figures_that_a_run_lacks_are_none():
     assert figure(result, "occluder IoU in true boxes") is None
     assert figure({"metrics": {}}, "IoU in true boxes, light") is None
     assert by_seed({Run("d", "m", "a", 1): result}, "d", "m", "a", "order") == {}
+
+
+def test_a_gain_everywhere_is_no_gain_under_occlusion():
+    def levels(none, heavy):
+        return {"true_boxes": {"none": {"mean_iou": none}, "heavy": {"mean_iou": heavy}}}
+
+    title = "IoU in true boxes, heavy minus none"
+    assert figure(levels(60.0, 40.0), title) == -20.0
+    assert figure({"true_boxes": {"heavy": {"mean_iou": 40.0}}}, title) is None
+    both = {Run("d", "m", "a", 1): levels(60.0, 40.0), Run("d", "m", "b", 1): levels(65.0, 45.0)}
+    assert difference(both, "d", "m", "b", "a", title).by_seed == {1: 0.0}
+    assert difference(both, "d", "m", "b", "a", "IoU in true boxes, heavy").by_seed == {1: 5.0}
 
 
 def test_ablations_are_compared_with_the_candidate_too():
