@@ -92,7 +92,7 @@ class MaskLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C_in, S, S] to [N, C, S, S]."""
         for i, conv in enumerate(self.convs):
-            x = F.relu(conv(x))
+            x = F.relu(conv(x), inplace=True)
             if i == 1 and self.gcn is not None:
                 x = self.gcn(x)
         return x
@@ -111,4 +111,4 @@ class MaskDecoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Float [N, C, S, S] to logits [N, K, M, M]."""
-        return self.predictor(F.relu(self.deconv(features)))
+        return self.predictor(F.relu(self.deconv(features), inplace=True))
