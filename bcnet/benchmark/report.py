@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 from collections.abc import Sequence
 
 from bcnet.benchmark.row import BenchmarkRow
+from bcnet.evaluation import report
+from bcnet.evaluation.report import markdown_table
 
 _HEADER = ("work", "per", "ours: median (range)", "peer: median (range)", "ratio", "required", "verdict", "peer")
 
@@ -30,17 +31,9 @@ def text_table(cells: Sequence[Sequence[str]]) -> str:
     )
 
 
-def markdown_table(cells: Sequence[Sequence[str]]) -> str:
-    """The first line is the header."""
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def write_json(path: str | os.PathLike, records: Sequence[dict], environment: dict) -> None:
     """Writes a list of records, each with what it was measured on, so that it can be moved to another list."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump([{**record, "environment": environment} for record in records], file, indent=2)
-        file.write("\n")
+    report.write_json(path, [{**record, "environment": environment} for record in records])
 
 
 def format_amount(values: Sequence[float], measure: str = "seconds") -> str:

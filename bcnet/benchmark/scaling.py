@@ -16,11 +16,12 @@ from bcnet.benchmark.detectors import build_mask_rcnn, build_ours, equal_config
 from bcnet.benchmark.evaluation import NUM_CLASSES
 from bcnet.benchmark.occluders import coco_like_scenes
 from bcnet.benchmark.paste import random_detections
-from bcnet.benchmark.report import markdown_table, text_table
+from bcnet.benchmark.report import text_table
 from bcnet.benchmark.scene import crowded_image
 from bcnet.benchmark.settings import BenchmarkSettings
 from bcnet.bilayer import BilayerMaskHead, crop_layers, mask_targets
 from bcnet.data import load_dataset
+from bcnet.evaluation.report import markdown_table, write_json
 from bcnet.fcos import assign_targets, level_points
 from bcnet.occlusion import occluder_rles
 from bcnet.occlusion.convert import convert_annotations
@@ -266,9 +267,7 @@ def write_growth(growth: Growth, folder: str | os.PathLike, environment: dict) -
         "curves": [curve.to_json() for curve in growth.curves],
         "environment": environment,
     }
-    with open(os.path.join(folder, f"{growth.name}.json"), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
+    write_json(os.path.join(folder, f"{growth.name}.json"), content)
 
 
 def _curve(work: str, amounts: Sequence[int], run: Callable[[int], object], settings: BenchmarkSettings) -> Curve:

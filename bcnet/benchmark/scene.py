@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from bcnet.benchmark.occluders import coco_like_scenes
 from bcnet.occlusion import occluder_rles
@@ -76,11 +77,9 @@ def crowded_image(
         [coco_mask.decode(rle) for rle in rles],
         [nothing if rle is None else coco_mask.decode(rle) for rle in occluders],
     ]
-    corners = torch.tensor(boxes, dtype=torch.float32)
-    corners[:, 2:] += corners[:, :2]
     return CrowdedImage(
         torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator),
-        corners,
+        box_convert(torch.tensor(boxes, dtype=torch.float32), "xywh", "xyxy"),
         torch.randint(0, num_classes, (count,), generator=generator),
         rles,
         torch.from_numpy(np.stack([np.stack(masks) for masks in layers])),

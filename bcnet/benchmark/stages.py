@@ -23,10 +23,11 @@ from torchvision.models.detection import roi_heads as torchvision_roi_heads
 from bcnet.benchmark.detectors import build_mask_rcnn, build_ours, equal_config
 from bcnet.benchmark.inference import inference_models, our_inference
 from bcnet.benchmark.occluders import coco_like_scenes
-from bcnet.benchmark.report import format_amount, markdown_table, text_table
+from bcnet.benchmark.report import format_amount, text_table
 from bcnet.benchmark.settings import BenchmarkSettings
 from bcnet.benchmark.training import BATCH, TrainingStep, describe_batch, our_step, peer_step, training_images
 from bcnet.data import DatasetMapper, ImageRecord, InstanceRecord
+from bcnet.evaluation.report import markdown_table
 from bcnet.modeling import Detector
 
 DATA, PREPARE, BACKBONE, FPN, DETECTOR = "data (mapper)", "normalise and pad", "backbone", "FPN", "RPN and box branch"

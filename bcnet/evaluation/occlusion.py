@@ -32,6 +32,12 @@ MEASURES = {
 }
 
 
+def in_level(share: float, level: tuple[float, float]) -> bool:
+    """Whether a hidden share lies above the level's first and up to its second number; a level from 0 includes 0."""
+    low, high = level
+    return (low < share or share == low == 0) and share <= high
+
+
 def hidden_shares(ground_truth: GroundTruth) -> tuple[str, dict[int, float]]:
     """How much of every instance is hidden, 0..1, by the best measure that the annotations allow.
 
@@ -89,7 +95,7 @@ def occlusion_average_precision(
     measure, shares = hidden_shares(ground_truth)
     report: dict = {"measure": measure, "description": MEASURES[measure], "levels": {}}
     for name, (low, high) in levels.items():
-        members = {number for number, share in shares.items() if (low < share or share == low == 0) and share <= high}
+        members = {number for number, share in shares.items() if in_level(share, (low, high))}
         metrics = subset_average_precision(
             ground_truth,
             results,

@@ -28,6 +28,12 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> st
     return "\n".join(line.rstrip() for line in lines)
 
 
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """A table for a page; the first line is the header."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def format_average_precision(metrics: Mapping[str, float], columns: int = 3) -> str:
     """`average_precision`'s dict as two tables: overall and by size, then the classes in several columns."""
     overall = {name: value for name, value in metrics.items() if not name.startswith(CLASS_PREFIX)}

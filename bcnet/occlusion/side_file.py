@@ -6,10 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two conversions into one file are the user's care
-    fcntl = None
+from bcnet.file_lock import lock_file
 
 
 class SideFile:
@@ -33,19 +30,11 @@ class SideFile:
         self.count = 0  # results in the file
         self._file = open(path, "a+b")  # noqa: SIM115 (closed by close and remove)
         try:
-            self._lock()
+            lock_file(self._file, f"{path} is in use by another conversion into the same output")
             self._continue(json.dumps(description).encode() + b"\n", restart)
         except BaseException:
             self._file.close()
             raise
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(f"{self.path} is in use by another conversion into the same output") from error
 
     def _continue(self, header: bytes, restart: bool) -> None:
         self._file.seek(0)

@@ -2,7 +2,8 @@
 
 import sys
 
-from bcnet.study.runs import main
+from bcnet.study.runs import execute_run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    (folder,) = sys.argv[1:]
+    execute_run(folder)

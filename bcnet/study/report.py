@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from bcnet.checkpoint.files import write_text
-from bcnet.evaluation import write_json
+from bcnet.evaluation.report import markdown_table, write_json
 from bcnet.study.figures import plot_differences, plot_levels
 from bcnet.study.pictures import draw_grid
 from bcnet.study.plan import START, Run, StudyPlan, run_folder
@@ -58,7 +58,7 @@ def _scenes(names: Iterable[str], output: str) -> str:
         for name, splits in describe_scenes(names, output).items()
         for split, text in splits.items()
     ]
-    return "## Scenes\n\n" + markdown_table(["scenes", "occlusion"], rows)
+    return "## Scenes\n\n" + markdown_table([["scenes", "occlusion"], *rows])
 
 
 def _runs(plan: StudyPlan, results: Mapping[Run, Mapping]) -> str:
@@ -92,7 +92,7 @@ def _runs(plan: StudyPlan, results: Mapping[Run, Mapping]) -> str:
         f"Commits: {', '.join(commits)}.\n\n"
         "Parameters and multiply-adds (MACs) are the mask head's, with all the maps that it has and with masks alone; "
         "minutes are those of a run with its evaluation, after its last interruption.\n\n"
-        + markdown_table(headers, rows)
+        + markdown_table([headers, *rows])
     )
 
 
@@ -103,7 +103,7 @@ def _means(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector:
         if any(values):
             rows.append([title, *(_mean(v) for v in values)])
     text = "Mean and standard deviation over seeds, percent:\n\n"
-    return text + markdown_table(["", *plan.arms], rows)
+    return text + markdown_table([["", *plan.arms], *rows])
 
 
 def _differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str) -> str:
@@ -118,7 +118,7 @@ def _differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, det
                 rows.append([title, mean, each, found.verdict])
         if rows:
             headers = ["", "mean ± deviation of the differences", "by seed", "verdict"]
-            parts.append(f"{arm} minus {other}, seed by seed:\n\n{markdown_table(headers, rows)}")
+            parts.append(f"{arm} minus {other}, seed by seed:\n\n{markdown_table([headers, *rows])}")
     return "\n\n".join(parts)
 
 
@@ -132,8 +132,3 @@ def _mean(values: Sequence[float]) -> str:
     if len(values) < 2:
         return f"{values[0]:.2f}" if values else "-"
     return f"{sum(values) / len(values):.2f} ± {standard_deviation(values):.2f}"
-
-
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

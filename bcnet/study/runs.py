@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
@@ -22,6 +20,7 @@ from bcnet.config import load_config
 from bcnet.engine import train
 from bcnet.engine.reproducibility import describe_run
 from bcnet.evaluation import write_json
+from bcnet.file_lock import lock_file
 from bcnet.modeling import build_model
 from bcnet.study.plan import START, Run, StudyPlan, run_folder
 from bcnet.study.true_boxes import masks_in_true_boxes
@@ -125,9 +124,10 @@ def execute_run(folder: str) -> None:
     """Trains the run of a folder, or goes on where it stopped, evaluates it and writes ``result.json``.
 
     Raises:
-        OSError: another process is at it.
+        BlockingIOError: another process is at it.
     """
-    with locked(os.path.join(folder, LOCK_FILE)):
+    with open(os.path.join(folder, LOCK_FILE), "w", encoding="utf-8") as lock:
+        lock_file(lock, f"another process is at the run of {folder}")
         if not os.path.exists(os.path.join(folder, RESULT_FILE)):
             _execute(folder)
 
@@ -152,18 +152,6 @@ def _execute(folder: str) -> None:
     write_json(os.path.join(folder, RESULT_FILE), result)
 
 
-@contextlib.contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Holds a lock file, so that two studies in one folder do not train one run at a time.
-
-    Raises:
-        BlockingIOError: another process holds it.
-    """
-    with open(path, "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
 def mask_head_cost(model) -> dict[str, float]:
     """Parameters of a detector's mask head, and its multiply-adds per RoI for all maps and for masks alone."""
     head = model.mask_branch.head
@@ -186,8 +174,3 @@ def read_results(plan: StudyPlan, output: str) -> dict[Run, dict]:
             with open(result_file(output, run), encoding="utf-8") as file:
                 results[run] = json.load(file)
     return results
-
-
-def main(arguments: Sequence[str]) -> None:
-    (folder,) = arguments
-    execute_run(folder)

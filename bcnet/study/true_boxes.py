@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from bcnet.data import DatasetMapper, ImageRecord, InstanceRecord, load_dataset
 from bcnet.data.source_masks import source_masks, target_boxes
 from bcnet.engine.inference import autocast_dtype
-from bcnet.evaluation import OCCLUSION_LEVELS
+from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
 from bcnet.structures import Detections
 
 
@@ -44,9 +45,8 @@ class TrueBoxPredictor:
 
 def true_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
     """Boxes (float32 [G, 4], xyxy in image pixels) and classes (int64 [G]) of a record's objects, crowds left out."""
-    positions, corners = target_boxes(record, "visible")
-    boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
+    positions, boxes = target_boxes(record, "visible")
+    boxes = box_convert(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "xywh", "xyxy")
     return boxes, torch.tensor([record.instances[i].category for i in positions], dtype=torch.int64)
 
 
@@ -106,10 +106,8 @@ def _iou(first: dict, second: dict) -> float:
 def _summary(rows: np.ndarray) -> dict:
     levels = {"all": (0.0, 1.0), **OCCLUSION_LEVELS}
     summary = {}
-    for name, (low, high) in levels.items():
-        shares = rows[:, 0]
-        # The first level includes 0, as in `occlusion_average_precision`.
-        members = rows[((shares > low) | (low == 0)) & (shares <= high)]
+    for name, level in levels.items():
+        members = rows[[in_level(share, level) for share in rows[:, 0]]]
         values = {"instances": len(members), "mean_iou": _mean(members[:, 1])}
         occluded = members[~np.isnan(members[:, 2])]
         if len(occluded):

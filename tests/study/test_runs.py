@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from bcnet.data import load_dataset
 from bcnet.data.source_masks import source_masks
 from bcnet.evaluation import OCCLUSION_LEVELS
+from bcnet.file_lock import lock_file
 from bcnet.structures import Detections
 from bcnet.study import execute_runs, runs, write_report
 from bcnet.study.plan import START, StudyPlan, run_folder, scene_spec
@@ -158,8 +159,10 @@ def test_runs_are_spread_over_the_gpus_that_there_are(tmp_path, monkeypatch, vis
 
 def test_two_processes_do_not_train_one_run(study):
     folder = run_folder(study, PLAN.runs()[0])
-    with runs.locked(os.path.join(folder, runs.LOCK_FILE)), pytest.raises(BlockingIOError):
-        runs.execute_run(folder)
+    with open(os.path.join(folder, runs.LOCK_FILE), "w") as lock:
+        lock_file(lock, "")
+        with pytest.raises(BlockingIOError, match=r"another process is at the run of .*seed_1"):
+            runs.execute_run(folder)
 
 
 def test_a_config_from_before_a_new_key_is_the_same_plan(study, monkeypatch):
