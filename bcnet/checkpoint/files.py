@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from collections.abc import Mapping
 
 import numpy as np
 import safetensors
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle
+from bcnet.files import atomic_write
 
 # What torch.save writes since torch 1.6 (a zip file), and what it wrote before (a pickled magic number).
 _TORCH_ZIP = b"PK\x03\x04"
@@ -29,12 +29,8 @@ def write_checkpoint(content: dict, path: str) -> None:
     Raises:
         OSError: the folder is missing, full or not writable; an older file under this name is untouched.
     """
-    _write_atomically(path, lambda file: torch.save(content, file))
-
-
-def write_text(text: str, path: str) -> None:
-    """`write_checkpoint` for a small text file."""
-    _write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+    with atomic_write(path, "wb") as file:
+        torch.save(content, file)
 
 
 def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | None = None) -> None:
@@ -54,7 +50,8 @@ def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | No
         # Each tensor alone and contiguous: safetensors refuses views of shared memory.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         content = safetensors.torch.save(tensors, metadata={"format": "pt"})
-        _write_atomically(path, lambda file: file.write(content))
+        with atomic_write(path, "wb") as file:
+            file.write(content)
     else:
         write_checkpoint({"model": dict(state), **(extra or {})}, path)
 
@@ -63,19 +60,6 @@ def check_output(path: str) -> None:
     """Raises ValueError unless `write_weights` can write to a file of this name."""
     if not path.endswith((".pth", ".safetensors")):
         raise ValueError(f"weights are written as .pth or .safetensors, got {path!r}")
-
-
-def _write_atomically(path: str, write: Callable[[BinaryIO], object]) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def read_checkpoint(path: str) -> dict:

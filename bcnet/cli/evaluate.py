@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             parser.error(f"a results file has no config: {' '.join(args.opts) or '--weights'}")
         _evaluate_file(parser, args)
         return
-    from bcnet.engine.command_line import main as run_engine
+    from bcnet.cli.train import main as run_engine
 
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     with one_line_errors(parser):
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    from bcnet.evaluation import evaluate_files, format_report, write_json
+    from bcnet.evaluation import evaluate_files, format_report
+    from bcnet.files import write_json
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True)) if args.split_lists else None

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     args = parser.parse_args(arguments)
     import yaml
 
-    from bcnet.engine.describe import describe, describe_installation
+    from bcnet.cli.describe import describe, describe_installation
 
     with one_line_errors(parser):
         described = {name: describe(name) for name in args.files} if args.files else describe_installation()

@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    from bcnet.engine.predict_files import predict_files
-    from bcnet.engine.predictor import load
-    from bcnet.engine.run_log import progress_wanted
+    from bcnet.prediction.files import predict_files
+    from bcnet.prediction.predictor import load
+    from bcnet.progress import progress_wanted
     from bcnet.visualization import find_images
 
     with one_line_errors(parser):

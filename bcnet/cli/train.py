@@ -1,5 +1,103 @@
-"""``bcnet train``: what `tools/train_net.py` is."""
+"""The command line of `tools/train_net.py` and ``bcnet train``, with detectron2's arguments."""
 
-from bcnet.engine.command_line import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import argparse
+import importlib.util
+import logging
+import sys
+from collections.abc import Sequence
+
+import torch
+
+from bcnet.config import load_config
+from bcnet.training.interruption import TrainingInterrupted
+from bcnet.training.launch import launch, started_by_torchrun
+from bcnet.training.train import evaluate_only, train
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = """examples:
+  one GPU, or the CPU:  %(prog)s --config-file configs/fcos/fcos_imprv_R_50_FPN.yaml
+  eight GPUs:           %(prog)s --config-file ... --num-gpus 8
+  another value:        %(prog)s --config-file ... SOLVER.BASE_LR 0.005 OUTPUT_DIR output/slow
+  own data:             %(prog)s --config-file ... DATASETS.TRAIN '("coco:annotations.json:images",)'
+  evaluation:           %(prog)s --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
+  torchrun:             torchrun --nproc-per-node 8 %(prog)s --config-file ...
+"""
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The arguments, by detectron2's names."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Train or evaluate a model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="YAML file, or the name of one that comes with bcnet"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument(
+        "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS (with --resume the last checkpoint)"
+    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs on this machine, one process each")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
+    parser.add_argument("--machine-rank", type=int, default=0, help="this machine, counted from 0")
+    parser.add_argument("--dist-url", default="auto", help="where the machines meet, tcp://address:port")
+    parser.add_argument(
+        "--host", choices=("torchvision", "detectron2"), default="torchvision", help="the engine that trains"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Parses the command line and runs it, in as many processes as it asks for.
+
+    Raises:
+        SystemExit: a command line that cannot be run (2), or an interrupted training (128 + signal).
+    """
+    parser = build_parser(prog)
+    args = parser.parse_args(arguments)
+    if args.host == "detectron2":
+        if importlib.util.find_spec("detectron2") is None:
+            parser.error("--host detectron2: the package detectron2 is not installed (see its INSTALL.md)")
+        from bcnet.detectron2.train import main as detectron2_main
+
+        detectron2_main(args)
+        return
+    cfg = load_config(args.config_file or None, args.opts)
+    use_gpus = cfg.MODEL.DEVICE.startswith("cuda")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    # One process runs anywhere: without a GPU it falls back to the CPU.
+    if use_gpus and not started_by_torchrun() and args.num_gpus > max(gpus, 1):
+        parser.error(f"--num-gpus {args.num_gpus}: this machine has {gpus}")
+    if args.num_gpus < 1:
+        parser.error(f"--num-gpus {args.num_gpus}: at least 1 process is needed; MODEL.DEVICE cpu runs without a GPU")
+    if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
+        parser.error(f"--machine-rank {args.machine_rank} is not one of {args.num_machines} machines, counted from 0")
+    if args.num_machines > 1 and args.dist_url == "auto" and not started_by_torchrun():
+        parser.error(f"--num-machines {args.num_machines} needs a --dist-url that all can reach, tcp://address:port")
+    launch(
+        run,
+        (args.config_file, args.opts, args.eval_only, args.resume),
+        num_processes=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        use_gpus=use_gpus,
+    )
+
+
+def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool) -> None:
+    """What each process does."""
+    cfg = load_config(config_file or None, opts)
+    if eval_only:
+        evaluate_only(cfg, resume)
+        return
+    try:
+        train(cfg, resume)
+    except TrainingInterrupted as interrupted:
+        sys.exit(128 + interrupted.signal_number)

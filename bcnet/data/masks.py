@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
+from bcnet.ops.rle import compressed_runs
 from bcnet.structures import InstanceMasks
-from bcnet.structures.rle import compressed_runs
 
 
 def decode_window(rle: dict, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:

@@ -15,8 +15,9 @@ import os
 
 from bcnet.data.coco import read_annotations
 from bcnet.data.coco_classes import COCO_CLASSES
-from bcnet.data.parsing import Faults, mask_box, read_coco_json, read_json, short
+from bcnet.data.parsing import Faults, mask_box, read_coco_json, short
 from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.files import read_json
 
 
 def load_occluded_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:

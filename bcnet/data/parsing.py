@@ -5,7 +5,6 @@ Checks raise ValueError with the actual value; the reader adds the file and the 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import Counter
@@ -14,7 +13,8 @@ from numbers import Real
 from pycocotools import mask as coco_mask
 
 from bcnet.data.records import DatasetInfo, ImageRecord
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.files import read_json
+from bcnet.ops.rle import segmentation_to_rle
 
 _LISTED = 5  # faults that an error spells out
 _MIN_NUMBERS = 6  # of a polygon: 3 points
@@ -40,21 +40,6 @@ class Faults:
         listed = "\n  ".join(self._messages[:_LISTED])
         more = f"\n  and {len(self._messages) - _LISTED} more" if len(self._messages) > _LISTED else ""
         raise ValueError(f"{self._annotation_file} is malformed:\n  {listed}{more}")
-
-
-def read_json(path: str) -> object:
-    """The content of a json file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not json; names the file.
-    """
-    with open(path, "rb") as file:
-        try:
-            return json.load(file)
-        # JSONDecodeError, bytes that are no text, a number of too many digits; or brackets nested without end
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not valid JSON (a truncated download?): {error}") from error
 
 
 def read_coco_json(path: str) -> dict:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.occlusion import occluder_rles
-from bcnet.structures.rle import box_rle, segmentation_to_rle
+from bcnet.ops.rle import box_rle, segmentation_to_rle
 
 
 @dataclass

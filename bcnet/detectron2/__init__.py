@@ -20,7 +20,7 @@ from bcnet.detectron2.fcos import BCNetFCOS
 from bcnet.detectron2.mask_head import BilayerMaskHead
 from bcnet.detectron2.occluders import add_occluder_masks
 from bcnet.detectron2.postprocessing import paste_layers
-from bcnet.detectron2.test_time_augmentation import BCNetFCOSWithTTA, with_test_time_augmentation
+from bcnet.detectron2.tta import BCNetFCOSWithTTA, with_test_time_augmentation
 
 __all__ = [
     "BCNetDatasetMapper",

@@ -14,7 +14,7 @@ from detectron2.utils.logger import log_first_n
 from pycocotools import mask as coco_mask
 
 from bcnet.occlusion import occluder_rles
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 
 def add_occluder_masks(instances: Instances) -> Instances:

@@ -10,7 +10,7 @@ import functools
 from detectron2.modeling.meta_arch import rcnn
 from detectron2.structures import Instances, ROIMasks
 
-from bcnet.structures.paste import paste_masks
+from bcnet.ops.paste import paste_masks
 
 # Field of Instances for each map beside pred_masks, by the map's name in `MaskLogits`.
 LAYER_FIELDS = {

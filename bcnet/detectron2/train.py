@@ -18,15 +18,15 @@ from detectron2.evaluation import COCOEvaluator, verify_results
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 
-import bcnet.engine.solver as engine_solver
+import bcnet.training.solver as engine_solver
 from bcnet.config import find_config
 from bcnet.config.defaults import add_bcnet_config
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
-from bcnet.detectron2.test_time_augmentation import with_test_time_augmentation
-from bcnet.engine.launch import started_by_torchrun
+from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
+from bcnet.training.launch import started_by_torchrun
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from bcnet.evaluation.occlusion import (
 )
 from bcnet.evaluation.operating_point import operating_point
 from bcnet.evaluation.order import occlusion_order_accuracy
-from bcnet.evaluation.report import flat_metrics, format_average_precision, format_report, write_json
+from bcnet.evaluation.report import flat_metrics, format_average_precision, format_report
+from bcnet.evaluation.server_files import check_submission, write_submissions
 from bcnet.evaluation.split_recall import split_annotations, split_recall
-from bcnet.evaluation.test_dev import check_submission, write_submissions
 
 __all__ = [
     "OCCLUSION_LEVELS",
@@ -39,6 +39,5 @@ __all__ = [
     "split_annotations",
     "split_recall",
     "subset_average_precision",
-    "write_json",
     "write_submissions",
 ]

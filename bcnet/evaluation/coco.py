@@ -11,8 +11,9 @@ import torch.distributed as dist
 from bcnet.distributed import is_main_process, rank, world_size
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.metrics import evaluate_results
-from bcnet.evaluation.report import format_report, write_json, write_json_list
-from bcnet.evaluation.test_dev import write_submissions
+from bcnet.evaluation.report import format_report
+from bcnet.evaluation.server_files import write_submissions
+from bcnet.files import write_json, write_json_list
 from bcnet.structures import Detections
 
 if TYPE_CHECKING:

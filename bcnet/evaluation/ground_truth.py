@@ -17,7 +17,7 @@ from faster_coco_eval import COCO
 from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import box_rle, segmentation_to_rle
+from bcnet.ops.rle import box_rle, segmentation_to_rle
 
 if TYPE_CHECKING:
     from bcnet.data import DatasetInfo, ImageRecord

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.ground_truth import GroundTruth, visible_mask
 from bcnet.occlusion.rule import MIN_PIXELS
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 
 def hidden_part_iou(

@@ -1,13 +1,9 @@
-"""Metrics as tables and files."""
+"""Metrics as tables."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import IO
+from collections.abc import Mapping, Sequence
 
 CLASS_PREFIX = "AP-"
 
@@ -132,37 +128,6 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def write_json(path: str | os.PathLike, value: object) -> None:
-    """Writes a json file in one step: it is either complete or as it was. nan, which json lacks, becomes null."""
-    with _replacing(path) as file:
-        json.dump(_without_nan(value), file, indent=2)
-        file.write("\n")
-
-
-def write_json_list(path: str | os.PathLike, values: Iterable[object]) -> None:
-    """Writes a json list as `write_json` does, one element per line and one at a time, so that memory stays flat."""
-    with _replacing(path) as file:
-        separator = "[\n"
-        for value in values:
-            file.write(separator + json.dumps(value))
-            separator = ",\n"
-        file.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-@contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[IO[str]]:
-    path = os.fspath(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(unfinished, path)
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
-
-
 def flat_metrics(metrics: Mapping, prefix: str = "") -> dict[str, float]:
     """The numbers of nested metrics by keys such as "occlusion/levels/heavy/AP", for logs and plots.
 
@@ -176,13 +141,3 @@ def flat_metrics(metrics: Mapping, prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)):
             flat[prefix + name] = value
     return flat
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

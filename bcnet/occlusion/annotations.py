@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import SegmentationError, box_rle, segmentation_to_rle
+from bcnet.ops.rle import SegmentationError, box_rle, segmentation_to_rle
 
 
 class Fault(NamedTuple):

@@ -19,13 +19,12 @@ to the paper's 20 %. It agrees with it, no more: the paper's own list may be ano
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from bcnet.files import write_json
 from bcnet.occlusion.annotations import (
     box_fault,
     image_size,
@@ -157,8 +156,5 @@ def build_coco_occ(
         "images": [content["images"][number] for number in selections[overlap]],
         "annotations": [content["annotations"][position] for position in positions],
     }
-    temporary = output_file + ".tmp"
-    with open(temporary, "w", encoding="ascii") as file:
-        json.dump(content | selected, file)
-    os.replace(temporary, output_file)
+    write_json(output_file, content | selected, indent=None)
     return {name: len(selection) / max(len(content["images"]), 1) for name, selection in selections.items()}

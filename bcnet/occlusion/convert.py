@@ -19,12 +19,13 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from bcnet.files import atomic_write
 from bcnet.occlusion.annotations import Fault, positions_by_image, read_coco_json, read_instances
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.occlusion.side_file import SideFile
 from bcnet.occlusion.statistics import OcclusionStatistics, hidden_share, occluder_share
-from bcnet.structures.rle import rle_to_json
+from bcnet.ops.rle import rle_to_json
 
 FORMATS = ("rle", "polygon")
 KEY = "bg_object_segmentation"
@@ -89,7 +90,7 @@ def convert_annotations(
         statistics, occluders = _gather(side, content)
         statistics.count_faults(orphans, content["annotations"], skipped=True)
         statistics.annotations = len(content["annotations"])
-        _write_atomically(content, occluders, output_file)
+        _write(content, occluders, output_file)
         side.remove()
     finally:
         side.close()
@@ -98,7 +99,7 @@ def convert_annotations(
 
 def check_output(input_file: str, output_file: str, overwrite: bool) -> None:
     """Raises if writing the output would lose the input, or an existing file without `overwrite`."""
-    for path in (output_file, output_file + ".partial", output_file + ".tmp"):
+    for path in (output_file, output_file + ".partial"):
         if os.path.exists(path) and os.path.exists(input_file) and os.path.samefile(input_file, path):
             raise ValueError(f"the output {output_file} would overwrite the input {input_file}")
     if os.path.exists(output_file) and not overwrite:
@@ -209,9 +210,9 @@ def _gather(side: SideFile, content: dict) -> tuple[OcclusionStatistics, dict[in
     return statistics, occluders
 
 
-def _write_atomically(content: dict, occluders: dict[int, str], output_file: str) -> None:
-    temporary = output_file + ".tmp"
-    with open(temporary, "w", encoding="ascii") as file:
+def _write(content: dict, occluders: dict[int, str], output_file: str) -> None:
+    """The input's content with the occluders, written piece by piece, so that memory stays flat."""
+    with atomic_write(output_file) as file:
         for number, (key, value) in enumerate(content.items()):
             file.write(("{" if number == 0 else ", ") + json.dumps(key) + ": ")
             if key != "annotations":
@@ -224,6 +225,3 @@ def _write_atomically(content: dict, occluders: dict[int, str], output_file: str
                 file.write(separator + json.dumps(annotation | {KEY: occluder}))
             file.write("]")
         file.write("}")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, output_file)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import box_rle
+from bcnet.ops.rle import box_rle
 
 IOU_THRESHOLD = 0.05
 MIN_PIXELS = 20

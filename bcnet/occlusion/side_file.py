@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from bcnet.file_lock import lock_file
+from bcnet.files import open_locked
 
 
 class SideFile:
@@ -28,9 +28,8 @@ class SideFile:
     def __init__(self, path: str, description: dict, *, restart: bool = False) -> None:
         self.path = path
         self.count = 0  # results in the file
-        self._file = open(path, "a+b")  # noqa: SIM115 (closed by close and remove)
+        self._file = open_locked(path, "a+b", f"{path} is in use by another conversion into the same output")
         try:
-            lock_file(self._file, f"{path} is in use by another conversion into the same output")
             self._continue(json.dumps(description).encode() + b"\n", restart)
         except BaseException:
             self._file.close()

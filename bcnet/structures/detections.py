@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from bcnet.ops.paste import paste_masks, paste_windows
+from bcnet.ops.rle import encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
-from bcnet.structures.paste import paste_masks, paste_windows
-from bcnet.structures.rle import encode_window
 
 REPORTED_CONFIDENCE = 0.05  # of who lies on top, in files
 MAP_NAMES = ("occludee_mask", "occludee_boundary", "occluder_mask", "occluder_boundary")

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
-from bcnet.structures.paste import Window, paste_windows
 from bcnet.visualization import style
 from bcnet.visualization.overlay import (
     canvas_for,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
+from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
-from bcnet.structures.paste import Window, paste_windows
 from bcnet.visualization import style
 from bcnet.visualization.labels import place_labels
 from bcnet.visualization.relations import draw_arrows

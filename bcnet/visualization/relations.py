@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from bcnet.ops.paste import Window
 from bcnet.structures import Detections
-from bcnet.structures.paste import Window
 from bcnet.visualization import style
 
 DEPTH_COLORMAP = cv2.COLORMAP_CIVIDIS  # rises evenly in brightness, and alike for any colour vision

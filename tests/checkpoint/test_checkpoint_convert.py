@@ -101,7 +101,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         ("none.pth", "b.pth", "checkpoint not found"),
         ("text.pth", "b.pth", "cannot be read"),
         ("unknown.pth", "b.pth", "those of no model that is known"),
-        ("a.pth", "no/folder/b.pth", "No such file"),
     ],
 )
 def test_command_line_errors(tmp_path, monkeypatch, capsys, input, output, message):

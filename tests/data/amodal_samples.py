@@ -9,7 +9,7 @@ from coco_samples import square
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import rle_to_json, segmentation_to_rle
+from bcnet.ops.rle import rle_to_json, segmentation_to_rle
 
 SIZE = (40, 60)  # height, width
 

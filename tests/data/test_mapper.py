@@ -13,7 +13,7 @@ from bcnet.data.coco import load_coco
 from bcnet.data.source_masks import missing_masks
 from bcnet.data.transforms import Augmentation, ResizeShortestEdge, Transform
 from bcnet.occlusion import occluder_rles
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 LEAVE_SIZE = Augmentation(ResizeShortestEdge((0,), 9999))
 

@@ -35,12 +35,15 @@ def test_the_plugin_is_imported_for_its_host_alone():
         for file in PACKAGE.rglob("*.py")
         if PLUGIN not in file.parents and any(m.startswith("bcnet.detectron2") for m in imported_modules(file))
     }
-    assert importers <= {"engine/command_line.py", "structures/detections.py"}
+    assert importers <= {"cli/train.py", "structures/detections.py"}
 
 
 def test_without_detectron2_the_plugin_says_what_it_needs():
     # A module name that is None in sys.modules cannot be imported.
-    code = "import sys; sys.modules['detectron2'] = None; import bcnet.engine, bcnet.data; import bcnet.detectron2"
+    code = (
+        "import sys; sys.modules['detectron2'] = None; import bcnet.training, bcnet.prediction, bcnet.data; "
+        "import bcnet.detectron2"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert run.returncode == 1
     assert "bcnet.detectron2 needs detectron2, which is on no package index" in run.stderr

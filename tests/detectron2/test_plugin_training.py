@@ -200,7 +200,7 @@ def test_half_precision_forward_and_backward(config_file):
 
 
 def test_the_command_line_of_the_engine_dispatches_here(tmp_path, monkeypatch):
-    from bcnet.engine import command_line
+    from bcnet.cli import train as command_line
 
     seen = []
     monkeypatch.setattr("bcnet.detectron2.train.main", seen.append)

@@ -10,7 +10,7 @@ import torch
 from plugin_samples import FASTER_RCNN, FCOS, SIZES, both_hosts, engine_cfg, images, inputs, plugin_cfg
 
 from bcnet.detectron2 import with_test_time_augmentation as on_detectron2
-from bcnet.engine.test_time_augmentation import with_test_time_augmentation
+from bcnet.prediction.tta import with_test_time_augmentation
 
 AUGMENTED = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (80, 96, 128), "TEST.AUG.MAX_SIZE", 200)
 

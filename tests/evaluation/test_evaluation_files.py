@@ -18,9 +18,9 @@ from bcnet.evaluation import (
     occlusion_average_precision,
     operating_point,
     subset_average_precision,
-    write_json,
 )
-from bcnet.evaluation.report import format_table, write_json_list
+from bcnet.evaluation.report import format_table
+from bcnet.files import write_json, write_json_list
 
 SIDE = 60
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bcnet.occlusion.coco_occ import OVERLAPS, box_overlaps, build_coco_occ, mask_overlaps, select_images
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 # Two boxes of 100 that share 40, and one of 25 inside the first.
 BOXES = [[0, 0, 10, 10], [6, 0, 10, 10], [0, 5, 5, 5]]

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from bcnet.occlusion import convert, occluder_rles
 from bcnet.occlusion.convert import convert_annotations
 from bcnet.occlusion.side_file import SideFile
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 HEIGHT, WIDTH = 60, 80
 KEY = "bg_object_segmentation"

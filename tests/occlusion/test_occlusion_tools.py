@@ -51,13 +51,6 @@ def test_build_coco_occ(source, tmp_path, monkeypatch, capsys):
     assert "none.json" in capsys.readouterr().err
 
 
-def test_benchmark(source, tmp_path, monkeypatch, capsys):
-    timings = tmp_path / "timings.json"
-    run(monkeypatch, "benchmark.py", "--annotations", source, "--repeats", "2", "--json", str(timings))
-    assert "full-image int64 arrays" in capsys.readouterr().out
-    assert len(json.loads(timings.read_text())[0]["ours_seconds"]) == 2
-
-
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
 def test_process_sh_passes_its_arguments_on_and_keeps_the_folder(source, tmp_path):
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}

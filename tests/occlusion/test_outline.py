@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 from skimage.draw import disk
 
 from bcnet.occlusion.outline import rle_to_polygons
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 masks = npst.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 1))
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcnet.occlusion import occluder_confidence, with_relations
+from bcnet.ops.paste import paste_windows
 from bcnet.structures import Detections, OcclusionGraph
-from bcnet.structures.paste import paste_windows
 
 SIDE = 28
 

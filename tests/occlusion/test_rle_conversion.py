@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 
-from bcnet.structures.rle import SegmentationError, box_rle, compressed_runs, rle_to_json, segmentation_to_rle
+from bcnet.ops.rle import SegmentationError, box_rle, compressed_runs, rle_to_json, segmentation_to_rle
 
 SQUARE = [[2, 1, 6, 1, 6, 4, 2, 4]]  # columns 2..5, rows 1..3
 

@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.occlusion import occluder_rles
 from bcnet.occlusion.rule import inclusive_box_iou
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 
 def published_iou(a, b):

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from bcnet.ops.paste import paste_maps, paste_masks
+from bcnet.ops.rle import encode_window
 from bcnet.structures import Detections, InstanceMasks, Targets
-from bcnet.structures.paste import paste_maps, paste_masks
-from bcnet.structures.rle import encode_window
 
 
 @settings(max_examples=200, deadline=None)

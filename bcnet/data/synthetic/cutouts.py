@@ -19,7 +19,7 @@ from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.synthetic.composition import Layout, Scene, finish, paint
 from bcnet.data.synthetic.config import SceneConfig
 from bcnet.data.synthetic.scene import choose_front, scene_generators
-from bcnet.structures.rle import segmentation_to_rle
+from bcnet.ops.rle import segmentation_to_rle
 
 _TRIES_PER_OBJECT = 4
 _BACKGROUND_TRIES = 6

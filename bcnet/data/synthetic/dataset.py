@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import re
@@ -20,7 +19,8 @@ from bcnet.data.synthetic.config import SceneConfig
 from bcnet.data.synthetic.cutouts import CutoutLibrary, render_cutout_scene
 from bcnet.data.synthetic.scene import render_scene
 from bcnet.data.synthetic.shapes import CLASS_NAMES
-from bcnet.structures.rle import rle_to_json
+from bcnet.files import read_json, write_json
+from bcnet.ops.rle import rle_to_json
 
 # Part of what a data set is recognised by: to be raised whenever the same parameters give other bytes.
 GENERATOR_VERSION = 2
@@ -120,7 +120,7 @@ def generate_dataset(
             annotations += objects
             bar.update()
     content = {"info": info, "images": images, "annotations": annotations, "categories": _categories(library)}
-    _write_json(content, annotation_file)
+    write_json(annotation_file, content, indent=None)
     os.remove(marker)
     return annotation_file
 
@@ -218,8 +218,7 @@ def _categories(library: CutoutLibrary | None) -> list[dict]:
 
 def _read_json(path: str) -> dict:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        content = read_json(path)
     except ValueError:  # not JSON: certainly not ours
         content = None
     return content if isinstance(content, dict) else {}
@@ -249,15 +248,3 @@ def _claim_image_folder(folder: str, ours: bool) -> str:
         if re.fullmatch(r"\d{6,}\.(png|jpg)", name):
             os.remove(os.path.join(folder, name))
     return marker
-
-
-def _write_json(content: dict, path: str) -> None:
-    """Writes all or nothing: a temporary file beside the target, renamed at the end."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, separators=(",", ":"))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,0 +1,132 @@
+"""Files: atomic writing, JSON, and locks between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
+
+import portalocker
+
+_NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-8") -> Iterator[IO[Any]]:
+    """Opens a file that takes the place of `path` when the block ends; on an error `path` stays as it was.
+
+    The content goes to a temporary file beside the target, is flushed to the disk and renamed. The folder is made
+    when missing; the temporary file never stays behind.
+
+    Args:
+        path: the file to write.
+        mode: "w" for text or "wb" for bytes.
+        encoding: of text.
+
+    Raises:
+        OSError: the file cannot be written; names the file, and says so where the disk is full.
+    """
+    path = os.fspath(path)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            message = f"no space left on the disk to write {path!r}; what was there before is unchanged"
+            raise OSError(error.errno, message) from error
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def write_text(text: str, path: str | os.PathLike) -> None:
+    """Writes a text file atomically (`atomic_write`)."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def write_json(path: str | os.PathLike, value: object, *, indent: int | None = 2) -> None:
+    """Writes a JSON file atomically. NaN and infinity, which JSON lacks, become null."""
+    separators = (",", ":") if indent is None else None
+    with atomic_write(path) as file:
+        json.dump(_without_nan(value), file, indent=indent, separators=separators)
+        file.write("\n")
+
+
+def write_json_list(path: str | os.PathLike, values: Iterable[object]) -> None:
+    """Writes a JSON list atomically, one element per line and one at a time, so that memory stays flat."""
+    with atomic_write(path) as file:
+        separator = "[\n"
+        for value in values:
+            file.write(separator + json.dumps(value))
+            separator = ",\n"
+        file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON; names the file.
+    """
+    with open(path, "rb") as file:
+        return parse_json(file.read(), path)
+
+
+def parse_json(content: bytes, source: str | os.PathLike) -> Any:
+    """`read_json` of bytes that are there already; `source` is what an error calls them."""
+    try:
+        return json.loads(content)
+    # JSONDecodeError, bytes that are no text, a number of too many digits; or brackets nested without end
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(source)} is not valid JSON (a truncated download?): {error}") from error
+
+
+def open_locked(path: str | os.PathLike, mode: str, message: str) -> IO[Any]:
+    """Opens a file with an exclusive lock, which is held until the file is closed.
+
+    Raises:
+        BlockingIOError: another process holds the lock; with the message.
+    """
+    while True:
+        file = open(path, mode, encoding=None if "b" in mode else "utf-8")  # noqa: SIM115 (the caller closes it)
+        try:
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+            # Its last owner may have deleted the file between the opening and the lock, which then protects nothing.
+            if _is_still_at(file, path):
+                return file
+            file.close()
+        except portalocker.LockException as error:
+            file.close()
+            raise BlockingIOError(message) from error
+        except BaseException:
+            file.close()
+            raise
+
+
+def _is_still_at(file: IO[Any], path: str | os.PathLike) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

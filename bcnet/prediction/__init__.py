@@ -1,0 +1,6 @@
+"""Inference: single images (`load`, `Predictor`), data sets, files, and test-time augmentation."""
+
+from bcnet.prediction.datasets import evaluate, run_inference
+from bcnet.prediction.predictor import Predictor, load
+
+__all__ = ["Predictor", "evaluate", "load", "run_inference"]

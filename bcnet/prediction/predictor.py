@@ -1,0 +1,261 @@
+"""A trained model for images as they come: `bcnet.load` and `Predictor.predict`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bcnet.checkpoint import load_weights, local_path, read_checkpoint
+from bcnet.config import CfgNode, load_config
+from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
+from bcnet.data.transforms import Augmentation
+from bcnet.modeling import Thresholds, build_model
+from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.occlusion import with_relations
+from bcnet.prediction.tta import with_test_time_augmentation
+from bcnet.structures import Detections
+
+logger = logging.getLogger(__name__)
+
+WAITING_BATCHES = 16  # images of other sizes that may wait for company, in batches
+
+
+class Predictor(nn.Module):
+    """A detector with what it needs to take an image as it comes: size, channel order, precision, class names.
+
+    It is a module around the detector: `to`, `eval` and `parameters` reach the detector, and calling it, or
+    `inference`, is calling the detector with images that are prepared already.
+
+    Attributes:
+        model: the detector; under TEST.AUG an `AugmentedDetector` around it.
+        class_names: names of the classes 0..K-1; empty where they are not known.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        augmentation: Augmentation,
+        image_format: str = "BGR",
+        class_names: Sequence[str] = (),
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        """
+        Args:
+            model: a detector.
+            augmentation: the resize of the test images.
+            image_format: channel order that the detector takes, "BGR" or "RGB".
+            class_names: K names, or none.
+            amp_dtype: precision of autocast; None computes in float32.
+
+        Raises:
+            ValueError: not as many names as the detector has classes.
+        """
+        super().__init__()
+        if class_names and len(class_names) != model.num_classes:
+            raise ValueError(f"{len(class_names)} class names were given for a model of {model.num_classes} classes")
+        self.model = model
+        self.augmentation = augmentation
+        self.image_format = image_format
+        self.class_names = tuple(class_names)
+        self.amp_dtype = amp_dtype
+
+    @classmethod
+    def from_config(cls, cfg, model: nn.Module, class_names: Sequence[str] = ()) -> Predictor:
+        """Reads ``cfg.INPUT`` (FORMAT, MIN_SIZE_TEST, MAX_SIZE_TEST), ``cfg.TEST.AUG`` and ``cfg.SOLVER.AMP``."""
+        cfg, model = with_test_time_augmentation(cfg, model)
+        return cls(
+            model,
+            augmentation=Augmentation.from_config(cfg, training=False),
+            image_format=cfg.INPUT.FORMAT,
+            class_names=class_names,
+            amp_dtype=autocast_dtype(cfg),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    def forward(self, images: Sequence[Tensor], targets=None):
+        """Calls the detector with prepared images."""
+        return self.model(images, targets)
+
+    def inference(self, images: Sequence[Tensor], **keywords) -> list[Detections]:
+        """The detector's `inference`, with prepared images and its keywords."""
+        return self.model.inference(images, **keywords)
+
+    def predict(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        format: str = "BGR",
+        *,
+        with_occluder: bool = False,
+        score_threshold: float | None = None,
+        mask_threshold: float = 0.5,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 4,
+    ) -> Detections | list[Detections]:
+        """Detects the instances in an image, or in each image of a list.
+
+        Images of a list are batched where the detector pads them to the same size, so that each gets what it would
+        get alone, up to the rounding of floating-point sums.
+
+        Args:
+            images: one image or a list of them, each of any of these kinds:
+
+                - numpy array [H, W, 3], uint8 or float, values 0..255, as `cv2.imread` gives it;
+                - tensor [3, H, W], otherwise the same;
+                - PIL image;
+                - path of an image file, or its address (``http://``, ``https://``).
+            format: channel order of arrays and tensors, "BGR" (cv2) or "RGB" (PIL, matplotlib, torchvision).
+            with_occluder: fill the occluder's maps and the boundaries too, and who hides whom
+                (`Detections.occlusion`), not the masks alone.
+            score_threshold: lowest score that is returned, 0..1; None takes the model's own limit
+                (`bcnet.modeling.Thresholds`), which is low, as COCO's metrics want it.
+            mask_threshold: probability from which on a pixel belongs to a mask or boundary, 0..1.
+            nms_threshold: IoU above which one of two detections of a class is dropped; None takes the model's own.
+            max_detections: the best so many of an image; None takes TEST.DETECTIONS_PER_IMAGE of the config.
+            batch_size: images that go through the model together.
+
+        Returns:
+            Detections: for one image; a list of them, in order, for a list. On the CPU, in pixels of the original
+            image, with class names where they are known.
+
+        Raises:
+            ValueError: an image of another type, shape, dtype or format, with values outside 0..255, or that cannot
+                be read (names its place in a list); a threshold out of range.
+        """
+        limits = {
+            "thresholds": Thresholds(score_threshold, nms_threshold, max_detections),
+            "mask_threshold": mask_threshold,
+            "with_occluder": with_occluder,
+        }
+        if not 0 <= mask_threshold <= 1:
+            raise ValueError(f"the mask threshold must lie in 0..1, got {mask_threshold}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(images, (list, tuple)):
+            return self._detect([self._prepared(images, format)], **limits)[0]
+        results: list[Detections | None] = [None] * len(images)
+        for indices, batch in self._batches(images, format, batch_size):
+            for index, detections in zip(indices, self._detect(batch, **limits), strict=True):
+                results[index] = detections
+        return results
+
+    def _prepared(self, image: ImageSource, format: str) -> tuple[Tensor, tuple[int, int]]:
+        """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
+        pixels = image_array(image, format, self.image_format)
+        height, width = pixels.shape[:2]
+        pixels = self.augmentation.draw(height, width).apply_image(pixels)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width)
+
+    def _batches(
+        self, images: Sequence[ImageSource], format: str, batch_size: int
+    ) -> Iterator[tuple[list[int], list[tuple[Tensor, tuple[int, int]]]]]:
+        """Positions and inputs of images of one padded size each."""
+        divisor = getattr(self.model, "size_divisibility", 1)
+        waiting: dict[tuple[int, int], list] = {}
+        for index, image in enumerate(images):
+            try:
+                prepared = self._prepared(image, format)
+            except ValueError as error:
+                kind = UnreadableImageError if isinstance(error, UnreadableImageError) else ValueError
+                raise kind(f"image {index} of {len(images)}: {error}") from error
+            height, width = prepared[0].shape[1:]
+            size = (-(-height // divisor), -(-width // divisor))
+            waiting.setdefault(size, []).append((index, prepared))
+            if len(waiting[size]) == batch_size:
+                full = size
+            elif sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
+                full = max(waiting, key=lambda s: len(waiting[s]))
+            else:
+                continue
+            yield tuple(map(list, zip(*waiting.pop(full), strict=True)))
+        for group in waiting.values():
+            yield tuple(map(list, zip(*group, strict=True)))
+
+    def _detect(
+        self,
+        batch: Sequence[tuple[Tensor, tuple[int, int]]],
+        *,
+        thresholds: Thresholds,
+        mask_threshold: float,
+        with_occluder: bool,
+    ) -> list[Detections]:
+        with autocast(self.device, self.amp_dtype):
+            found = self.model.inference(
+                [tensor for tensor, _ in batch], with_occluder=with_occluder, thresholds=thresholds
+            )
+        results = []
+        for detections, (_, size) in zip(found, batch, strict=True):
+            detections = with_relations(detections.to("cpu").rescaled(size))
+            results.append(replace(detections, class_names=self.class_names, mask_threshold=mask_threshold))
+        return results
+
+
+def load(
+    config_file: str | os.PathLike | None = None,
+    weights: str | os.PathLike | None = None,
+    opts: Sequence[object] = (),
+) -> Predictor:
+    """A model with its weights in place, in eval mode, on the config's device.
+
+    Args:
+        config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
+            takes the config that training saved with the weights.
+        weights: weights file or address (see `bcnet.checkpoint`); None takes MODEL.WEIGHTS of the config, "" leaves
+            the model random.
+        opts: ``KEY VALUE`` pairs in one list, e.g. ``["MODEL.DEVICE", "cpu"]``.
+
+    Raises:
+        FileNotFoundError: no such config or weights file.
+        KeyError: an unknown config key.
+        ValueError: a config value that makes no sense, weights that do not fit the model (with a table), or no config
+            file and none in the weights file.
+    """
+    weights = weights if weights is None else os.fspath(weights)
+    cfg = load_config(os.fspath(config_file), opts) if config_file is not None else config_of_weights(weights, opts)
+    weights = cfg.MODEL.WEIGHTS if weights is None else weights
+    model = build_model(cfg)
+    if weights:
+        load_weights(model, weights)
+    else:
+        logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
+    return Predictor.from_config(cfg, model, _class_names(cfg, weights)).eval()
+
+
+def config_of_weights(weights: str | None, opts: Sequence[object] = ()) -> CfgNode:
+    """The config that training saved with the weights, and `opts` on top of it.
+
+    Raises:
+        FileNotFoundError: no such weights file.
+        ValueError: no weights file, or one without a config, which all but this engine's own are.
+    """
+    saved = read_checkpoint(local_path(weights)).get("config") if weights else None
+    if not isinstance(saved, str):
+        what = f"{weights!r} holds no config" if weights else "there are no weights to take it from"
+        raise ValueError(f"name a config file: {what}")
+    # How a model was trained fast says nothing of the machine that it is used on.
+    opts = ["MODEL.COMPILE", False, *opts]
+    return load_config(None, opts, text=saved, source=f"the config in {weights!r}")
+
+
+def _class_names(cfg, weights: str) -> tuple[str, ...]:
+    """The names saved with the weights, else those of the first test set whose annotation file is here."""
+    names = read_checkpoint(local_path(weights)).get("class_names") or () if weights else ()
+    for dataset in cfg.DATASETS.TEST:
+        files = dataset_files(dataset)
+        if not names and os.path.isfile(files.annotation_file) and os.path.isdir(files.image_root):
+            names = load_dataset(dataset)[1].class_names
+    return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()

@@ -1,0 +1,16 @@
+"""Training loop, optimizer and schedule, distributed launch, checkpoints and record of a run."""
+
+from bcnet.training.interruption import TrainingInterrupted
+from bcnet.training.launch import launch
+from bcnet.training.step_values import NonFiniteLossError
+from bcnet.training.train import evaluate_only, train
+from bcnet.training.trainer import Trainer
+
+__all__ = [
+    "NonFiniteLossError",
+    "Trainer",
+    "TrainingInterrupted",
+    "evaluate_only",
+    "launch",
+    "train",
+]

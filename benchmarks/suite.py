@@ -1,0 +1,87 @@
+"""All rows by name, and what they were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+import torch
+
+from bcnet.training.reproducibility import git_state, hardware, versions
+from benchmarks.evaluation import benchmark_evaluation
+from benchmarks.inference import benchmark_fast_inference, benchmark_fcos_inference, benchmark_inference
+from benchmarks.memory import benchmark_memory
+from benchmarks.occluders import benchmark_occluders
+from benchmarks.paste import benchmark_paste
+from benchmarks.row import BenchmarkRow
+from benchmarks.settings import BenchmarkSettings
+from benchmarks.targets import benchmark_targets
+from benchmarks.training import benchmark_fcos_training, benchmark_training
+
+_PEERS = ("scikit-image", "scipy", "pycocotools", "faster-coco-eval")
+
+
+def _occluders(settings: BenchmarkSettings) -> list[BenchmarkRow]:
+    max_images = 2 if settings.quick and settings.max_images is None else settings.max_images
+    return benchmark_occluders(
+        settings.annotations,
+        repeats=settings.repeats,
+        max_images=max_images,
+        seed=settings.seed,
+        clock=settings.clock,
+    )
+
+
+# A name may stand for several rows that share what they measure.
+ROWS: dict[str, Callable[[BenchmarkSettings], list[BenchmarkRow]]] = {
+    "targets": benchmark_targets,
+    "occluders": _occluders,
+    "training": benchmark_training,
+    "fcos-training": benchmark_fcos_training,
+    "inference": benchmark_inference,
+    "inference-compiled": benchmark_fast_inference,
+    "fcos-inference": benchmark_fcos_inference,
+    "paste": benchmark_paste,
+    "evaluation": benchmark_evaluation,
+    "memory": benchmark_memory,
+}
+
+
+def run_rows(names: Sequence[str], settings: BenchmarkSettings) -> list[BenchmarkRow]:
+    """Runs rows in the order given.
+
+    Raises:
+        ValueError: an unknown name, or a file that a row cannot read.
+        RuntimeError: the two ways of a row do not do the same.
+    """
+    for name in names:
+        if name not in ROWS:
+            raise ValueError(f"there is no row {name!r}; the rows are: {', '.join(ROWS)}")
+    return [row for name in names for row in ROWS[name](settings)]
+
+
+def describe_environment(settings: BenchmarkSettings) -> dict:
+    """Hardware, versions, threads, device and precision, ready for JSON."""
+    return {
+        "hardware": hardware() | {"cpu": _cpu_name()},
+        "versions": versions() | {name: metadata.version(name) for name in _PEERS},
+        "git": git_state(),
+        "threads": torch.get_num_threads(),
+        "seconds_are": "CPU time of the process" if settings.cpu_time else "time that passed",
+        "device": settings.device,
+        "precision": settings.precision,
+        "config": settings.config,
+        "peer_channels_last": settings.peer_channels_last,
+        "quick": settings.quick,
+        "seed": settings.seed,
+    }
+
+
+def _cpu_name() -> str:
+    """The processor's model, which `platform` does not know on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else ""

@@ -1,0 +1,81 @@
+"""Plots of a study."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bcnet.evaluation import OCCLUSION_LEVELS
+from bcnet.visualization.style import OKABE_ITO
+from studies.occlusion.plan import Run, StudyPlan
+from studies.occlusion.statistics import by_seed, difference
+
+_PANELS = {"mask AP": "mask AP, {}", "mask IoU in true boxes": "IoU in true boxes, {}"}
+GROUP = 0.8  # width of the arms at one level, which are one apart
+_COLORS = [tuple(channel / 255 for channel in color) for color in OKABE_ITO]
+
+
+def plot_levels(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str, path: str) -> None:
+    """Bars of every arm by level of occlusion: means over seeds, a dot for every seed."""
+    with _panels(f"{detector} on {data}: by hidden share of the object", "{}, %", path) as panels:
+        for ax, template in panels:
+            for index, arm, level, place in _places(plan.arms):
+                values = list(by_seed(results, data, detector, arm, template.format(level)).values())
+                if not values:
+                    continue
+                color, name = _COLORS[index % len(_COLORS)], _once(arm, level)
+                ax.bar(place, np.mean(values), 0.92 * GROUP / len(plan.arms), color=color, label=name)
+                ax.plot([place] * len(values), values, "o", color="#222222", markersize=3)
+
+
+def plot_differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str, path: str) -> None:
+    """Every arm minus the baseline by level of occlusion: a dot for every seed, a bar at the mean."""
+    title = f"{detector} on {data}: differences of one seed (dots) and their mean (bars)"
+    others = [arm for arm in plan.arms if arm != plan.baseline]
+    with _panels(title, "difference of {}, points", path) as panels:
+        for ax, template in panels:
+            for index, arm, level, place in _places(others):
+                found = difference(results, data, detector, arm, plan.baseline, template.format(level))
+                if found is None:
+                    continue
+                color, name = _COLORS[(1 + index) % len(_COLORS)], _once(f"{arm} - {plan.baseline}", level)
+                values = list(found.by_seed.values())
+                ax.plot([place] * len(values), values, "o", color=color, markersize=5, label=name)
+                ax.plot(place, found.mean, "_", color=color, markersize=18, markeredgewidth=2.5)
+            ax.axhline(0, color="#222222", linewidth=0.8)
+
+
+@contextlib.contextmanager
+def _panels(title: str, label: str, path: str) -> Iterator[Iterator[tuple[Axes, str]]]:
+    """Axes by level of occlusion, each with the template of its figures' titles; written when they are filled."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    axes = figure.subplots(1, len(_PANELS))
+    yield zip(axes, _PANELS.values(), strict=True)
+    for ax, what in zip(axes, _PANELS, strict=True):
+        ax.set_xticks(range(len(OCCLUSION_LEVELS)), _level_names())
+        ax.set_ylabel(label.format(what))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def _places(arms: Iterable[str]) -> Iterator[tuple[int, str, str, float]]:
+    """Every arm at every level: the arm's index and name, the level, and where the pair stands on the axis."""
+    arms = list(arms)
+    for index, arm in enumerate(arms):
+        for position, level in enumerate(OCCLUSION_LEVELS):
+            yield index, arm, level, position + (index - (len(arms) - 1) / 2) * GROUP / len(arms)
+
+
+def _once(name: str, level: str) -> str | None:
+    """The name at the first level alone, so that the legend has it once."""
+    return name if level == next(iter(OCCLUSION_LEVELS)) else None
+
+
+def _level_names() -> list[str]:
+    return [f"{name}\n{100 * low:g}-{100 * high:g} %" for name, (low, high) in OCCLUSION_LEVELS.items()]

@@ -1,0 +1,69 @@
+"""A grid of pictures: what each arm makes of the same objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pycocotools import mask as coco_mask
+
+from bcnet.checkpoint import load_weights
+from bcnet.config import load_config
+from bcnet.data import ImageRecord, load_dataset, read_image
+from bcnet.data.source_masks import source_masks
+from bcnet.modeling import build_model
+from bcnet.structures import Detections, InstanceMasks, Targets
+from bcnet.visualization import detections_from_targets, draw_detections
+from studies.occlusion.runs import CONFIG_FILE
+from studies.occlusion.true_boxes import TrueBoxPredictor, true_boxes
+
+SIDE = 256  # of a picture, pixels
+
+
+def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
+    """One row for each of the first test scenes: the image, the truth, and each arm's masks in the true boxes.
+
+    What the occluder layer of an arm saw follows in a column of its own: on each object, in the object's colour.
+
+    Args:
+        folders: of one run of every arm, all on the same scenes.
+        path: PNG file to write.
+        scenes: rows.
+    """
+    configs = {arm: load_config(os.path.join(folder, CONFIG_FILE)) for arm, folder in folders.items()}
+    records, _ = load_dataset(next(iter(configs.values())).DATASETS.TEST[0])
+    records = [record for record in records if record.instances][:scenes]
+    images = [read_image(record.file_name, "RGB") for record in records]
+    columns = {"image": images, "truth": [_draw(i, _truth(r)) for i, r in zip(images, records, strict=True)]}
+    for arm, cfg in configs.items():
+        model = build_model(cfg)
+        load_weights(model, os.path.join(folders[arm], "model_final.pth"))
+        predict = TrueBoxPredictor(cfg, model.eval())
+        found = [predict(record) for record in records]
+        columns[arm] = [_draw(i, d) for i, d in zip(images, found, strict=True)]
+        if found[0].occluder_mask is not None:
+            on_top = [replace(d, occludee_mask=d.occluder_mask) for d in found]
+            columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, on_top, strict=True)]
+    figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(records) + 0.3), layout="constrained")
+    grid = figure.subplots(len(records), len(columns), squeeze=False)
+    for column, (title, pictures) in enumerate(columns.items()):
+        grid[0, column].set_title(title, fontsize=10)
+        for ax, picture in zip(grid[:, column], pictures, strict=True):
+            ax.imshow(picture)
+            ax.axis("off")
+    figure.savefig(path, dpi=90)
+
+
+def _draw(image: np.ndarray, detections: Detections) -> np.ndarray:
+    return draw_detections(image, detections, long_side=SIDE, opacity=0.6, labels=False)
+
+
+def _truth(record: ImageRecord) -> Detections:
+    masks = torch.from_numpy(coco_mask.decode(source_masks(record).occludees)).permute(2, 0, 1)
+    boxes, classes = true_boxes(record)
+    targets = Targets(boxes, classes, InstanceMasks.from_full(masks, torch.zeros_like(masks)))
+    return detections_from_targets(targets, (record.height, record.width), side=SIDE)

@@ -1,0 +1,173 @@
+"""Runs a study: each run in a process of its own, resumed where it was cut off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bcnet.checkpoint import load_weights
+from bcnet.config import load_config
+from bcnet.files import open_locked, write_json, write_text
+from bcnet.modeling import build_model
+from bcnet.training import train
+from bcnet.training.reproducibility import describe_run
+from studies.occlusion.plan import START, Run, StudyPlan, run_folder
+from studies.occlusion.true_boxes import masks_in_true_boxes
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE, RESULT_FILE, LOCK_FILE = "run.yaml", "result.json", "run.lock"
+
+
+def execute_runs(
+    plan: StudyPlan,
+    output: str,
+    num_classes: dict[str, int],
+    *,
+    runs: Sequence[Run] | None = None,
+    jobs: int = 1,
+    threads: int = 0,
+) -> list[Run]:
+    """Trains and evaluates every run that has no result yet.
+
+    Args:
+        plan: what to run.
+        output: the study's folder.
+        num_classes: of each set of scenes.
+        runs: these alone, `StudyPlan.chosen`; None takes all.
+        jobs: runs at a time, spread over the GPUs where there are any.
+        threads: of each run on the CPU; 0 divides the cores among the jobs.
+
+    Returns:
+        list[Run]: the runs that failed, or could not start because the run before them failed. Their logs say why.
+
+    Raises:
+        ValueError: a run's folder holds the config of another plan.
+    """
+    runs = plan.runs() if runs is None else runs
+    for run in runs:
+        _write_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
+    waiting = [run for run in runs if not _is_done(output, run)]
+    threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+    failed: list[Run] = []
+    running: dict[Future, tuple[Run, int]] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            ready = [run for run in waiting if plan.start is None or run.arm == START or _is_done(output, run.start)]
+            for run in ready[: jobs - len(running)]:
+                waiting.remove(run)
+                slot = min(set(range(jobs)) - {slot for _, slot in running.values()})
+                running[pool.submit(_run_process, run_folder(output, run), slot, threads)] = run, slot
+            if not running:
+                failed += waiting  # the runs that these start from have failed
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                (run, _), (seconds, status) = running.pop(future), future.result()
+                left = len(waiting) + len(running)
+                logger.info("%s %s after %.0f s; %d left", run.name, "failed" if status else "done", seconds, left)
+                if status:
+                    failed.append(run)
+    return failed
+
+
+def result_file(output: str, run: Run) -> str:
+    return os.path.join(run_folder(output, run), RESULT_FILE)
+
+
+def _is_done(output: str, run: Run) -> bool:
+    return os.path.exists(result_file(output, run))
+
+
+def _write_config(cfg, folder: str) -> None:
+    path = os.path.join(folder, CONFIG_FILE)
+    if os.path.exists(path):
+        # Loaded, not compared as text: keys that have come since then have their defaults.
+        if load_config(path).dump() != cfg.dump():
+            raise ValueError(f"{path} is of another plan; choose another output folder, or remove this run's")
+        return
+    os.makedirs(folder, exist_ok=True)
+    write_text(cfg.dump(), path)
+
+
+def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
+    """Seconds and exit status of a run in a fresh process, which prints to ``console.txt``."""
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads), BCNET_PROGRESS="0")
+    gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if gpus == [""]:
+        gpus = [str(index) for index in range(torch.cuda.device_count())]
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    start = time.perf_counter()
+    with open(os.path.join(folder, "console.txt"), "a", encoding="utf-8") as console:
+        done = subprocess.run(
+            [sys.executable, "-m", "studies.occlusion.run", folder],
+            env=environment,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    return time.perf_counter() - start, done.returncode
+
+
+def execute_run(folder: str) -> None:
+    """Trains the run of a folder, or goes on where it stopped, evaluates it and writes ``result.json``.
+
+    Raises:
+        BlockingIOError: another process is at it.
+    """
+    with open_locked(os.path.join(folder, LOCK_FILE), "w", f"another process is at the run of {folder}"):
+        if not os.path.exists(os.path.join(folder, RESULT_FILE)):
+            _execute(folder)
+
+
+def _execute(folder: str) -> None:
+    cfg = load_config(os.path.join(folder, CONFIG_FILE))
+    start = time.perf_counter()
+    metrics = train(cfg, resume=True)
+    trained = time.perf_counter()
+    (dataset,) = cfg.DATASETS.TEST
+    result = {"metrics": {name.removeprefix(f"{dataset}/"): value for name, value in metrics.items()}}
+    if cfg.MODEL.MASK_ON:
+        model = build_model(cfg)
+        load_weights(model, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
+        result["true_boxes"] = masks_in_true_boxes(cfg, model.eval(), dataset)
+        result["mask_head"] = mask_head_cost(model)
+    result["seconds"] = {
+        "training_and_evaluation": trained - start,
+        "true_boxes": time.perf_counter() - trained,
+    }
+    result["run"] = describe_run(cfg.SEED)
+    write_json(os.path.join(folder, RESULT_FILE), result)
+
+
+def mask_head_cost(model) -> dict[str, float]:
+    """Parameters of a detector's mask head, and its multiply-adds per RoI for all maps and for masks alone."""
+    head = model.mask_branch.head
+    side = model.mask_branch.pooler.output_size
+    cost = {"parameters": sum(p.numel() for p in head.parameters())}
+    x = torch.zeros(1, model.backbone.out_channels, side, side, device=model.device)
+    for name, masks_only in (("all_maps", False), ("masks_only", True)):
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            head(x, masks_only=masks_only)
+        cost[f"multiply_adds_{name}"] = counter.get_total_flops() / 2
+    return cost
+
+
+def read_results(plan: StudyPlan, output: str) -> dict[Run, dict]:
+    """The results that are there."""
+    results = {}
+    for run in plan.runs():
+        if _is_done(output, run):
+            with open(result_file(output, run), encoding="utf-8") as file:
+                results[run] = json.load(file)
+    return results

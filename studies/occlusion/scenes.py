@@ -1,0 +1,73 @@
+"""The scenes of a study, made once and found again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+
+from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, occlusion_statistics
+from bcnet.progress import progress_wanted
+from studies.occlusion.plan import Run, StudyPlan
+
+
+def make_scenes(plan: StudyPlan, output: str, workers: int, runs: Iterable[Run] | None = None) -> dict[str, int]:
+    """Writes the scenes of a plan below ``<output>/data``, where they are not there already.
+
+    Args:
+        plan: what to make.
+        output: the study's folder.
+        workers: processes.
+        runs: make the scenes of these alone; None takes all.
+
+    Returns:
+        dict: number of classes of each set of scenes.
+
+    Raises:
+        FileExistsError: scenes of other parameters lie there.
+        ValueError: what `generate_dataset` or `SceneConfig` finds wrong; train and test have different classes.
+    """
+    num_classes = {}
+    asked = set(plan.data) if runs is None else {run.data for run in runs}
+    for name, splits in plan.data.items():
+        if name not in asked:
+            continue
+        categories = [_make_split(output, name, split, dict(values), workers) for split, values in splits.items()]
+        if categories[0] != categories[1]:
+            raise ValueError(f"data {name!r}: train and test scenes have different classes")
+        num_classes[name] = len(categories[0])
+    return num_classes
+
+
+def _make_split(output: str, name: str, split: str, values: dict, workers: int) -> list[dict]:
+    pool = values.get("pool", split)
+    config = SceneConfig.preset(
+        values.get("difficulty", "hard"), image_size=values.get("size", 192), texture_pool=pool, shape_pool=pool
+    )
+    library = None
+    if "annotations" in values:
+        library = CutoutLibrary.from_files(values["annotations"], values["images"])
+    annotation_file = generate_dataset(
+        os.path.join(output, "data", name),
+        values["count"],
+        config,
+        values.get("seed", 0),
+        workers,
+        split,
+        library=library,
+        progress=progress_wanted(),
+    )
+    with open(annotation_file, encoding="utf-8") as file:
+        return json.load(file)["categories"]
+
+
+def describe_scenes(names: Iterable[str], output: str) -> dict[str, dict[str, str]]:
+    """How much occlusion each split of the data sets holds, by data set and split."""
+    folder = os.path.join(output, "data")
+    return {
+        name: {
+            split: str(occlusion_statistics(os.path.join(folder, name, "annotations", f"{split}.json")))
+            for split in ("train", "test")
+        }
+        for name in names
+    }

@@ -1,0 +1,117 @@
+"""From the results of single runs to means, spreads and paired differences."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bcnet.evaluation import OCCLUSION_LEVELS
+from studies.occlusion.plan import Run, StudyPlan
+
+# Title and place in a run's result of every figure that the report compares; all in percent.
+FIGURES: dict[str, str] = {
+    "box AP": "metrics/bbox/AP",
+    "mask AP": "metrics/segm/AP",
+    "mask AP50": "metrics/segm/AP50",
+    "boundary AP": "metrics/boundary/AP",
+    **{f"mask AP, {level}": f"metrics/occlusion/levels/{level}/AP" for level in OCCLUSION_LEVELS},
+    "order": "metrics/order/accuracy",
+    "IoU in true boxes": "true_boxes/all/mean_iou",
+    **{f"IoU in true boxes, {level}": f"true_boxes/{level}/mean_iou" for level in OCCLUSION_LEVELS},
+    "occluder IoU in true boxes": "true_boxes/all/occluder_mean_iou",
+    "occluder mask not empty, true boxes": "true_boxes/all/occluder_found",
+}
+# What a gain under occlusion, beyond one everywhere, shows in: a figure on hidden objects minus that on whole ones.
+CONTRASTS = {
+    "mask AP, medium minus none": ("mask AP, medium", "mask AP, none"),
+    "IoU in true boxes, medium minus none": ("IoU in true boxes, medium", "IoU in true boxes, none"),
+    "IoU in true boxes, heavy minus none": ("IoU in true boxes, heavy", "IoU in true boxes, none"),
+}
+TITLES = (*FIGURES, *CONTRASTS)
+MIN_SEEDS = 3  # for a verdict
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of an arm minus that of another, seed by seed.
+
+    Attributes:
+        by_seed: by the seeds that both arms have, rising.
+        spread: the larger standard deviation over seeds of the two arms' own figures.
+    """
+
+    by_seed: Mapping[int, float]
+    spread: float
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.by_seed.values())
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the paired differences; nan of fewer than two."""
+        return standard_deviation(list(self.by_seed.values()))
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is a "gain" or a "loss": three seeds or more agree in sign, and the mean is beyond the spread.
+
+        Of two equal arms whose figures are independent, three seeds say so in 16 % of all comparisons (simulated), and
+        in fewer where the arms' figures rise and fall together.
+        """
+        if len(self.by_seed) < MIN_SEEDS:
+            return "too few seeds"
+        signs = {math.copysign(1, value) for value in self.by_seed.values() if value != 0}
+        if len(signs) != 1 or 0 in self.by_seed.values() or not abs(self.mean) > self.spread:
+            return "within spread"
+        return "gain" if self.mean > 0 else "loss"
+
+
+def figure(result: Mapping, title: str) -> float | None:
+    """A figure or contrast of a run's result; None where the run has none, as a plain head has no occluder."""
+    if title in CONTRASTS:
+        hidden, whole = (figure(result, part) for part in CONTRASTS[title])
+        return None if hidden is None or whole is None else hidden - whole
+    place, name = FIGURES[title].split("/", 1)
+    value = result.get(place, {})
+    if place == "metrics":  # flat, by "task/metric"
+        value = value.get(name)
+    else:
+        for part in name.split("/"):
+            value = value.get(part) if isinstance(value, Mapping) else None
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def by_seed(results: Mapping[Run, Mapping], data: str, detector: str, arm: str, title: str) -> dict[int, float]:
+    """The figure of every finished run of an arm."""
+    values = {
+        run.seed: figure(result, title)
+        for run, result in results.items()
+        if (run.data, run.detector, run.arm) == (data, detector, arm)
+    }
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def difference(
+    results: Mapping[Run, Mapping], data: str, detector: str, arm: str, other: str, title: str
+) -> Difference | None:
+    """`arm` minus `other`; None where they share no seed."""
+    first, second = (by_seed(results, data, detector, name, title) for name in (arm, other))
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    spreads = [standard_deviation([values[seed] for seed in seeds]) for values in (first, second)]
+    return Difference({seed: first[seed] - second[seed] for seed in seeds}, max(spreads))
+
+
+def comparisons(plan: StudyPlan) -> list[tuple[str, str]]:
+    """(arm, other) of every comparison: all arms with the baseline, the candidate with the rest of the arms."""
+    pairs = [(arm, plan.baseline) for arm in plan.arms if arm != plan.baseline]
+    return pairs + [(plan.candidate, arm) for arm in plan.arms if arm not in (plan.baseline, plan.candidate)]
+
+
+def standard_deviation(values: Sequence[float]) -> float:
+    """Of a sample; nan of fewer than two."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan

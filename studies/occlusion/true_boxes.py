@@ -1,0 +1,122 @@
+"""Mask quality in the true boxes: what a mask head is worth apart from the detector that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+from bcnet.data import DatasetMapper, ImageRecord, InstanceRecord, load_dataset
+from bcnet.data.source_masks import source_masks, target_boxes
+from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
+from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.structures import Detections
+
+
+class TrueBoxPredictor:
+    """Predicts the maps of a record's objects in their annotated boxes."""
+
+    def __init__(self, cfg, model: nn.Module) -> None:
+        """
+        Args:
+            cfg: the config that the model was built from.
+            model: a detector with a mask branch, in eval mode.
+        """
+        self.model = model
+        self.mapper = DatasetMapper.from_config(cfg, training=False)
+        self.amp_dtype = autocast_dtype(cfg)
+
+    def __call__(self, record: ImageRecord) -> Detections:
+        """One detection per object that is no crowd, with all maps that the head has, on the CPU, in image pixels."""
+        image = self.mapper(record)["image"]
+        boxes, classes = true_boxes(record)
+        scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
+        given = Detections(tuple(image.shape[1:]), boxes * scale, torch.ones(len(boxes)), classes)
+        device = self.model.device
+        with autocast(device, self.amp_dtype):
+            (found,) = self.model.inference_masks([image], [given.to(device)], with_occluder=True)
+        return replace(found.to("cpu"), image_size=(record.height, record.width), boxes=boxes)
+
+
+def true_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
+    """Boxes (float32 [G, 4], xyxy in image pixels) and classes (int64 [G]) of a record's objects, crowds left out."""
+    positions, boxes = target_boxes(record, "visible")
+    boxes = box_convert(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "xywh", "xyxy")
+    return boxes, torch.tensor([record.instances[i].category for i in positions], dtype=torch.int64)
+
+
+def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
+    """IoU of the masks that a model predicts in the annotated boxes with the annotated masks.
+
+    The boxes are those of the visible objects, and the detector's own detections play no part, so that heads are
+    compared instance by instance. A model with an occluder layer is asked for that too.
+
+    Args:
+        cfg: the config that the model was built from.
+        model: a detector with a mask branch, in eval mode.
+        dataset: name or spec of a data set with visible and amodal masks.
+
+    Returns:
+        dict: by level of `OCCLUSION_LEVELS`, and "all": ``instances``, ``mean_iou`` in percent, and of a model with an
+        occluder layer, over the instances that have an occluder, ``occluded`` (their number),
+        ``occluder_mean_iou`` and ``occluder_found``, the share of them whose occluder mask is not empty (percent).
+    """
+    predict = TrueBoxPredictor(cfg, model)
+    rows = []
+    for record in load_dataset(dataset)[0]:
+        truth = source_masks(record)
+        if truth.positions:
+            objects = [record.instances[position] for position in truth.positions]
+            hidden = [_hidden_share(thing, rle) for thing, rle in zip(objects, truth.occludees, strict=True)]
+            rows += _compare(predict(record), truth.occludees, truth.occluders, hidden)
+    return _summary(np.array(rows, dtype=float).reshape(-1, 4))
+
+
+def _hidden_share(instance: InstanceRecord, visible: dict) -> float:
+    return 1 - float(coco_mask.area(visible)) / max(float(coco_mask.area(instance.amodal)), 1.0)
+
+
+def _compare(
+    found: Detections, occludees: Sequence[dict], occluders: Sequence[dict | None], hidden: Sequence[float]
+) -> list[tuple[float, float, float, float]]:
+    """Per instance: hidden share, IoU of its mask, IoU of its occluder mask and whether that is not empty.
+
+    The latter two are nan where there is no occluder, or no layer that could have found it.
+    """
+    masks = found.mask_rles()
+    on_top = found.mask_rles("occluder_mask") if found.occluder_mask is not None else [None] * len(found)
+    rows = []
+    for share, mask, truth, predicted, occluder in zip(hidden, masks, occludees, on_top, occluders, strict=True):
+        row = [share, _iou(mask, truth), np.nan, np.nan]
+        if predicted is not None and occluder is not None:
+            row[2:] = _iou(predicted, occluder), float(coco_mask.area(predicted) > 0)
+        rows.append(tuple(row))
+    return rows
+
+
+def _iou(first: dict, second: dict) -> float:
+    return float(coco_mask.iou([first], [second], [0])[0, 0])
+
+
+def _summary(rows: np.ndarray) -> dict:
+    levels = {"all": (0.0, 1.0), **OCCLUSION_LEVELS}
+    summary = {}
+    for name, level in levels.items():
+        members = rows[[in_level(share, level) for share in rows[:, 0]]]
+        values = {"instances": len(members), "mean_iou": _mean(members[:, 1])}
+        occluded = members[~np.isnan(members[:, 2])]
+        if len(occluded):
+            values["occluded"] = len(occluded)
+            values["occluder_mean_iou"] = _mean(occluded[:, 2])
+            values["occluder_found"] = _mean(occluded[:, 3])
+        summary[name] = values
+    return summary
+
+
+def _mean(values: np.ndarray) -> float:
+    return 100 * float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bcnet.cli import train as command_line
+from bcnet.training.interruption import TrainingInterrupted
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What would be launched, with the keywords."""
+    seen = []
+    monkeypatch.setattr(
+        command_line, "launch", lambda function, args, **keywords: seen.append((function, args, keywords))
+    )
+    return seen
+
+
+def test_detectron2s_arguments(calls, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("SEED: 4\n")
+    arguments = ["--config-file", str(config), "--num-gpus", "1", "--num-machines", "2", "--machine-rank", "1"]
+    arguments += ["--dist-url", "tcp://10.0.0.1:29500", "--resume", "--eval-only", "SOLVER.BASE_LR", "0.5"]
+    command_line.main(arguments)
+    ((function, args, keywords),) = calls
+    assert function is command_line.run
+    assert args == (str(config), ["SOLVER.BASE_LR", "0.5"], True, True)
+    assert keywords == {
+        "num_processes": 1,
+        "num_machines": 2,
+        "machine_rank": 1,
+        "dist_url": "tcp://10.0.0.1:29500",
+        "use_gpus": True,
+    }
+
+
+def test_more_gpus_than_there_are(monkeypatch, capsys, calls):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["--num-gpus", "3"])
+    assert caught.value.code == 2
+    assert "--num-gpus 3: this machine has 2" in capsys.readouterr().err
+    command_line.main(["--num-gpus", "2"])
+    assert calls[0][2]["num_processes"] == 2
+
+
+def test_one_process_runs_without_a_gpu(monkeypatch, calls, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    command_line.main([])
+    with pytest.raises(SystemExit):
+        command_line.main(["--num-gpus", "2"])
+    assert "this machine has 0" in capsys.readouterr().err
+    command_line.main(["--num-gpus", "2", "MODEL.DEVICE", "cpu"])
+    assert [keywords["use_gpus"] for _, _, keywords in calls] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-gpus", "0"], "at least 1 process"),
+        (["--num-machines", "2"], "needs a --dist-url"),
+        (["--num-machines", "2", "--machine-rank", "2", "--dist-url", "tcp://a:1"], "--machine-rank 2"),
+        (["--host", "tensorflow"], "invalid choice: 'tensorflow'"),
+    ],
+)
+def test_command_lines_that_make_no_sense(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_detectron2_is_asked_for_and_absent(monkeypatch, capsys):
+    monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        command_line.main(["--host", "detectron2"])
+    assert "detectron2 is not installed" in capsys.readouterr().err
+
+
+def test_unknown_key_fails_before_anything_starts(calls):
+    with pytest.raises(KeyError, match=r"SOLVER\.BASE_LR"):
+        command_line.main(["SOLVER.BASE_LT", "1"])
+    assert not calls
+
+
+def test_interruption_is_an_exit_status(monkeypatch):
+    def interrupted(cfg, resume):
+        raise TrainingInterrupted("training was interrupted", 15)
+
+    monkeypatch.setattr(command_line, "train", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        command_line.run("", [], False, False)
+    assert caught.value.code == 143
+
+
+def test_importing_bcnet_does_not_import_torch():
+    code = "import bcnet, sys; assert 'torch' not in sys.modules; from bcnet import load; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
