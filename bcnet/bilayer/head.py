@@ -64,6 +64,7 @@ class BilayerMaskHead(nn.Module):
         num_mask_classes: int = 1,
         use_gcn: bool = True,
         use_boundary: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
     ) -> None:
         """
@@ -73,10 +74,16 @@ class BilayerMaskHead(nn.Module):
             num_mask_classes: K, 1 for class-agnostic masks.
             use_gcn: the graph convolution after the second convolution of each layer.
             use_boundary: the two boundary decoders.
+            gcn_norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_gcn_norm: keep the statistics of the graph convolutions' BatchNorm fixed.
         """
         super().__init__()
-        layer = {"num_conv": num_conv, "use_gcn": use_gcn, "freeze_gcn_norm": freeze_gcn_norm}
+        layer = {
+            "num_conv": num_conv,
+            "use_gcn": use_gcn,
+            "gcn_norm": gcn_norm,
+            "freeze_gcn_norm": freeze_gcn_norm,
+        }
         self.occluder_layer = MaskLayer(channels, channels, **layer)
         self.occludee_layer = MaskLayer(channels, channels, **layer)
         self.occluder_mask = MaskDecoder(channels, num_mask_classes)

@@ -42,6 +42,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         num_conv: int = 4,
         use_gcn: bool = True,
         use_boundary: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
         loss_weights: MaskLossWeights | None = None,
         occluder_negative_ratio: float = 1.0,
@@ -51,7 +52,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         """
         Args:
             input_shape: of the pooled features; its channels are C.
-            num_mask_classes, num_conv, use_gcn, use_boundary, freeze_gcn_norm: of the engine's head.
+            num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm: of `BilayerMaskHead`.
             loss_weights, occluder_negative_ratio: of `mask_losses`.
             output_layers: whether inference gives the occluder's maps and the boundaries too.
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
@@ -62,6 +63,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             num_mask_classes=num_mask_classes,
             use_gcn=use_gcn,
             use_boundary=use_boundary,
+            gcn_norm=gcn_norm,
             freeze_gcn_norm=freeze_gcn_norm,
         )
         self.loss_weights = loss_weights or MaskLossWeights()
