@@ -1,4 +1,4 @@
-"""Inference over a data set, and its evaluation."""
+"""Inference on data sets, and their evaluation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from bcnet.data import DatasetInfo, build_test_loader
-from bcnet.evaluation import CocoEvaluator, ground_truth_of
+from bcnet.data.loaders import TestLoader
+from bcnet.evaluation import CocoEvaluator, GroundTruth, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
@@ -46,7 +48,46 @@ def run_inference(
             yield record["image_id"], with_relations(detections)
 
 
-def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, dict]:
+@dataclass
+class EvaluationSet:
+    """A data set of ``DATASETS.TEST``, read.
+
+    Attributes:
+        loader: this process' share of the images.
+        truth: what detections are compared with.
+    """
+
+    loader: TestLoader
+    truth: GroundTruth
+
+
+def read_evaluation_sets(cfg, model: nn.Module) -> dict[str, EvaluationSet]:
+    """Reads every data set of ``DATASETS.TEST``, so that a fault in one shows before anything else is done.
+
+    Args:
+        cfg: the config the model was built from.
+        model: the detector.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: a data set cannot be read, has more classes than the model, or not
+            every object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal".
+    """
+    cfg, model = with_test_time_augmentation(cfg, model)
+    sets = {}
+    for name in cfg.DATASETS.TEST:
+        loader = build_test_loader(cfg, name)
+        _check_classes(loader.info, model)
+        sets[name] = EvaluationSet(loader, ground_truth_of(name, cfg.INPUT.MASK_TARGET))
+    return sets
+
+
+def evaluate(
+    cfg,
+    model: nn.Module,
+    output_dir: str | None = None,
+    *,
+    evaluation_sets: Mapping[str, EvaluationSet] | None = None,
+) -> dict[str, dict]:
     """All metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
     For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
@@ -59,22 +100,22 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
         cfg: the config the model was built from.
         model: the detector.
         output_dir: the folder to write to; None takes ``cfg.OUTPUT_DIR``.
+        evaluation_sets: what `read_evaluation_sets` gave for this config and model, or one like it; None reads them.
 
     Returns:
         dict: for each data set what `bcnet.evaluation.evaluate_results` gives, on the main process; elsewhere
         without metrics.
 
     Raises:
-        ValueError: a data set has more classes than the model; not every object has an amodal mask where
-            ``INPUT.MASK_TARGET`` is "amodal".
+        KeyError, FileNotFoundError, ValueError: as `read_evaluation_sets`.
     """
+    if evaluation_sets is None:
+        evaluation_sets = read_evaluation_sets(cfg, model)
     cfg, model = with_test_time_augmentation(cfg, model)
     metrics = {}
-    for name in cfg.DATASETS.TEST:
-        loader = build_test_loader(cfg, name)
-        _check_classes(loader.info, model)
+    for name, evaluation_set in evaluation_sets.items():
+        loader, truth = evaluation_set.loader, evaluation_set.truth
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        truth = ground_truth_of(name, cfg.INPUT.MASK_TARGET)
         evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
         found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
