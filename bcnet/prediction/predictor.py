@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bcnet.checkpoint import load_weights, local_path, read_checkpoint
 from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
+from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.data.transforms import Augmentation
 from bcnet.modeling import Thresholds, build_model
 from bcnet.modeling.precision import autocast, autocast_dtype
@@ -45,6 +46,7 @@ class Predictor(nn.Module):
         image_format: str = "BGR",
         class_names: Sequence[str] = (),
         amp_dtype: torch.dtype | None = None,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         """
         Args:
@@ -53,6 +55,7 @@ class Predictor(nn.Module):
             image_format: channel order that the detector takes, "BGR" or "RGB".
             class_names: K names, or none.
             amp_dtype: precision of autocast; None computes in float32.
+            max_image_pixels: a larger image file is unreadable; 0 is no limit.
 
         Raises:
             ValueError: not as many names as the detector has classes.
@@ -65,10 +68,11 @@ class Predictor(nn.Module):
         self.image_format = image_format
         self.class_names = tuple(class_names)
         self.amp_dtype = amp_dtype
+        self.max_image_pixels = max_image_pixels
 
     @classmethod
     def from_config(cls, cfg, model: nn.Module, class_names: Sequence[str] = ()) -> Predictor:
-        """Reads ``cfg.INPUT`` (FORMAT, MIN_SIZE_TEST, MAX_SIZE_TEST), ``cfg.TEST.AUG`` and ``cfg.SOLVER.AMP``."""
+        """Reads ``cfg.INPUT`` (FORMAT, {MIN,MAX}_SIZE_TEST, MAX_IMAGE_PIXELS), ``TEST.AUG`` and ``SOLVER.AMP``."""
         cfg, model = with_test_time_augmentation(cfg, model)
         return cls(
             model,
@@ -76,6 +80,7 @@ class Predictor(nn.Module):
             image_format=cfg.INPUT.FORMAT,
             class_names=class_names,
             amp_dtype=autocast_dtype(cfg),
+            max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 
     @property
@@ -114,10 +119,12 @@ class Predictor(nn.Module):
         Args:
             images: one image or a list of them, each of any of these kinds:
 
-                - numpy array [H, W, 3], uint8 or float, values 0..255, as `cv2.imread` gives it;
-                - tensor [3, H, W], otherwise the same;
+                - numpy array [H, W, 3], [H, W, 4] or grey [H, W], values 0..255 as `cv2.imread` gives them, or uint16;
+                - tensor [3, H, W], [4, H, W] or grey [1, H, W], otherwise the same;
                 - PIL image;
-                - path of an image file, or its address (``http://``, ``https://``).
+                - path of an image file, or its URL (``http://``, ``https://``).
+
+                `bcnet.data.image_source.image_array` says more.
             format: channel order of arrays and tensors, "BGR" (cv2) or "RGB" (PIL, matplotlib, torchvision).
             with_occluder: fill the occluder's maps and the boundaries too, and who hides whom
                 (`Detections.occlusion`), not the masks alone.
@@ -155,7 +162,7 @@ class Predictor(nn.Module):
 
     def _prepared(self, image: ImageSource, format: str) -> tuple[Tensor, tuple[int, int]]:
         """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
-        pixels = image_array(image, format, self.image_format)
+        pixels = image_array(image, format, self.image_format, max_pixels=self.max_image_pixels)
         height, width = pixels.shape[:2]
         pixels = self.augmentation.draw(height, width).apply_image(pixels)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width)
