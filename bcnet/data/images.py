@@ -164,10 +164,20 @@ def _identified(file: str | BinaryIO) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        reason = _format_reason(_first_bytes(file))
-        if "HEIC" in reason and _heif_opener_registered():
+        head = _first_bytes(file)
+        foreign = foreign_format(head)
+        if foreign is not None and "HEIC" in foreign and _heif_opener_registered():
             return Image.open(file)
+        reason = f"it is {foreign}" if foreign else "not an image that Pillow knows" if head else "the file is empty"
         raise UnidentifiedImageError(reason) from None
+
+
+def foreign_format(head: bytes) -> str | None:
+    """The image format that a file's first bytes announce, if Pillow needs help with it, and what it needs."""
+    for offset, beginnings, description in _FOREIGN_FORMATS:
+        if head[offset:].startswith(beginnings):
+            return description
+    return None
 
 
 def _first_bytes(file: str | BinaryIO) -> bytes:
@@ -176,13 +186,6 @@ def _first_bytes(file: str | BinaryIO) -> bytes:
             return opened.read(32)
     file.seek(0)
     return file.read(32)
-
-
-def _format_reason(head: bytes) -> str:
-    for offset, beginnings, reason in _FOREIGN_FORMATS:
-        if head[offset:].startswith(beginnings):
-            return f"it is {reason}"
-    return "not an image that Pillow knows" if head else "the file is empty"
 
 
 def _heif_opener_registered() -> bool:
