@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 QUALITY = "20"  # x264's constant rate factor: lower is better and larger, 23 is its default
+BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers, for the matrix, the primaries and the transfer alike
 
 
 class VideoWriter:
@@ -43,7 +44,8 @@ class VideoWriter:
         try:
             if self._stream is None:
                 self._open(*frame.shape[:2])
-            self._encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            self._encode(picture.reformat(self._stream.width, self._stream.height, "yuv420p", dst_colorspace=BT709))
         except av.FFmpegError as error:
             raise OSError(f"{self.path} cannot be written: {error}") from error
 
@@ -71,6 +73,10 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": QUALITY})
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
+        # Players guess the colour space of a video that does not name it, by its size.
+        context = self._stream.codec_context
+        context.color_range = LIMITED_RANGE
+        context.colorspace = context.color_primaries = context.color_trc = BT709
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):

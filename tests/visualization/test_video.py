@@ -12,6 +12,7 @@ from bcnet.data.videos import UnreadableVideoError
 from bcnet.structures import Detections
 from bcnet.visualization import draw_predictions, draw_video
 from bcnet.visualization.video import InstanceTracker
+from bcnet.visualization.video_writer import VideoWriter
 
 
 def write_video(path, frames=6, size=(48, 64), rate=10):
@@ -70,6 +71,18 @@ def test_a_video_is_drawn_frame_by_frame(tmp_path):
     # The pixel format wants even sides: 63 x 47 becomes 64 x 48.
     draw_video(predict, source, target, layers=False, long_side=63, max_frames=1, progress=False)
     assert read(target)[0][0].shape == (48, 64, 3)
+
+
+def test_the_colours_stay(tmp_path):
+    colors = ((213, 94, 0), (86, 180, 233), (0, 158, 115))
+    frame = np.repeat(np.array(colors, np.uint8)[None], 32, axis=1).repeat(48, axis=0)  # bands of 32 pixels
+    with VideoWriter(tmp_path / "a.mp4", 25) as writer:
+        writer.write(frame)
+        writer.write(cv2.resize(frame, (48, 24), interpolation=cv2.INTER_NEAREST))  # the size of the first
+    drawn, _ = read(tmp_path / "a.mp4")
+    assert [picture.shape for picture in drawn] == [frame.shape] * 2
+    for picture in drawn:
+        assert np.abs(picture[24, 16::32].astype(int) - colors).max() <= 3
 
 
 def test_browsers_play_it(tmp_path):
