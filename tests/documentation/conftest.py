@@ -22,7 +22,7 @@ from bcnet.modeling import build_model
 def prepared(tmp_path_factory):
     """A checkout with what the examples of the pages take as given: scenes, a model, own data, photos."""
     folder = tmp_path_factory.mktemp("prepared")
-    for name in ("configs", "tools", "process.sh", "visualize.sh"):
+    for name in ("configs", "tools", "all.sh", "process.sh", "visualize.sh"):
         (folder / name).symlink_to(ROOT / name)
     for split in ("train", "val"):
         generate_dataset(folder / "datasets/synthetic", 4, SceneConfig.preset("easy"), seed=1, split=split)
