@@ -126,7 +126,7 @@ class BoxBranch(nn.Module):
         count = mean_over_processes(logits.new_full((), float(len(labels)))).clamp(min=1)
         foreground = torch.nonzero(labels < self.num_classes)[:, 0]
         targets = self.box_coder.encode_single(matched_boxes[foreground], boxes[foreground])
-        predicted = deltas.view(len(deltas), -1, 4)[foreground]
+        predicted = deltas.unflatten(1, (-1, 4))[foreground]
         predicted = predicted[torch.arange(len(foreground)), labels[foreground] if predicted.shape[1] > 1 else 0]
         loss_box = smooth_l1(predicted, targets, self.smooth_l1_beta)
         return {
@@ -151,7 +151,7 @@ class BoxBranch(nn.Module):
         probabilities = logits.softmax(dim=1)[:, :-1]
         detections = []
         for boxes, scores, size in zip(decoded.split(sizes), probabilities.split(sizes), image_sizes, strict=True):
-            boxes = clip_boxes_to_image(boxes.reshape(len(boxes), -1, 4), size)
+            boxes = clip_boxes_to_image(boxes.unflatten(1, (-1, 4)), size)
             high = scores > self.score_threshold if thresholds.score is None else scores >= thresholds.score
             proposal, label = torch.nonzero(high, as_tuple=True)
             boxes = boxes[proposal, label if boxes.shape[1] > 1 else 0]

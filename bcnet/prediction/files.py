@@ -179,7 +179,7 @@ def _results(
 def _annotations(detections: Detections, num_classes: int) -> list[dict]:
     """COCO annotations; their ids and the image's are not known yet."""
     names = [spec.name for spec in detections.present if spec.kind != BOUNDARY]
-    annotations = detections.to_coco(image_id, range(1, num_classes + 1), names=names)
+    annotations = detections.to_coco(0, range(1, num_classes + 1), names=names)
     for annotation in annotations:
         _, _, width, height = annotation["bbox"]
         mask = annotation.get("segmentation")

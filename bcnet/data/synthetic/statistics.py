@@ -47,7 +47,7 @@ def occlusion_statistics(annotation_file: str | os.PathLike) -> OcclusionStatist
     same_class: list[bool] = []
     for objects in by_image.values():
         rles = [annotation["amodal_segmentation"] for annotation in objects]
-        meeting = np.triu(coco_mask.iou(rles, rles, [0] * len(rles)) > 0, k=1)
+        meeting = np.triu(np.asarray(coco_mask.iou(rles, rles, [0] * len(rles))) > 0, k=1)
         for first, second in zip(*np.nonzero(meeting), strict=True):
             same_class.append(objects[first]["category_id"] == objects[second]["category_id"])
     hidden = np.array([annotation["hidden_fraction"] for annotation in content["annotations"]], float)
