@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.mapper import DatasetMapper, UnreadableImageError
-from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
+from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
+from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
 
