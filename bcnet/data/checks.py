@@ -20,6 +20,7 @@ Box = tuple[float, float, float, float]
 
 _SLACK = 1.0  # pixels between a mask and its box that are rounding
 _AGREEMENT = 0.5  # IoU of the mask's extents and the box, below which the two disagree
+_FRACTIONS = 1.001  # the largest coordinate of a file in fractions, with some rounding
 _SAMPLES = 200  # disagreeing objects that the likely cause is judged by
 _PERCENT_OBJECTS, _PERCENT_SIDE = 20, 200  # fewer objects, or smaller images, may have small coordinates by chance
 
@@ -68,9 +69,12 @@ class MaskBoxCheck:
         if not self._objects:
             self._first = label, bbox
         self._objects += 1
-        self._largest = max(self._largest, *extents, *box)
-        self._fractional |= not all(float(value).is_integer() for value in bbox)
+        self._largest = max(self._largest, extents[2], extents[3], box[2], box[3])
         self._smallest_side = min(self._smallest_side, record.height, record.width)
+        if self._largest <= _FRACTIONS:
+            self._fractional |= not all(float(value).is_integer() for value in bbox)
+        if all(abs(first - second) <= _SLACK for first, second in zip(extents, box, strict=True)):
+            return
         if _iou(extents, box) >= _AGREEMENT:
             return
         if len(self._samples) < _SAMPLES:
@@ -84,7 +88,7 @@ class MaskBoxCheck:
 
     def finish(self) -> None:
         """Adds what shows in all objects together only."""
-        if self._objects and self._fractional and self._largest <= 1.001:
+        if self._objects and self._fractional and self._largest <= _FRACTIONS:
             self._findings.fault(
                 "annotations",
                 AnnotationError(
@@ -135,8 +139,9 @@ def _are_apart(first: Box, second: Box) -> bool:
 
 
 def _iou(first: Box, second: Box) -> float:
-    sides = [min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]) for axis in (0, 1)]
-    common = max(sides[0], 0) * max(sides[1], 0)
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    common = max(width, 0) * max(height, 0)
     (w0, h0), (w1, h1) = _sides(first), _sides(second)
     union = w0 * h0 + w1 * h1 - common
     return common / union if union > 0 else 1.0

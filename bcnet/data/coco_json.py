@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections import Counter
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -121,7 +121,7 @@ def read_flag(key: str, value: object) -> bool:
         return False
     if isinstance(value, str) and value.lower() in _FLAGS:
         return _FLAGS[value.lower()]
-    if isinstance(value, Real) and value in (0, 1):
+    if isinstance(value, (int, float)) and value in (0, 1):
         return bool(value)
     raise AnnotationError(f"{key} must be 0, 1, false or true, got {short(value)}", f"{key} neither 0 nor 1")
 
@@ -216,12 +216,13 @@ def _read_polygons(key: str, segmentation: object, record: ImageRecord, findings
             findings.note(f"polygons of {key} with {fault}, dropped", label, f"its length is {len(polygon)}")
     if not kept:
         return None
-    points = np.concatenate(arrays).reshape(-1, 2)
-    return Mask(kept, arrays, (*points.min(axis=0).tolist(), *points.max(axis=0).tolist()))
+    xs, ys = ([polygon[axis::2] for polygon in kept] for axis in (0, 1))
+    extents = min(map(min, xs)), min(map(min, ys)), max(map(max, xs)), max(map(max, ys))
+    return Mask(kept, arrays, extents)
 
 
 def _is_flat_list(polygon: object) -> bool:
-    return isinstance(polygon, list) and (not polygon or isinstance(polygon[0], Real))
+    return isinstance(polygon, list) and (not polygon or isinstance(polygon[0], (int, float)))
 
 
 def _read_rle(key: str, rle: dict, record: ImageRecord) -> Mask:
@@ -268,9 +269,9 @@ def missing(entry: object, keys: tuple[str, ...]) -> str | None:
 
 def is_id(value: object) -> bool:
     """A text, or a whole number of at most 64 bits, also as a float."""
-    if isinstance(value, float):
-        return value.is_integer() and abs(value) < 2**63
-    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return False
+    return isinstance(value, str) or (abs(value) < 2**63 and value == int(value))
 
 
 def is_number_id(entry: dict) -> bool:
@@ -284,10 +285,10 @@ def normal_id(value: int | float | str) -> int | str:
 
 
 def is_finite(value: object) -> bool:
-    try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond the floats
+    """An int or a float, but not nan, infinite, a bool or beyond the floats."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_size(value: object) -> bool:

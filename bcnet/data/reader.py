@@ -174,24 +174,23 @@ class CocoReader:
         groups: dict[int | str, list[int]] = {image_id: [] for image_id in images}
         seen: set[int | str] = set()
         for position, annotation in enumerate(self._annotations):
-            label = f"annotation at position {position}"
             fault = missing(annotation, ("id", "image_id"))
-            if fault is None:
-                label = annotation_label(annotation)
-                image_id = annotation["image_id"]
-                if not is_id(annotation["id"]) or not is_id(image_id):
-                    fault = f"its ids must be whole numbers or texts, its image_id is {short(image_id)}"
-                elif normal_id(annotation["id"]) in seen:
-                    fault = "its id is used twice"
+            named = fault is None
+            if named and not (is_id(annotation["id"]) and is_id(annotation["image_id"])):
+                fault = f"its ids must be whole numbers or texts, its image_id is {short(annotation['image_id'])}"
+            elif named and normal_id(annotation["id"]) in seen:
+                fault = "its id is used twice"
             if fault is not None:
+                label = annotation_label(annotation) if named else f"annotation at position {position}"
                 self.findings.fault(label, AnnotationError(fault, "annotations without an id of their own"))
                 continue
             seen.add(normal_id(annotation["id"]))
+            image_id = annotation["image_id"]
             if image_id not in groups:
                 what = "annotations of images that are not listed, dropped"
-                self.findings.drop(what, label, f"image_id is {short(image_id)}")
+                self.findings.drop(what, annotation_label(annotation), f"image_id is {short(image_id)}")
             elif images[image_id][1] is None:
-                self.findings.drop("annotations of images that cannot be used, dropped", label)
+                self.findings.drop("annotations of images that cannot be used, dropped", annotation_label(annotation))
             else:
                 groups[image_id].append(position)
         return groups
