@@ -93,8 +93,11 @@ class Findings:
         raise ValueError("\n  ".join([f"{self.annotation_file} is malformed:", *lines, *self.hints]))
 
     def log(self, logger: logging.Logger) -> None:
-        """One warning with what was dropped or is odd, if there is anything."""
-        tallies = [*self.dropped.items(), *self.noted.items()]
+        """One warning with what was left out or is odd, if there is anything."""
+        faults: dict[str, Tally] = {}
+        for fault in self.faults:
+            faults.setdefault(f"x {fault.reason}, left out", Tally()).add(fault.label, fault.message, 1)
+        tallies = [*faults.items(), *self.dropped.items(), *self.noted.items()]
         if tallies or self.hints:
             parts = [f"{tally.count} {what} ({tally.listed})" for what, tally in tallies]
             logger.warning("%s: %s", self.annotation_file, "; ".join([*parts, *self.hints]))
