@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from bcnet.data import DatasetInfo, build_test_loader
+from bcnet.data import DatasetInfo, build_test_loader, load_dataset
 from bcnet.evaluation import CocoEvaluator, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.occlusion import with_relations
@@ -71,10 +71,11 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
     cfg, model = with_test_time_augmentation(cfg, model)
     metrics = {}
     for name in cfg.DATASETS.TEST:
-        loader = build_test_loader(cfg, name)
+        dataset = load_dataset(name)
+        truth = ground_truth_of(dataset, cfg.INPUT.MASK_TARGET)
+        loader = build_test_loader(cfg, dataset)
         _check_classes(loader.info, model)
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        truth = ground_truth_of(name, cfg.INPUT.MASK_TARGET)
         evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
         found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")

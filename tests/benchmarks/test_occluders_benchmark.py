@@ -40,7 +40,7 @@ def test_rows_of_random_scenes_and_of_a_file(tmp_path, monkeypatch):
     assert benchmark.read_scenes(str(path)) == scenes
     (row,) = benchmark_occluders(str(path), repeats=1, max_images=1)
     assert "1 images" in row.work and f"{len(scenes[0][0])} instances" in row.work
-    path.write_text(json.dumps({"images": [], "annotations": []}))
+    path.write_text(json.dumps({**content, "annotations": []}))
     with pytest.raises(ValueError, match="no instances"):
         benchmark_occluders(str(path))
 
