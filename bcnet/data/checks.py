@@ -74,8 +74,8 @@ class MaskBoxCheck:
         if self._largest <= _FRACTIONS:
             self._fractional |= not all(float(value).is_integer() for value in bbox)
         if all(abs(first - second) <= _SLACK for first, second in zip(extents, box, strict=True)):
-            return
-        if _iou(extents, box) >= _AGREEMENT:
+            return  # as nearly always, and quicker to tell than the IoU
+        if _agree(extents, box):
             return
         if len(self._samples) < _SAMPLES:
             self._samples.append(_Sample(extents, box, bbox, record, mask.segmentation))
@@ -103,14 +103,13 @@ class MaskBoxCheck:
                 f"no coordinate exceeds 100 in images of at least {self._smallest_side} pixels: do they give percent, "
                 "where COCO has pixels?"
             )
-        for cause, corrected in _CAUSES.items():
-            explained = sum(corrected(sample) for sample in self._samples)
-            if explained > len(self._samples) / 2:
-                self._findings.hints.append(
-                    f"likely cause: {cause} ({explained} of the first {len(self._samples)} masks that disagree with "
-                    "their boxes would agree)"
-                )
-                break
+        explained = {cause: sum(map(agrees, self._samples)) for cause, agrees in _CAUSES.items()}
+        likely = max(explained, key=explained.__getitem__)
+        if explained[likely] > len(self._samples) / 2:
+            self._findings.hints.append(
+                f"likely cause: {likely} ({explained[likely]} of the first {len(self._samples)} masks that disagree with "
+                "their boxes would agree)"
+            )
 
 
 def covers_a_pixel(mask: Mask, record: ImageRecord) -> bool:
@@ -147,6 +146,10 @@ def _iou(first: Box, second: Box) -> float:
     return common / union if union > 0 else 1.0
 
 
+def _agree(extents: Box, box: Box) -> bool:
+    return _iou(extents, box) >= _AGREEMENT
+
+
 def _scaled(box: Box, record: ImageRecord, unit: float) -> Box:
     x0, y0, x1, y1 = box
     return x0 * record.width / unit, y0 * record.height / unit, x1 * record.width / unit, y1 * record.height / unit
@@ -163,21 +166,21 @@ def _along_rows(sample: _Sample) -> bool:
     pixels = coco_mask.decode(segmentation_to_rle(sample.segmentation, height, width))
     rows = pixels.ravel(order="F").reshape(height, width)
     x, y, w, h = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(rows))).tolist()
-    return _iou((x, y, x + w, y + h), sample.box) >= _AGREEMENT
+    return _agree((x, y, x + w, y + h), sample.box)
 
 
-# What would make masks and boxes agree, the most specific first.
+def _as_corners(sample: _Sample) -> bool:
+    x0, y0, x1, y1 = sample.bbox
+    return x0 < x1 and y0 < y1 and _agree(sample.extents, (x0, y0, x1, y1))
+
+
+# What would make masks and boxes agree; of equally good ones the first is taken.
 _CAUSES: dict[str, Callable[[_Sample], bool]] = {
-    "masks with x and y swapped": lambda s: _iou(_swapped(s.extents), s.box) >= _AGREEMENT,
-    "boxes with x and y swapped": lambda s: _iou(s.extents, _swapped(s.box)) >= _AGREEMENT,
-    "boxes of two corners [x0, y0, x1, y1]": lambda s: _iou(s.extents, tuple(s.bbox)) >= _AGREEMENT,
-    "masks in fractions (0..1) of the image's sides": lambda s: (
-        _iou(_scaled(s.extents, s.record, 1), s.box) >= _AGREEMENT
-    ),
-    "masks in percent of the image's sides": lambda s: _iou(_scaled(s.extents, s.record, 100), s.box) >= _AGREEMENT,
-    "boxes in fractions (0..1) of the image's sides": lambda s: (
-        _iou(s.extents, _scaled(s.box, s.record, 1)) >= _AGREEMENT
-    ),
-    "boxes in percent of the image's sides": lambda s: _iou(s.extents, _scaled(s.box, s.record, 100)) >= _AGREEMENT,
+    "masks with x and y swapped": lambda s: _agree(_swapped(s.extents), s.box),
+    "boxes of two corners [x0, y0, x1, y1]": _as_corners,
+    "masks in fractions (0..1) of the image's sides": lambda s: _agree(_scaled(s.extents, s.record, 1), s.box),
+    "masks in percent of the image's sides": lambda s: _agree(_scaled(s.extents, s.record, 100), s.box),
+    "boxes in fractions (0..1) of the image's sides": lambda s: _agree(s.extents, _scaled(s.box, s.record, 1)),
+    "boxes in percent of the image's sides": lambda s: _agree(s.extents, _scaled(s.box, s.record, 100)),
     "RLE with runs along the rows (COCO's go down the columns)": _along_rows,
 }
