@@ -106,10 +106,9 @@ class MaskBoxCheck:
         explained = {cause: sum(map(agrees, self._samples)) for cause, agrees in _CAUSES.items()}
         likely = max(explained, key=explained.__getitem__)
         if explained[likely] > len(self._samples) / 2:
-            self._findings.hints.append(
-                f"likely cause: {likely} ({explained[likely]} of the first {len(self._samples)} masks that disagree with "
-                "their boxes would agree)"
-            )
+            share = f"{explained[likely]} of the first {len(self._samples)}"
+            hint = f"likely cause: {likely} ({share} masks that disagree with their boxes would agree)"
+            self._findings.hints.append(hint)
 
 
 def covers_a_pixel(mask: Mask, record: ImageRecord) -> bool:

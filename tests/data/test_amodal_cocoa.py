@@ -10,6 +10,7 @@ from PIL import Image
 
 from bcnet.data import load_dataset
 from bcnet.data.cocoa import load_cocoa
+from bcnet.evaluation import GroundTruth, evaluate_results
 
 ALL = [(1, 0), (2, 0), (2, 1)]
 
@@ -242,3 +243,24 @@ def test_malformed_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         load_cocoa(*write(tmp_path, content))
     assert "annotations.json" in str(error.value)
+
+
+def test_stuff_in_the_depth_constraint_is_evaluated_with_relations(tmp_path):
+    """A crowd stands in the file's order, but in no pair whose occluder is asked for."""
+    content = cocoa([region(0, isStuff=1), region(1), region(2)], depth_constraint="1-2,2-3")
+    truth = GroundTruth.from_records(*load_cocoa(*write(tmp_path, content)))
+    results = [
+        {
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": BOXES[index],
+            "segmentation": rle(visible(index)),
+            "score": 0.9,
+            "number": index,
+            "occluded_by": occluded_by,
+            "depth": index,
+        }
+        for index, occluded_by in ((1, [(0, 0.9)]), (2, [(1, 0.8)]))
+    ]
+    metrics = evaluate_results(truth, results)
+    assert {key: metrics["order"][key] for key in ("pairs", "found", "right")} == {"pairs": 1, "found": 1, "right": 1}
