@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 from bcnet.data.catalog import load_dataset
 from bcnet.data.images import UnreadableImageError
 from bcnet.data.mapper import DatasetMapper
-from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
+from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
+from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
 
@@ -203,7 +205,7 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
     return TrainLoader(_data_loader(cfg, dataset, batches), info, seed)
 
 
-def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader:
+def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetInfo], batch_size: int = 1) -> TestLoader:
     """This process' share of a data set's images, in order, without targets.
 
     Shares are contiguous and differ by one image at most. With INPUT.BAD_IMAGE "skip" an unreadable image is
@@ -211,7 +213,7 @@ def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader
 
     Args:
         cfg: reads INPUT, DATALOADER.NUM_WORKERS and MODEL.DEVICE.
-        dataset_name: a name of the catalog, or ``coco:annotations.json:image_folder``.
+        dataset: a name of the catalog, ``coco:annotations.json:image_folder``, or what `load_dataset` gave.
         batch_size: images per batch; the last one may be smaller.
 
     Raises:
@@ -219,18 +221,17 @@ def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    records, info = load_dataset(dataset_name)
+    records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
     # What the test mapper does not read need not be kept for the workers.
-    for record in records:
-        record.instances = []
+    records = [replace(record, instances=[], in_front=None) for record in records]
     shard = contiguous_shard(len(records), rank(), world_size())
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
-    dataset = _TestDataset(
+    images = _TestDataset(
         SerializedList(records),
         DatasetMapper.from_config(cfg, training=False),
         skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
     )
-    return TestLoader(_data_loader(cfg, dataset, batches), info)
+    return TestLoader(_data_loader(cfg, images, batches), info)
 
 
 def _load_training_sets(cfg) -> tuple[list[ImageRecord], DatasetInfo]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from bcnet.data import dataset_files, load_dataset
+from bcnet.data import DatasetInfo, ImageRecord, load_dataset
 from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.metrics import evaluate_results
@@ -72,20 +72,23 @@ def evaluate_files(
     )
 
 
-def ground_truth_of(dataset: str, mask_target: str = "visible") -> GroundTruth:
+def ground_truth_of(
+    dataset: str | tuple[Sequence[ImageRecord], DatasetInfo], mask_target: str = "visible"
+) -> GroundTruth:
     """What a data set's detections are compared with.
 
     Args:
-        dataset: a COCO annotation file, or a data set's name or spec.
+        dataset: a COCO annotation file, a data set's name or spec, or a data set that was read already
+            (`bcnet.data.load_dataset`).
         mask_target: "visible" or "amodal". A test set without annotations is the same for both.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: it cannot be read; or not every annotation has an amodal mask.
     """
-    if os.path.isfile(dataset):
+    if not isinstance(dataset, str):
+        truth = GroundTruth.from_records(*dataset)
+    elif os.path.isfile(dataset):
         truth = GroundTruth.from_file(dataset)
-    elif dataset_files(dataset).format == "coco":  # its own areas, which decide between small and large
-        truth = GroundTruth.from_file(dataset_files(dataset).annotation_file)
     else:
         truth = GroundTruth.from_records(*load_dataset(dataset))
     return truth.amodal() if mask_target == "amodal" and truth.annotations else truth

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from bcnet.data import DatasetInfo, build_test_loader
+from bcnet.data import DatasetInfo, build_test_loader, load_dataset
 from bcnet.data.loaders import TestLoader
 from bcnet.evaluation import CocoEvaluator, GroundTruth, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
@@ -75,9 +75,10 @@ def read_evaluation_sets(cfg, model: nn.Module) -> dict[str, EvaluationSet]:
     cfg, model = with_test_time_augmentation(cfg, model)
     sets = {}
     for name in cfg.DATASETS.TEST:
-        loader = build_test_loader(cfg, name)
+        dataset = load_dataset(name)
+        loader = build_test_loader(cfg, dataset)
         _check_classes(loader.info, model)
-        sets[name] = EvaluationSet(loader, ground_truth_of(name, cfg.INPUT.MASK_TARGET))
+        sets[name] = EvaluationSet(loader, ground_truth_of(dataset, cfg.INPUT.MASK_TARGET))
     return sets
 
 

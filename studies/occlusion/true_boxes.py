@@ -11,10 +11,11 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from bcnet.data import DatasetMapper, ImageRecord, InstanceRecord, load_dataset
-from bcnet.data.source_masks import source_masks, target_boxes
+from bcnet.data import DatasetMapper, ImageRecord, load_dataset
+from bcnet.data.source_masks import amodal_rle, source_masks, target_boxes
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
 from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.occlusion.shares import hidden_share
 from bcnet.structures import Detections
 
 
@@ -72,13 +73,10 @@ def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
         truth = source_masks(record)
         if truth.positions:
             objects = [record.instances[position] for position in truth.positions]
-            hidden = [_hidden_share(thing, rle) for thing, rle in zip(objects, truth.layers["occludee"], strict=True)]
+            pairs = zip(objects, truth.layers["occludee"], strict=True)
+            hidden = [hidden_share(amodal_rle(record, instance), visible) for instance, visible in pairs]
             rows += _compare(predict(record), truth.layers["occludee"], truth.layers["occluder"], hidden)
     return _summary(np.array(rows, dtype=float).reshape(-1, 4))
-
-
-def _hidden_share(instance: InstanceRecord, visible: dict) -> float:
-    return 1 - float(coco_mask.area(visible)) / max(float(coco_mask.area(instance.amodal)), 1.0)
 
 
 def _compare(

@@ -212,7 +212,8 @@ def test_missing_segmentation(load):
     ],
 )
 def test_faulty_content_of_a_segmentation(load, segmentation, message):
-    record = load(annotation(8, 1, [5, 10, 10, 20], segmentation=segmentation))
+    record = load(annotation(8, 1, [5, 10, 10, 20]))
+    record.instances[0].segmentation = segmentation  # which no reader gives
     with pytest.raises(ValueError, match=message) as error:
         mapper()(record)
     assert "annotations.json" in str(error.value)

@@ -134,8 +134,8 @@ def test_classes_keep_their_own_order():
 def test_annotation_ids_need_not_be_good_ones():
     content, results = random_scene(1)
     expected = average_precision(GroundTruth.from_dict(content), results)
-    for annotation in content["annotations"]:
-        annotation["id"] = 0
+    for number, annotation in enumerate(reversed(content["annotations"])):
+        annotation["id"] = float(number)  # 0 is what the evaluators take for "not matched"
         del annotation["area"]
         del annotation["bbox"]
         if not annotation["iscrowd"]:
@@ -295,20 +295,15 @@ def test_update_refuses_what_would_spoil_the_figures(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, "needs images and categories"),
-        ({"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]}, "annotation 3 has neither"),
+        ({"images": None}, "annotations.json is not a COCO file: it has no list of images"),
+        ({"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]}, "annotation 3: it has no bbox, and no mask"),
         (
             {"annotations": [{"id": 3, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 1, 1]]}]},
-            "annotation 3.*image 5.*at least 3 points",
+            "annotation 3: every polygon has fewer than 3 points",
         ),
         (
-            {
-                "annotations": [
-                    {"id": 3, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2]]},
-                    {"id": 4, "image_id": 5, "category_id": 2, "bbox": [0, 0, 2, 2]},
-                ]
-            },
-            "annotation 4 of image 5 has no segmentation, but 1 of 2",
+            {"annotations": [{"id": 3, "image_id": 5, "category_id": 8, "bbox": [0, 0, 2, 2]}]},
+            "annotation 3: category_id 8 is not in the file's categories",
         ),
     ],
 )
@@ -317,15 +312,30 @@ def test_bad_annotations_are_named(tmp_path, changes, message):
         CocoEvaluator(annotated(tmp_path, **changes))
 
 
-def test_annotations_that_nobody_asked_for_are_left_out(tmp_path, caplog):
+def test_boxes_alone_are_compared_where_some_objects_have_no_mask(tmp_path, caplog):
+    annotations = [
+        {"id": 3, "image_id": 5, "category_id": 2, "bbox": [0, 0, 2, 2], "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]},
+        {"id": 4, "image_id": 9, "category_id": 2, "bbox": [0, 0, 2, 2]},
+    ]
+    evaluator = CocoEvaluator(annotated(tmp_path, annotations=annotations))
+    assert "1 of 2 objects have no segmentation (the first is annotation 4): boxes alone are compared" in caplog.text
+    for image_id in (5, 9):
+        evaluator.update(image_id, detections(1))
+    metrics = evaluator.compute()
+    assert metrics["bbox"]["AP"] == pytest.approx(100)
+    assert "segm" not in metrics
+
+
+def test_annotations_of_other_images_and_categories_are_left_out(tmp_path, caplog):
     good = {"id": 1, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [1, 1]]}
-    path = annotated(
-        tmp_path, annotations=[good, {**good, "id": 2, "image_id": 6}, {**good, "id": 3, "category_id": 8}]
-    )
-    evaluator = CocoEvaluator(path)
-    assert "2 of 3 annotations" in caplog.text
-    evaluator.update(5, detections(1))
-    assert evaluator.compute()["segm"]["AP"] == pytest.approx(100)
+    annotations = [good, {**good, "id": 2, "image_id": 6}, {**good, "id": 3, "category_id": 1}]
+    truth = GroundTruth.from_file(annotated(tmp_path, annotations=annotations), [2], ["cat"])
+    assert "1 annotations of images that are not listed, dropped (annotation 2)" in caplog.text
+    assert "1 of 2 annotations are of categories that are not asked for" in caplog.text
+    evaluator = CocoEvaluator(truth)
+    evaluator.update(5, detections(0))
+    assert [annotation["annotation_id"] for annotation in truth.annotations] == [1]
+    assert evaluator.compute()["segm"].keys() == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-cat"}
 
 
 def test_from_records(tmp_path):

@@ -128,9 +128,9 @@ def test_hidden_share_estimated_with_the_occluder_rule():
 
 
 def test_bad_hidden_fraction_is_named():
-    truth = GroundTruth.from_dict(truth_of(annotation(1, A, hidden_fraction=40)), source="some.json")
-    with pytest.raises(ValueError, match=r"some\.json.*image 1 is 40"):
-        hidden_shares(truth)
+    content = truth_of(annotation(1, A, hidden_fraction=40))
+    with pytest.raises(ValueError, match=r"(?s)some\.json.*annotation 1: hidden_fraction must be in 0..1, got 40"):
+        GroundTruth.from_dict(content, source="some.json")
 
 
 def test_operating_point_counts():
