@@ -1,26 +1,25 @@
-"""Inference over a data set, and its evaluation."""
+"""Inference on data sets, and their evaluation."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from bcnet.data import DatasetInfo, build_test_loader
-from bcnet.evaluation import CocoEvaluator, ground_truth_of
+from bcnet.data import DatasetInfo, ImageRecord, build_test_loader, load_dataset
+from bcnet.data.classes import detected_classes
+from bcnet.evaluation import CocoEvaluator, GroundTruth, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
 from bcnet.structures import Detections
-
-logger = logging.getLogger(__name__)
 
 
 def run_inference(
@@ -46,11 +45,13 @@ def run_inference(
             yield record["image_id"], with_relations(detections)
 
 
-def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, dict]:
-    """All metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
+def evaluate(
+    cfg, model: nn.Module, output_dir: str | None = None, *, class_names: Sequence[str] = ()
+) -> dict[str, dict]:
+    """Evaluates on every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
     For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
-    logs tables; for one without annotations (test-dev) the files that COCO's server takes. With TEST.AUG.ENABLED the
+    logs tables, as soon as they are there; for one without annotations (test-dev) the files that COCO's server takes. With TEST.AUG.ENABLED the
     detections are those of several views of each image, see `AugmentedDetector`. Masks are compared
     with what the model learns, ``INPUT.MASK_TARGET``. Where the order of depth is known, the results say who
     occludes whom.
@@ -59,47 +60,69 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
         cfg: the config the model was built from.
         model: the detector.
         output_dir: the folder to write to; None takes ``cfg.OUTPUT_DIR``.
+        class_names: of the model's classes, to match them with those of each data set by name; by default
+            ``model.class_names``. Where there are none, classes are matched by position.
 
     Returns:
         dict: for each data set what `bcnet.evaluation.evaluate_results` gives, on the main process; elsewhere
         without metrics.
 
     Raises:
-        ValueError: a data set has more classes than the model; not every object has an amodal mask where
-            ``INPUT.MASK_TARGET`` is "amodal".
+        KeyError, FileNotFoundError, ValueError: a data set cannot be read.
+        ValueError: classes that cannot be matched (`detected_classes`); an unknown name in ``TEST.METRICS``; not every
+            object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal".
     """
+    class_names = class_names or getattr(model, "class_names", ())
     cfg, model = with_test_time_augmentation(cfg, model)
+    # All data sets are read before the first image is looked at: a fault of the last one should not come after hours.
+    datasets = {name: _TestSet.load(cfg, name, class_names, model.num_classes) for name in cfg.DATASETS.TEST}
     metrics = {}
-    for name in cfg.DATASETS.TEST:
-        loader = build_test_loader(cfg, name)
-        _check_classes(loader.info, model)
+    for name, dataset in datasets.items():
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        truth = ground_truth_of(name, cfg.INPUT.MASK_TARGET)
-        evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
-        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
+        evaluator = CocoEvaluator(
+            dataset.ground_truth,
+            folder,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            metrics=cfg.TEST.METRICS,
+        )
+        loader = build_test_loader(cfg, (dataset.records, dataset.info))
+        with_occluder = dataset.ground_truth.has_order
+        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=with_occluder)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
             for image_id, detections in found:
-                # A model may have more classes than the data set; what it says of those cannot be compared.
-                evaluator.update(image_id, detections[detections.classes < loader.info.num_classes])
+                evaluator.update(image_id, dataset.with_its_classes(detections))
                 progress.update()
         metrics[name] = evaluator.compute()
     return metrics
 
 
-def _check_classes(info: DatasetInfo, model: nn.Module) -> None:
-    if info.num_classes > model.num_classes:
-        raise ValueError(
-            f"data set {info.name!r} has {info.num_classes} classes, the model was built for {model.num_classes}; "
-            f"set MODEL.ROI_HEADS.NUM_CLASSES"
-        )
-    if info.num_classes < model.num_classes:
-        logger.warning(
-            "Data set %r has %d classes, the model %d: detections of the others are left out",
-            info.name,
-            info.num_classes,
-            model.num_classes,
-        )
+@dataclass
+class _TestSet:
+    """A data set to evaluate on.
+
+    Attributes:
+        records, info: of `load_dataset`.
+        ground_truth: what detections are compared with.
+        classes: int64 [K], the data set's class of each class of the model; -1 where it has none.
+    """
+
+    records: list[ImageRecord]
+    info: DatasetInfo
+    ground_truth: GroundTruth
+    classes: Tensor
+
+    @classmethod
+    def load(cls, cfg, name: str, class_names: Sequence[str], num_classes: int) -> _TestSet:
+        records, info = load_dataset(name)
+        classes = detected_classes(class_names, num_classes, info.class_names, name)
+        truth = ground_truth_of((records, info), cfg.INPUT.MASK_TARGET)
+        return cls(records, info, truth, torch.tensor(classes))
+
+    def with_its_classes(self, detections: Detections) -> Detections:
+        """Detections of the model with the data set's classes; those of classes that it lacks are left out."""
+        detections = detections[self.classes[detections.classes] >= 0]
+        return replace(detections, classes=self.classes[detections.classes])
 
 
 def folder_name(dataset: str) -> str:

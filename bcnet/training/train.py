@@ -63,15 +63,17 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
     if cfg.MODEL.FREEZE_DETECTOR and content is None and not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would stay random")
     model = build_model(cfg)
+    class_names = tuple(content.get("class_names", ())) if content else ()
     if content is None and cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS, strict=False)
+        class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
     # The model starts alike on every process; what each draws in training (which RoIs, which anchors) is its own.
     seed_everything(cfg.SEED + rank())
 
     run_evaluation = None
     if cfg.DATASETS.TEST:
-        run_evaluation = lambda evaluated: flat_metrics(evaluate(cfg, evaluated))  # noqa: E731
-    trainer = Trainer(cfg, model, functools.partial(build_train_loader, cfg), run_evaluation, checkpoints=checkpoints)
+        run_evaluation = lambda model: flat_metrics(evaluate(cfg, model, class_names=trainer.class_names))  # noqa: E731
+    build_loader = functools.partial(build_train_loader, cfg, class_names=class_names)
+    trainer = Trainer(cfg, model, build_loader, run_evaluation, checkpoints=checkpoints)
     if content:
         trainer.load_state(content)
     del content  # as large as the model and its optimizer together
@@ -105,8 +107,8 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
     set_up_logging(cfg.OUTPUT_DIR)
     cfg = start_run(cfg, config_name="config_evaluation.yaml")
     model = build_model(cfg)
-    load_weights(model, weights)
-    metrics = evaluate(cfg, model.eval())
+    class_names = load_weights(model, weights).class_names
+    metrics = evaluate(cfg, model.eval(), class_names=class_names)
     if is_main_process():
         append_metrics(cfg.OUTPUT_DIR, {"weights": weights, **flat_metrics(metrics)})
     return metrics
