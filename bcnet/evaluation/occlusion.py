@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pycocotools import mask as coco_mask
-
 from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
 from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
+from bcnet.occlusion.hidden_share import amodal_hidden_share
 from bcnet.occlusion.rule import occluder_rles
+from bcnet.occlusion.statistics import occluder_share
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def occlusion_average_precision(
 ) -> dict:
     """Mask AP of the instances of each occlusion level; instances of other levels are ignored.
 
-    A detection of an instance of another level counts neither as right nor as wrong, one that matches nothing
-    counts as false in every level. Levels of few instances therefore have lower AP than the whole: compare
+    A detection of an instance of another level is ignored: neither a true nor a false positive. One that matches
+    nothing is a false positive in every level. Levels of few instances therefore have lower AP than the whole: compare
     two models at one level, not two levels of one model.
 
     Args:
@@ -142,16 +142,12 @@ def overlap_average_precision(
 
 
 def _amodal_share(ground_truth: GroundTruth, annotation: dict) -> float:
-    image_id = ground_truth.image_id(annotation)
-    amodal = ground_truth.rle(annotation["amodal_segmentation"], image_id)
-    visible = visible_mask(annotation)
-    area = float(coco_mask.area(amodal))
-    seen = float(coco_mask.area(coco_mask.merge([amodal, visible], intersect=True)))
-    return 1 - seen / area if area else 0.0
+    amodal = ground_truth.rle(annotation["amodal_segmentation"], ground_truth.image_id(annotation))
+    return amodal_hidden_share(visible_mask(annotation), amodal)
 
 
 def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
-    """Each instance with its occluder mask by the training rule, from the visible masks and without an order."""
+    """Each instance with its occluder mask by the training rule, from the visible masks and without depth order."""
     for group in ground_truth.by_image.values():
         occluders = occluder_rles(
             [a["bbox"] for a in group],
@@ -167,7 +163,5 @@ def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]
 def _occluder_shares(ground_truth: GroundTruth) -> dict[int, float]:
     shares = {}
     for annotation, occluder in occluders_of(ground_truth):
-        covered = 0.0 if occluder is None else float(coco_mask.area(occluder))
-        area = float(coco_mask.area(visible_mask(annotation)))
-        shares[annotation["id"]] = covered / (covered + area) if covered else 0.0
+        shares[annotation["id"]] = 0.0 if occluder is None else occluder_share(visible_mask(annotation), occluder)
     return shares

@@ -50,10 +50,10 @@ def evaluate(
 ) -> dict[str, dict]:
     """Evaluates on every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
-    For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
-    logs tables, as soon as they are there; for one without annotations (test-dev) the files that COCO's server takes. With TEST.AUG.ENABLED the
-    detections are those of several views of each image, see `AugmentedDetector`. Masks are compared
-    with what the model learns, ``INPUT.MASK_TARGET``. Where the order of depth is known, the results say who
+    As soon as a data set is done, its ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` are
+    written and tables logged; for one without annotations (test-dev) the files that COCO's server takes. With
+    TEST.AUG.ENABLED the detections are those of several views of each image, see `AugmentedDetector`. Masks are
+    compared with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results say who
     occludes whom.
 
     Args:
