@@ -91,9 +91,7 @@ def _check(inputs: MetricInputs, source: str) -> None:
         logger.warning("There is not one detection in %s: every AP is zero", source)
     if not inputs.available & {"boxes", "masks"}:
         if not truth.all_have("segmentation"):
-            raise ValueError(
-                f"{truth.source} has no masks and not all of {source} have a bbox: nothing can be compared"
-            )
+            raise ValueError(f"nothing to compare: {truth.source} has no masks, and {source} no boxes")
         raise ValueError(f"{source}: all results must have a bbox, or all must have a segmentation")
 
 
