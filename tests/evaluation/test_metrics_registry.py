@@ -75,9 +75,7 @@ def test_metrics_are_chosen_by_name(plugin, tmp_path, caplog):
     assert [name for name in metrics if name in METRIC_REGISTRY] == ["bbox", "limit"]  # in their own order
     assert "'needs_amodal' is skipped: there are no amodal_masks" in caplog.text
     assert format_report(metrics).endswith("Limit: 100 detections")
-    with pytest.raises(
-        ValueError, match=r"unknown metric 'box_aera'; registered are: bbox, .*, box_area, needs_amodal"
-    ):
+    with pytest.raises(ValueError, match="unknown metric 'box_aera'; registered are: bbox, segm, "):
         evaluate_results(truth, uniform, metrics=["box_aera"])
     with pytest.raises(ValueError, match="unknown metric 'box_aera'"):  # before the inference
         CocoEvaluator(truth, metrics=["box_aera"])
