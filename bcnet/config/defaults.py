@@ -9,6 +9,7 @@ detectron2 plugin calls the same function on detectron2's own config.
 from __future__ import annotations
 
 from bcnet.config.config import CfgNode
+from bcnet.maps import PUBLISHED_MAPS
 
 
 def add_bcnet_config(cfg) -> None:
@@ -23,10 +24,8 @@ def add_bcnet_config(cfg) -> None:
     # On detectron2, inference gives the occluder's maps and the boundaries too; stand-alone, the caller says so.
     bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
-    bilayer.LOSS_WEIGHT.OCCLUDEE_MASK = 1.0
-    bilayer.LOSS_WEIGHT.OCCLUDEE_BOUNDARY = 1.0
-    bilayer.LOSS_WEIGHT.OCCLUDER_MASK = 0.25
-    bilayer.LOSS_WEIGHT.OCCLUDER_BOUNDARY = 1.0
+    for spec in PUBLISHED_MAPS:  # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0
+        bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
     # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
 

@@ -9,9 +9,8 @@ from dataclasses import replace
 from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
 from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
-from bcnet.occlusion.hidden_share import amodal_hidden_share
 from bcnet.occlusion.rule import occluder_rles
-from bcnet.occlusion.statistics import occluder_share
+from bcnet.occlusion.shares import hidden_share, occluder_share
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,8 @@ def hidden_shares(ground_truth: GroundTruth) -> tuple[str, dict[int, float]]:
         return "hidden_fraction", {a["id"]: float(a["hidden_fraction"]) for a in instances}
     if ground_truth.all_have("amodal_segmentation"):
         return "amodal", {a["id"]: _amodal_share(ground_truth, a) for a in instances}
-    return "occluder_share", _occluder_shares(ground_truth)
+    shares = {a["id"]: occluder_share(visible_mask(a), occluder) for a, occluder in occluders_of(ground_truth)}
+    return "occluder_share", shares
 
 
 def occlusion_average_precision(
@@ -143,7 +143,7 @@ def overlap_average_precision(
 
 def _amodal_share(ground_truth: GroundTruth, annotation: dict) -> float:
     amodal = ground_truth.rle(annotation["amodal_segmentation"], ground_truth.image_id(annotation))
-    return amodal_hidden_share(visible_mask(annotation), amodal)
+    return hidden_share(amodal, visible_mask(annotation))
 
 
 def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
@@ -158,10 +158,3 @@ def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]
         for annotation, occluder in zip(group, occluders, strict=True):
             if not annotation["iscrowd"] and annotation["area"] < IGNORED_AREA:
                 yield annotation, occluder
-
-
-def _occluder_shares(ground_truth: GroundTruth) -> dict[int, float]:
-    shares = {}
-    for annotation, occluder in occluders_of(ground_truth):
-        shares[annotation["id"]] = 0.0 if occluder is None else occluder_share(visible_mask(annotation), occluder)
-    return shares

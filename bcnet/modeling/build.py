@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from bcnet.bilayer import BilayerMaskHead, MaskLossWeights, PlainMaskHead
+from bcnet.bilayer import BilayerMaskHead, PlainMaskHead
 from bcnet.fcos import FCOSHead
+from bcnet.maps import PUBLISHED_MAPS
 from bcnet.modeling.anchors import AnchorGenerator
 from bcnet.modeling.backbone import ResNetFPN, build_resnet
 from bcnet.modeling.box_branch import BoxBranch, BoxHead
@@ -68,8 +69,16 @@ def build_mask_head(cfg, in_channels: int) -> nn.Module:
     """
     mask = cfg.MODEL.ROI_MASK_HEAD
     if mask.NAME == "BilayerMaskHead":
-        return BilayerMaskHead(in_channels, **bilayer_keywords(cfg, in_channels))
-    return PlainMaskHead(in_channels, mask.CONV_DIM, num_conv=mask.NUM_CONV, num_mask_classes=num_mask_classes(cfg))
+        return BilayerMaskHead(
+            in_channels, **bilayer_keywords(cfg, in_channels), loss_weights=build_mask_loss(cfg)["loss_weights"]
+        )
+    return PlainMaskHead(
+        in_channels,
+        mask.CONV_DIM,
+        num_conv=mask.NUM_CONV,
+        num_mask_classes=num_mask_classes(cfg),
+        loss_weights=build_mask_loss(cfg)["loss_weights"],
+    )
 
 
 def num_mask_classes(cfg) -> int:
@@ -102,13 +111,8 @@ def build_mask_loss(cfg) -> dict:
     """Keywords of `mask_losses`, as `MaskBranch` takes them."""
     weight = cfg.MODEL.BILAYER.LOSS_WEIGHT
     return {
-        "loss_weights": MaskLossWeights(
-            occludee_mask=weight.OCCLUDEE_MASK,
-            occludee_boundary=weight.OCCLUDEE_BOUNDARY,
-            occluder_mask=weight.OCCLUDER_MASK,
-            occluder_boundary=weight.OCCLUDER_BOUNDARY,
-        ),
-        "occluder_negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
+        "loss_weights": {spec.name: weight[spec.name.upper()] for spec in PUBLISHED_MAPS},
+        "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
     }
 
 
@@ -119,7 +123,11 @@ def build_mask_branch(cfg, backbone: ResNetFPN, features: Sequence[str]) -> Mask
     pooler = RoIPooler(
         mask.POOLER_RESOLUTION, [backbone.strides[name] for name in features], mask.POOLER_SAMPLING_RATIO
     )
-    return MaskBranch(pooler, build_mask_head(cfg, backbone.out_channels), **build_mask_loss(cfg))
+    return MaskBranch(
+        pooler,
+        build_mask_head(cfg, backbone.out_channels),
+        negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
+    )
 
 
 def _build_shared(cfg, mask_features: Sequence[str]) -> dict:

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from bcnet.data import DatasetMapper, ImageRecord, load_dataset
-from bcnet.data.source_masks import SourceMasks, source_masks, target_boxes
+from bcnet.data.source_masks import source_masks, target_boxes
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 from bcnet.modeling.precision import autocast, autocast_dtype
-from bcnet.occlusion.hidden_share import amodal_hidden_share
-from bcnet.occlusion.statistics import occluder_share
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.occlusion.shares import hidden_share, occluder_share
 from bcnet.structures import Detections
 
 
@@ -74,21 +73,18 @@ def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
     predict = TrueBoxPredictor(cfg, model)
     records = load_dataset(dataset)[0]
     by_amodal = all(instance.amodal for record in records for instance in record.instances if not instance.iscrowd)
+    layers = (OCCLUDEE, OCCLUDER, AMODAL) if by_amodal else (OCCLUDEE, OCCLUDER)
     rows = []
     for record in records:
-        truth = source_masks(record)
+        truth = source_masks(record, layers=layers)
         if truth.positions:
-            hidden = [_hidden_share(record, truth, index, by_amodal) for index in range(len(truth.positions))]
-            rows += _compare(predict(record), truth.occludees, truth.occluders, hidden)
+            visible, occluders = truth.layers[OCCLUDEE], truth.layers[OCCLUDER]
+            if by_amodal:
+                hidden = list(map(hidden_share, truth.layers[AMODAL], visible))
+            else:
+                hidden = list(map(occluder_share, visible, occluders))
+            rows += _compare(predict(record), visible, occluders, hidden)
     return _summary(np.array(rows, dtype=float).reshape(-1, 4))
-
-
-def _hidden_share(record: ImageRecord, truth: SourceMasks, index: int, by_amodal: bool) -> float:
-    visible, occluder = truth.occludees[index], truth.occluders[index]
-    if by_amodal:
-        amodal = record.instances[truth.positions[index]].amodal
-        return amodal_hidden_share(visible, segmentation_to_rle(amodal, record.height, record.width))
-    return 0.0 if occluder is None else occluder_share(visible, occluder)
 
 
 def _compare(
