@@ -209,7 +209,7 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
 
     Args:
         cfg: reads INPUT, DATALOADER.NUM_WORKERS and MODEL.DEVICE.
-        dataset: a name of the catalog, or ``coco:annotations.json:image_folder``; or what `load_dataset` gave for it.
+        dataset: a name of the catalog, ``coco:annotations.json:image_folder``, or what `load_dataset` gave.
         batch_size: images per batch; the last one may be smaller.
 
     Raises:
@@ -222,12 +222,12 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
     records = [replace(record, instances=[], in_front=None) for record in records]
     shard = contiguous_shard(len(records), rank(), world_size())
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
-    dataset = _TestDataset(
+    images = _TestDataset(
         SerializedList(records),
         DatasetMapper.from_config(cfg, training=False),
         skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
     )
-    return TestLoader(_data_loader(cfg, dataset, batches), info)
+    return TestLoader(_data_loader(cfg, images, batches), info)
 
 
 def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageRecord], DatasetInfo]:

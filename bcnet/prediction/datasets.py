@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bcnet.data import DatasetInfo, ImageRecord, build_test_loader, load_dataset
+from bcnet.data import build_test_loader, load_dataset
 from bcnet.data.classes import detected_classes
-from bcnet.evaluation import CocoEvaluator, GroundTruth, ground_truth_of
+from bcnet.data.loaders import TestLoader
+from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
@@ -45,8 +46,59 @@ def run_inference(
             yield record["image_id"], with_relations(detections)
 
 
+@dataclass
+class EvaluationSet:
+    """A data set of ``DATASETS.TEST``, read.
+
+    Attributes:
+        loader: this process' share of the images.
+        truth: what detections are compared with.
+        classes: int64 [K], the data set's class of each class of the model; -1 where it has none.
+    """
+
+    loader: TestLoader
+    truth: GroundTruth
+    classes: Tensor
+
+    def with_its_classes(self, detections: Detections) -> Detections:
+        """Detections of the model with the data set's classes; those of classes that it lacks are left out."""
+        detections = detections[self.classes[detections.classes] >= 0]
+        return replace(detections, classes=self.classes[detections.classes])
+
+
+def read_evaluation_sets(cfg, model: nn.Module, class_names: Sequence[str] = ()) -> dict[str, EvaluationSet]:
+    """Reads every data set of ``DATASETS.TEST``, so that a fault in one shows before anything else is done.
+
+    Args:
+        cfg: the config the model was built from.
+        model: the detector.
+        class_names: of the model's classes, to match them with those of each data set by name; by default
+            ``model.class_names``. Where there are none, classes are matched by position.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: a data set cannot be read, its classes cannot be matched
+            (`detected_classes`), not every object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal", or
+            ``TEST.METRICS`` has an unknown name.
+    """
+    METRIC_REGISTRY.chosen(cfg.TEST.METRICS)
+    class_names = class_names or getattr(model, "class_names", ())
+    cfg, model = with_test_time_augmentation(cfg, model)
+    sets = {}
+    for name in cfg.DATASETS.TEST:
+        dataset = load_dataset(name)
+        classes = detected_classes(class_names, model.num_classes, dataset[1].class_names, name)
+        truth = ground_truth_of(dataset, cfg.INPUT.MASK_TARGET)
+        sets[name] = EvaluationSet(build_test_loader(cfg, dataset), truth, torch.tensor(classes))
+    return sets
+
+
 def evaluate(
-    cfg, model: nn.Module, output_dir: str | None = None, *, class_names: Sequence[str] = ()
+    cfg,
+    model: nn.Module,
+    output_dir: str | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    evaluation_sets: Mapping[str, EvaluationSet] | None = None,
 ) -> dict[str, dict]:
     """Evaluates on every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
@@ -60,69 +112,32 @@ def evaluate(
         cfg: the config the model was built from.
         model: the detector.
         output_dir: the folder to write to; None takes ``cfg.OUTPUT_DIR``.
-        class_names: of the model's classes, to match them with those of each data set by name; by default
-            ``model.class_names``. Where there are none, classes are matched by position.
+        class_names: as `read_evaluation_sets` takes them.
+        evaluation_sets: what `read_evaluation_sets` gave for this config and model, or one like it; None reads them.
 
     Returns:
         dict: for each data set what `bcnet.evaluation.evaluate_results` gives, on the main process; elsewhere
         without metrics.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: a data set cannot be read.
-        ValueError: classes that cannot be matched (`detected_classes`); an unknown name in ``TEST.METRICS``; not every
-            object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal".
+        KeyError, FileNotFoundError, ValueError: as `read_evaluation_sets`.
     """
-    class_names = class_names or getattr(model, "class_names", ())
+    if evaluation_sets is None:
+        evaluation_sets = read_evaluation_sets(cfg, model, class_names)
     cfg, model = with_test_time_augmentation(cfg, model)
-    # All data sets are read before the first image is looked at: a fault of the last one should not come after hours.
-    datasets = {name: _TestSet.load(cfg, name, class_names, model.num_classes) for name in cfg.DATASETS.TEST}
     metrics = {}
-    for name, dataset in datasets.items():
+    for name, evaluation_set in evaluation_sets.items():
+        loader, truth = evaluation_set.loader, evaluation_set.truth
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        evaluator = CocoEvaluator(
-            dataset.ground_truth,
-            folder,
-            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
-            metrics=cfg.TEST.METRICS,
-        )
-        loader = build_test_loader(cfg, (dataset.records, dataset.info))
-        with_occluder = dataset.ground_truth.has_order
-        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=with_occluder)
+        evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE, metrics=cfg.TEST.METRICS)
+        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
             for image_id, detections in found:
-                evaluator.update(image_id, dataset.with_its_classes(detections))
+                evaluator.update(image_id, evaluation_set.with_its_classes(detections))
                 progress.update()
         metrics[name] = evaluator.compute()
     return metrics
-
-
-@dataclass
-class _TestSet:
-    """A data set to evaluate on.
-
-    Attributes:
-        records, info: of `load_dataset`.
-        ground_truth: what detections are compared with.
-        classes: int64 [K], the data set's class of each class of the model; -1 where it has none.
-    """
-
-    records: list[ImageRecord]
-    info: DatasetInfo
-    ground_truth: GroundTruth
-    classes: Tensor
-
-    @classmethod
-    def load(cls, cfg, name: str, class_names: Sequence[str], num_classes: int) -> _TestSet:
-        records, info = load_dataset(name)
-        classes = detected_classes(class_names, num_classes, info.class_names, name)
-        truth = ground_truth_of((records, info), cfg.INPUT.MASK_TARGET)
-        return cls(records, info, truth, torch.tensor(classes))
-
-    def with_its_classes(self, detections: Detections) -> Detections:
-        """Detections of the model with the data set's classes; those of classes that it lacks are left out."""
-        detections = detections[self.classes[detections.classes] >= 0]
-        return replace(detections, classes=self.classes[detections.classes])
 
 
 def folder_name(dataset: str) -> str:
