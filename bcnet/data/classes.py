@@ -88,11 +88,10 @@ def detected_classes(
     for class_of_dataset, position in enumerate(positions):
         if position is not None:
             detected[position] = class_of_dataset
-    left_out = detected.count(-1)
-    if left_out:
+    if -1 in detected:
         logger.warning(
-            "Data set %r has %d classes, the model %d: detections of %d classes are left out",
-            *(dataset, count, num_classes, left_out),
+            "Data set %r has %d classes, the model %d: detections of the others are left out",
+            *(dataset, count, num_classes),
         )
     return detected
 

@@ -59,7 +59,7 @@ def test_equal_classes_give_no_warning_and_others_do(caplog):
     detected_classes(("a", "b"), 2, ("b", "a"), "val")
     assert not caplog.records
     detected_classes(("a", "b", "c"), 3, ("c", "a"), "val")
-    assert "'val' has 2 classes, the model 3: detections of 1 classes are left out" in caplog.text
+    assert "'val' has 2 classes, the model 3: detections of the others are left out" in caplog.text
     detected_classes(("a", "b"), 2, ("b", "x"), "val")
     assert "1 of 2 classes of data set 'val' are not classes of the model (x): [b, x] and [a, b]" in caplog.text
     with pytest.raises(ValueError, match=r"no class of data set 'val' .*: \[x, y\] and \[a, b\]"):
