@@ -43,6 +43,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     parser.add_argument("--max-detections", type=int, help="per image (default: TEST.DETECTIONS_PER_IMAGE)")
     parser.add_argument("--batch-size", type=int, default=4, help="images at once (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="autocast precision (default: %(default)s)",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         if not args.output.endswith(".json"):
             raise ValueError(f"--output names the json file to write, got {args.output!r}")
         files = [file for name in args.input for file in ([name] if _is_address(name) else find_images([name]))]
-        model = load(args.config_file, args.weights, args.opts)
+        model = load(args.config_file, args.weights, args.opts, precision=args.precision)
         summary = predict_files(
             model,
             list(dict.fromkeys(files)),

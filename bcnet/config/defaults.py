@@ -20,6 +20,7 @@ def add_bcnet_config(cfg) -> None:
     bilayer = cfg.MODEL.BILAYER = node()
     bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
     bilayer.BOUNDARY = True  # boundary branches and their losses
+    bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
     # On detectron2, inference gives the occluder's maps and the boundaries too; stand-alone, the caller says so.
     bilayer.OUTPUT_LAYERS = False
@@ -118,7 +119,7 @@ def _model_defaults() -> CfgNode:
     model.RESNETS = CfgNode()
     model.RESNETS.DEPTH = 50
     model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    model.RESNETS.NORM = "FrozenBN"  # or "BN"
+    model.RESNETS.NORM = "FrozenBN"  # or "BN", "SyncBN"
     model.RESNETS.NUM_GROUPS = 1
     model.RESNETS.WIDTH_PER_GROUP = 64
     model.RESNETS.STRIDE_IN_1X1 = True

@@ -24,6 +24,9 @@ _logger = logging.getLogger(__name__)
 
 # Key of a sample under which a worker tells the main process which files it could not read.
 _UNREADABLE = "unreadable_images"
+# Key of the error that the main process raises: one that a worker raises would come with the worker's traceback in
+# its message, and the name of the file is all that the user needs.
+_ERROR = "error"
 
 
 class _TrainDataset(Dataset):
@@ -47,12 +50,13 @@ class _TrainDataset(Dataset):
                 sample = self.mapper(self.records[candidate], augmentation_rng(self.seed, position))
             except UnreadableImageError as error:
                 if not self.skip_unreadable:
-                    raise
+                    return {_ERROR: error}
                 unreadable.append(str(error))
                 continue
             sample[_UNREADABLE] = unreadable
             return sample
-        raise UnreadableImageError(f"none of {len(unreadable)} images could be read; the first: {unreadable[0]}")
+        message = f"none of {len(unreadable)} images could be read; the first: {unreadable[0]}"
+        return {_ERROR: UnreadableImageError(message)}
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The image, then the images of its group that follow it in the data set, around its end."""
@@ -76,9 +80,7 @@ class _TestDataset(Dataset):
         try:
             return {**self.mapper(self.records[index]), _UNREADABLE: []}
         except UnreadableImageError as error:
-            if not self.skip_unreadable:
-                raise
-            return {_UNREADABLE: [str(error)]}
+            return {_UNREADABLE: [str(error)]} if self.skip_unreadable else {_ERROR: error}
 
 
 class _Loader:
@@ -99,6 +101,9 @@ class _Loader:
                 raise
             raise error.with_traceback(None)  # noqa: B904, the error is the same one
         for sample in batch:
+            if _ERROR in sample:
+                # Popped, so that this frame does not hold the error, whose traceback holds this frame (see above).
+                raise sample.pop(_ERROR)
             for message in sample.pop(_UNREADABLE):
                 if message not in self.unreadable_images:
                     _logger.warning("skipped by INPUT.BAD_IMAGE: %s", message)

@@ -14,6 +14,8 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from bcnet.ops.batch_norm import SyncBatchNorm2d
+
 _BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -21,7 +23,7 @@ _BLOCKS = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}
+NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
 
 
 def build_resnet(
@@ -37,7 +39,7 @@ def build_resnet(
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        norm: "FrozenBN" or "BN".
+        norm: "FrozenBN", "BN", or "SyncBN" for batch statistics of all processes.
         groups, width_per_group: 32 and 8 make ResNeXt-101-32x8d.
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution (MSRA's weights) rather than its 3x3.
         freeze_at: stages that are not trained: 0 none, 1 the stem, 2 the stem and res2, up to 5 all. Their

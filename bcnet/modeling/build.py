@@ -103,6 +103,7 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
         "num_mask_classes": num_mask_classes(cfg),
         "use_gcn": bilayer.GCN,
         "use_boundary": bilayer.BOUNDARY,
+        "gcn_norm": bilayer.GCN_NORM,
         "freeze_gcn_norm": bilayer.FREEZE_GCN_NORM,
     }
 
