@@ -6,4 +6,4 @@ if [ -f "$root/.venv/bin/activate" ]; then
     source "$root/.venv/bin/activate"
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec python "$root/tools/process_annotations.py" "$@"
+exec python -m bcnet data annotate "$@"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Iterator
+
+from bcnet.failures import traceback_wanted
 
 USER_ERRORS = (OSError, ValueError, KeyError, ImportError)
 
@@ -28,7 +29,7 @@ def one_line_errors(
     try:
         yield
     except errors as error:
-        if os.environ.get("BCNET_TRACEBACK") == "1":
+        if traceback_wanted():
             raise
         # The text of a KeyError is the repr of its argument.
         parser.exit(1, f"error: {error.args[0] if isinstance(error, KeyError) and error.args else error}\n")

@@ -53,6 +53,7 @@ def add_bcnet_config(cfg) -> None:
     # -- Data ----------------------------------------------------------------------------------
     cfg.INPUT.MASK_TARGET = "visible"  # what the occludee layer learns: "visible" or "amodal"
     cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise", or "skip" and count
+    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # a larger file is unreadable; 0 is no limit (default: Pillow's own)
 
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"

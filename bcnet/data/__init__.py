@@ -2,8 +2,10 @@
 
 from bcnet.data.catalog import dataset_files, dataset_info, dataset_names, dataset_root, load_dataset, register_dataset
 from bcnet.data.image_source import ImageSource, image_array
+from bcnet.data.images import UnreadableImageError, read_image
+from bcnet.data.inputs import find_images
 from bcnet.data.loaders import build_test_loader, build_train_loader
-from bcnet.data.mapper import DatasetMapper, UnreadableImageError, read_image
+from bcnet.data.mapper import DatasetMapper
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "dataset_info",
     "dataset_names",
     "dataset_root",
+    "find_images",
     "image_array",
     "load_dataset",
     "read_image",

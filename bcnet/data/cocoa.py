@@ -36,7 +36,7 @@ from collections.abc import Iterator, Sequence
 
 from bcnet.data.amodal import amodal_annotation, as_polygons
 from bcnet.data.coco import pairs_in_front, read_annotations
-from bcnet.data.mapper import open_image
+from bcnet.data.images import open_image
 from bcnet.data.parsing import is_finite, is_id, is_size, missing, short
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.files import read_json

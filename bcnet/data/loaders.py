@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import listed, match_classes, training_classes
-from bcnet.data.mapper import DatasetMapper, UnreadableImageError
+from bcnet.data.images import UnreadableImageError
+from bcnet.data.mapper import DatasetMapper
 from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.source_masks import missing_masks

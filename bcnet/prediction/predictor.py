@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bcnet.checkpoint import load_weights, read_model_file
 from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
+from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.data.transforms import Augmentation
 from bcnet.modeling import Thresholds, build_model
 from bcnet.modeling.precision import autocast, precision_dtype
@@ -45,6 +46,7 @@ class Predictor(nn.Module):
         image_format: str = "BGR",
         class_names: Sequence[str] = (),
         amp_dtype: torch.dtype | None = None,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         """
         Args:
@@ -53,6 +55,7 @@ class Predictor(nn.Module):
             image_format: channel order that the detector takes, "BGR" or "RGB".
             class_names: K names, or none.
             amp_dtype: precision of autocast; None computes in float32.
+            max_image_pixels: a larger image file is unreadable; 0 is no limit.
 
         Raises:
             ValueError: not as many names as the detector has classes.
@@ -65,12 +68,13 @@ class Predictor(nn.Module):
         self.image_format = image_format
         self.class_names = tuple(class_names)
         self.amp_dtype = amp_dtype
+        self.max_image_pixels = max_image_pixels
 
     @classmethod
     def from_config(
         cls, cfg, model: nn.Module, class_names: Sequence[str] = (), *, precision: str = "fp32"
     ) -> Predictor:
-        """Reads ``cfg.INPUT`` (FORMAT, MIN_SIZE_TEST, MAX_SIZE_TEST) and ``cfg.TEST.AUG``.
+        """Reads ``cfg.INPUT`` (FORMAT, {MIN,MAX}_SIZE_TEST, MAX_IMAGE_PIXELS) and ``cfg.TEST.AUG``.
 
         Args:
             precision: "fp32", "bf16" or "fp16".
@@ -82,6 +86,7 @@ class Predictor(nn.Module):
             image_format=cfg.INPUT.FORMAT,
             class_names=class_names,
             amp_dtype=precision_dtype(precision),
+            max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 
     @property
@@ -120,10 +125,12 @@ class Predictor(nn.Module):
         Args:
             images: one image or a list of them, each of any of these kinds:
 
-                - numpy array [H, W, 3], uint8 or float, values 0..255, as `cv2.imread` gives it;
-                - tensor [3, H, W], otherwise the same;
+                - numpy array [H, W, 3], [H, W, 4] or grey [H, W], values 0..255 as `cv2.imread` gives them, or uint16;
+                - tensor [3, H, W], [4, H, W] or grey [1, H, W], otherwise the same;
                 - PIL image;
                 - path of an image file, or its URL (``http://``, ``https://``).
+
+                `bcnet.data.image_source.image_array` says more.
             format: channel order of arrays and tensors, "BGR" (cv2) or "RGB" (PIL, matplotlib, torchvision).
             with_occluder: fill the occluder's maps, the boundaries and the occlusion relations
                 (`Detections.occlusion`) too, not the masks alone.
@@ -161,7 +168,7 @@ class Predictor(nn.Module):
 
     def _prepared(self, image: ImageSource, format: str) -> tuple[Tensor, tuple[int, int]]:
         """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
-        pixels = image_array(image, format, self.image_format)
+        pixels = image_array(image, format, self.image_format, max_pixels=self.max_image_pixels)
         height, width = pixels.shape[:2]
         pixels = self.augmentation.draw(height, width).apply_image(pixels)
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from bcnet.data.images import read_image
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.synthetic.composition import Layout, Scene, finish, paint
 from bcnet.data.synthetic.config import SceneConfig
@@ -179,15 +180,13 @@ class CutoutLibrary:
 
     def _read_image(self, index: int) -> np.ndarray:
         record = self.records[index]
-        image = cv2.imread(record.file_name, cv2.IMREAD_COLOR)
-        if image is None:
-            raise FileNotFoundError(f"image {record.image_id!r} is missing or unreadable: {record.file_name}")
+        image = read_image(record.file_name, "RGB")
         if image.shape[:2] != (record.height, record.width):
             raise ValueError(
                 f"{record.file_name}: the image has height and width {image.shape[:2]}, "
                 f"{self.info.annotation_file} says {(record.height, record.width)}"
             )
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
 
 
 def render_cutout_scene(
