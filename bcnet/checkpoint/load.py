@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bcnet.checkpoint import names
 from bcnet.checkpoint.convert import Conversion, to_bcnet
-from bcnet.checkpoint.files import read_checkpoint, weights_of
+from bcnet.checkpoint.files import class_names_of, read_checkpoint, weights_of
 from bcnet.checkpoint.report import LoadReport
 from bcnet.checkpoint.settings import settings_warnings
 from bcnet.checkpoint.urls import local_path
@@ -78,6 +78,7 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     report = match_weights(model, conversion, source=source)
+    report.class_names = class_names_of(content, source)
     author = content.get("__author__")
     report.warnings.extend(settings_warnings(model, conversion, author if isinstance(author, str) else ""))
     _refuse_another_model(model, report, strict=strict)

@@ -91,6 +91,7 @@ def default_config() -> CfgNode:
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0
     cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
+from bcnet.data.classes import listed, match_classes, training_classes
 from bcnet.data.images import UnreadableImageError
 from bcnet.data.mapper import DatasetMapper
 from bcnet.data.records import DatasetInfo, ImageRecord
@@ -156,7 +157,7 @@ class TestLoader(_Loader):
         return len(self._loader)
 
 
-def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
+def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[str] = ()) -> TrainLoader:
     """The endless stream of training batches.
 
     The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
@@ -167,6 +168,8 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
         cfg: reads DATASETS.TRAIN, DATALOADER, INPUT, SEED, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE_STEPS,
             MODEL.MASK_ON, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
         start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
+        class_names: of the weights that training starts from; the data's classes are brought to their order
+            (`training_classes`).
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
@@ -174,11 +177,11 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
 
     Raises:
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
-        ValueError: no training set or no image is left; training sets of different classes; more classes
-            than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
+        ValueError: no training set or no image is left; a training set with a class that the first one lacks; more
+            classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
             batch that cannot be divided among the processes.
     """
-    records, info = _load_training_sets(cfg)
+    records, info = _load_training_sets(cfg, class_names)
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
     else:
@@ -234,22 +237,13 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
     return TestLoader(_data_loader(cfg, images, batches), info)
 
 
-def _load_training_sets(cfg) -> tuple[list[ImageRecord], DatasetInfo]:
+def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageRecord], DatasetInfo]:
     names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
-    records: list[ImageRecord] = []
-    infos: list[DatasetInfo] = []
-    for name in names:
-        loaded, info = load_dataset(name)
-        records += loaded
-        infos.append(info)
-        if info.class_names != infos[0].class_names:
-            raise ValueError(
-                f"training sets must have the same classes: {infos[0].name!r} has {_listed(infos[0].class_names)}, "
-                f"{info.name!r} has {_listed(info.class_names)}"
-            )
-    _check_classes(cfg, infos[0])
+    loaded = [load_dataset(name) for name in names]
+    records = [record for part, _ in loaded for record in part]
+    info = _to_common_classes(cfg, loaded, class_names)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         total = len(records)
         records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
@@ -263,14 +257,41 @@ def _load_training_sets(cfg) -> tuple[list[ImageRecord], DatasetInfo]:
                 f"{len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {cfg.INPUT.MASK_TARGET!r}):\n  "
                 + "\n  ".join(faults[:5])
             )
-    return records, infos[0]
+    return records, info
 
 
-def _check_classes(cfg, info: DatasetInfo) -> None:
+def _to_common_classes(
+    cfg, loaded: Sequence[tuple[list[ImageRecord], DatasetInfo]], class_names: Sequence[str]
+) -> DatasetInfo:
+    """Brings the records' classes, in place, to one order: that of the weights, or else of the first training set.
+
+    Returns:
+        DatasetInfo: of the first set, with the common classes; a class of the weights alone has the category id -1.
+    """
+    first = loaded[0][1]
+    _check_class_count(cfg, first)
+    common, rows = training_classes(first.class_names, class_names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    for records, info in loaded:
+        positions = match_classes(info.class_names, first.class_names)
+        if None in positions:
+            raise ValueError(
+                "training sets must have the same classes as the first one, or a subset of them: "
+                f"{first.name!r} has {listed(first.class_names)}, {info.name!r} has {listed(info.class_names)}"
+            )
+        new_classes = [rows[position] for position in positions]
+        if new_classes != list(range(len(new_classes))):
+            for record in records:
+                for instance in record.instances:
+                    instance.category = new_classes[instance.category]
+    ids = dict(zip(rows, first.category_ids, strict=True))
+    return replace(first, class_names=tuple(common), category_ids=tuple(ids.get(row, -1) for row in range(len(common))))
+
+
+def _check_class_count(cfg, info: DatasetInfo) -> None:
     configured = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if info.num_classes > configured:
         raise ValueError(
-            f"data set {info.name!r} has {info.num_classes} classes ({_listed(info.class_names)}), but "
+            f"data set {info.name!r} has {info.num_classes} classes ({listed(info.class_names)}), but "
             f"MODEL.ROI_HEADS.NUM_CLASSES is {configured}; set it to {info.num_classes}"
         )
     if info.num_classes < configured:
@@ -281,10 +302,6 @@ def _check_classes(cfg, info: DatasetInfo) -> None:
             configured,
             configured - info.num_classes,
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])}, ... ({len(names)})"
 
 
 def _data_loader(cfg, dataset: Dataset, batches) -> DataLoader:

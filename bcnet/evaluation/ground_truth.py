@@ -1,18 +1,14 @@
-"""Ground truth and results in the form that faster-coco-eval and pycocotools read."""
+"""Ground truth of a COCO annotation file, made uniform for evaluation."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from faster_coco_eval import COCO
-from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
 from pycocotools import mask as coco_mask
 
 from bcnet.data.coco import read_annotations
@@ -23,8 +19,6 @@ from bcnet.files import read_json
 from bcnet.ops.rle import segmentation_to_rle
 
 logger = logging.getLogger(__name__)
-
-NO_MASK = {"size": [1, 1], "counts": "1"}
 
 
 @dataclass
@@ -214,97 +208,7 @@ class GroundTruth:
         image = self.images[image_id]
         return image["height"], image["width"]
 
-    def to_coco(self, change: Callable[[dict], dict] | None = None, coco_class: type = COCO):
-        """The evaluators' `COCO` object of it.
-
-        Args:
-            change: called with each annotation, returns what takes its place; a copy is made without it.
-                The evaluators write into the annotations, so every object gets its own.
-            coco_class: faster-coco-eval's `COCO` or pycocotools'.
-        """
-        images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
-        annotations = [change(annotation) if change else dict(annotation) for annotation in self.annotations]
-        categories = [
-            {"id": category_id, "name": name}
-            for category_id, name in zip(self.category_ids, self.class_names, strict=True)
-        ]
-        return _indexed(coco_class, images, annotations, categories)
-
-    def results_to_coco(self, results: Iterable[dict], iou_type: str, coco_class: type = COCO):
-        """The evaluators' `COCO` object of COCO results.
-
-        The size of a detection is that of its box where boxes are compared and of its mask where masks are,
-        as detectron2 does it (pycocotools alone would take the box for both).
-
-        Args:
-            results: COCO result dicts with the data set's own image ids.
-            iou_type: "bbox", or "segm" or "boundary", which read ``segmentation``.
-        """
-        key = "bbox" if iou_type == "bbox" else "segmentation"
-        annotations = [
-            {
-                "id": number,
-                "image_id": self.image_numbers[result["image_id"]],
-                "category_id": result["category_id"],
-                "score": result["score"],
-                "iscrowd": 0,
-                key: result[key],
-            }
-            for number, result in enumerate(results, start=1)
-        ]
-        if key == "bbox":
-            areas = [a["bbox"][2] * a["bbox"][3] for a in annotations]
-        else:
-            areas = mask_area([a["segmentation"] for a in annotations]) if annotations else []
-        for annotation, area in zip(annotations, np.asarray(areas, dtype=float).tolist(), strict=True):
-            annotation["area"] = area
-        if iou_type == "boundary":
-            # Boundaries cost most of the evaluation's time, and most detections are of a class that their image does
-            # not have: nothing is ever compared with these.
-            present = {(annotation["image_id"], annotation["category_id"]) for annotation in self.annotations}
-            for annotation in annotations:
-                if (annotation["image_id"], annotation["category_id"]) not in present:
-                    annotation[key] = NO_MASK
-        images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
-        categories = [{"id": category_id} for category_id in self.category_ids]
-        return _indexed(coco_class, images, annotations, categories)
-
-    def check_results(self, results: Sequence[dict], source: str) -> None:
-        """Refuses results that do not belong to this annotation file.
-
-        Raises:
-            ValueError: names the file, the entry and the actual value: an unknown image or category, a missing
-                or non-finite score, a missing box and mask, or a mask of another size than its image.
-        """
-        known = set(self.category_ids)
-        for index, result in enumerate(results):
-            where = f"{source}: result {index}"
-            if not isinstance(result, dict) or not {"image_id", "category_id", "score"} <= result.keys():
-                raise ValueError(f"{where} needs image_id, category_id and score, got {str(result)[:200]}")
-            if result["image_id"] not in self.image_numbers:
-                raise ValueError(f"{where} is of image {result['image_id']!r}, which {self.source} does not list")
-            if result["category_id"] not in known:
-                raise ValueError(f"{where} is of category {result['category_id']!r}; {self.source} has {sorted(known)}")
-            if not isinstance(result["score"], (int, float)) or not math.isfinite(result["score"]):
-                raise ValueError(f"{where} has the score {result['score']!r}")
-            if "segmentation" in result:
-                size = tuple(result["segmentation"]["size"])
-                if size != self.image_size(result["image_id"]):
-                    raise ValueError(
-                        f"{where} has a mask of {size} (height, width), but image {result['image_id']!r} "
-                        f"is {self.image_size(result['image_id'])}"
-                    )
-            elif "bbox" not in result:
-                raise ValueError(f"{where} has neither bbox nor segmentation")
-
 
 def visible_mask(annotation: dict) -> dict:
     """The visible mask of an annotation of a `GroundTruth`, whichever mask it asks for."""
     return annotation.get("visible_segmentation") or annotation["segmentation"]
-
-
-def _indexed(coco_class: type, images: list, annotations: list, categories: list):
-    coco = coco_class()
-    coco.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-    coco.createIndex()
-    return coco

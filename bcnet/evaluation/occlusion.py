@@ -70,8 +70,8 @@ def occlusion_average_precision(
 ) -> dict:
     """Mask AP of the instances of each occlusion level; instances of other levels are ignored.
 
-    A detection of an instance of another level counts neither as right nor as wrong, one that matches nothing
-    counts as false in every level. Levels of few instances therefore have lower AP than the whole: compare
+    A detection of an instance of another level is ignored: neither a true nor a false positive. One that matches
+    nothing is a false positive in every level. Levels of few instances therefore have lower AP than the whole: compare
     two models at one level, not two levels of one model.
 
     Args:
@@ -133,7 +133,7 @@ def overlap_average_precision(
 
 
 def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
-    """Each instance with its occluder mask by the training rule, from the visible masks and without an order."""
+    """Each instance with its occluder mask by the training rule, from the visible masks and without depth order."""
     for group in ground_truth.by_image.values():
         occluders = occluder_rles(
             [a["bbox"] for a in group],

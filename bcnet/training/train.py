@@ -92,14 +92,16 @@ def prepare_training(cfg, resume: bool = False) -> tuple[object, Trainer]:
         raise ValueError("MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would stay random")
     seed_everything(cfg.SEED)
     model = build_model(cfg)
+    class_names = tuple(content.get("class_names", ())) if content else ()
     if content is None and cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS, strict=False)
+        class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
     # The model starts alike on every process; what each draws in training (which RoIs, which anchors) is its own.
     seed_everything(cfg.SEED + rank())
-    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0)
+    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names)
     run_evaluation = None
     if cfg.DATASETS.TEST:
-        run_evaluation = functools.partial(_flat_evaluation, cfg, evaluation_sets=read_evaluation_sets(cfg, model))
+        evaluation_sets = read_evaluation_sets(cfg, model, loader.info.class_names)
+        run_evaluation = functools.partial(_flat_evaluation, cfg, evaluation_sets=evaluation_sets)
     trainer = build_trainer(cfg, model, loader, run_evaluation, checkpoints=checkpoints, resume_from=content)
     checkpoints.check_folder(trainer.state, max_iter=cfg.SOLVER.MAX_ITER, period=cfg.SOLVER.CHECKPOINT_PERIOD)
     return cfg, trainer
@@ -130,8 +132,8 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
     cfg = resolve_config(cfg)
     seed_everything(cfg.SEED)
     model = build_model(cfg)
-    load_weights(model, weights)
-    evaluation_sets = read_evaluation_sets(cfg, model)
+    class_names = load_weights(model, weights).class_names
+    evaluation_sets = read_evaluation_sets(cfg, model, class_names)
     set_up_logging(cfg.OUTPUT_DIR)
     record_run(cfg, config_name="config_evaluation.yaml")
     metrics = evaluate(cfg, model.eval(), evaluation_sets=evaluation_sets)

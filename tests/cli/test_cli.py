@@ -158,8 +158,9 @@ def test_evaluate_a_model_then_its_results_file(trained, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of both"),
-        (["--config-file", "a.yaml", "--results", "b.json"], "one of both"),
+        ([], "give one or the other"),
+        (["--config-file", "a.yaml", "--results", "b.json"], "give one or the other"),
+        (["--config-file", "a.yaml", "--mask-target", "amodal"], "is for a results file; set INPUT.MASK_TARGET"),
         (["--annotations", "a.json"], "--annotations and --results go together"),
         (["--annotations", "a.json", "--results", "b.json", "MODEL.DEVICE", "cpu"], "has no config: MODEL.DEVICE cpu"),
     ],

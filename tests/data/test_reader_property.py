@@ -228,7 +228,7 @@ def check_conversion(folder, path, records, info):
     assert all("bg_object_segmentation" in annotation for annotation in content["annotations"])
     for record, with_occluders in zip(records, converted, strict=True):
         if not missing_masks(record):
-            assert source_masks(with_occluders).occluders == source_masks(record).occluders
+            assert source_masks(with_occluders).layers == source_masks(record).layers
 
 
 def check_selection(folder, path, records, info):

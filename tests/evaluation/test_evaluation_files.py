@@ -201,11 +201,14 @@ def test_evaluate_files_without_masks_and_without_results(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 3}, "result 1 is of image 3"),
-        ({"category_id": 0}, r"result 1 is of category 0; .* has \[1, 2\]"),
-        ({"score": float("nan")}, "result 1 has the score nan"),
-        ({"segmentation": {"size": [4, 4], "counts": "@0"}}, r"result 1 has a mask of \(4, 4\)"),
-        ({"score": None}, "result 1 has the score None"),
+        ({"image_id": 3}, r"results\.json.*\n  result 1: image_id 3 is not listed in .*annotations\.json"),
+        ({"category_id": 0}, r"result 1: category_id 0 is not one of \[1, 2\]"),
+        ({"score": float("nan")}, "result 1: score must be a finite number, got nan"),
+        (
+            {"segmentation": {"size": [4, 4], "counts": "@0"}},
+            r"result 1: .*RLE of size \[4, 4\].* height and width \[60, 60\]",
+        ),
+        ({"score": None}, "result 1: it has no score"),
     ],
 )
 def test_bad_results_are_named(tmp_path, change, message):
