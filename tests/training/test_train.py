@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 
 import numpy as np
@@ -172,15 +171,3 @@ def test_folder_names():
     assert long != folder_name("coco:/other" + "/folder" * 40 + "/a.json:images")
     assert folder_name("coco_2017_val") == "coco_2017_val"
     assert folder_name("coco:data/a.json:data/images") == "coco_data_a.json_data_images"
-
-
-@pytest.fixture(autouse=True)
-def quiet_log():
-    """`train` sends the package's log to files and the console; afterwards it is as before."""
-    package = logging.getLogger("bcnet")
-    yield
-    for handler in list(package.handlers):
-        package.removeHandler(handler)
-        handler.close()
-    package.propagate = True
-    package.setLevel(logging.NOTSET)
