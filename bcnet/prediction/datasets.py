@@ -88,13 +88,13 @@ def evaluate(
     *,
     evaluation_sets: Mapping[str, EvaluationSet] | None = None,
 ) -> dict[str, dict]:
-    """All metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
+    """Evaluates on every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
 
     For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
     logs tables; for one without annotations (test-dev) the files that COCO's server takes. With TEST.AUG.ENABLED the
     detections are those of several views of each image, see `AugmentedDetector`. Masks are compared
-    with what the model learns, ``INPUT.MASK_TARGET``. Where the order of depth is known, the results say who
-    occludes whom.
+    with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results have
+    occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
     Args:
         cfg: the config the model was built from.

@@ -9,7 +9,8 @@ import torch
 from small_models import DETECTORS, small_config, write_small_data_set
 
 import bcnet
-from bcnet.prediction import run_inference
+from bcnet.evaluation import ground_truth_of
+from bcnet.prediction import datasets, run_inference
 from bcnet.prediction.datasets import folder_name
 from bcnet.structures import Detections
 from bcnet.training import TrainingInterrupted, evaluate_only, train
@@ -65,6 +66,20 @@ def test_train_interrupt_resume_evaluate_predict(tmp_path, data_set, detector, m
     model = bcnet.load(whole / "config.yaml", str(whole / "model_final.pth"))
     assert model.class_names == ("cup", "plate", "fork")
     assert isinstance(model.predict(np.zeros((48, 64, 3), np.uint8)), Detections)
+
+
+def test_test_sets_are_read_once_for_all_evaluations(tmp_path, data_set, monkeypatch):
+    read = []
+    monkeypatch.setattr(datasets, "ground_truth_of", lambda *args: read.append(args) or ground_truth_of(*args))
+    settings = {"SOLVER__BASE_LR": 1e-12, "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0}
+    train(config(tmp_path, data_set, SOLVER__MAX_ITER=3, TEST__EVAL_PERIOD=1, **settings))
+    assert len(read) == 1
+    records = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    names = sorted({name for record in records for name in record if name.startswith(f"{data_set}/bbox")})
+    evaluations = [[record[name] for name in names] for record in records if names[0] in record]
+    assert len(evaluations) == 3
+    assert evaluations[0] == evaluations[1] == evaluations[2]
+    assert any(evaluations[0])
 
 
 def test_what_a_run_leaves_for_reproduction(tmp_path, data_set):
