@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from bcnet.cli.errors import one_line_errors
+from bcnet.cli.imports import add_import_argument
 
 EPILOG = """examples:
   a model on DATASETS.TEST:  %(prog)s --config-file CONFIG --weights model_final.pth
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         metavar=("OCCLUDED", "SEPARATED"),
         help="the lists of Occluded COCO and Separated COCO, for recall (default: split by the annotations)",
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     of_file = bool(args.annotations or args.results)
@@ -64,7 +66,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     with one_line_errors(parser):
         run_engine(
-            ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus), *args.opts, *weights],
+            [
+                *("--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)),
+                *(word for name in args.imports for word in ("--import", name)),
+                *args.opts,
+                *weights,
+            ],
             prog=prog,
         )
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 from bcnet.cli.errors import one_line_errors
+from bcnet.cli.imports import add_import_argument
 
 EPILOG = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     parser.add_argument("--max-detections", type=int, help="per image (default: TEST.DETECTIONS_PER_IMAGE)")
     parser.add_argument("--batch-size", type=int, default=4, help="images at once (default: %(default)s)")
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

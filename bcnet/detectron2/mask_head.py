@@ -19,7 +19,7 @@ from bcnet import bilayer
 from bcnet.bilayer import MaskLogits, MaskLossWeights, MaskTargets, mask_losses, mask_targets
 from bcnet.detectron2.occluders import occluder_masks_of_rois
 from bcnet.detectron2.postprocessing import LAYER_FIELDS, paste_layers_with_masks
-from bcnet.modeling.build import bilayer_keywords, build_mask_loss
+from bcnet.modeling.mask_heads import bilayer_keywords, build_mask_loss
 
 _VISUALIZED_ROIS = 8
 

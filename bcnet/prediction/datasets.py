@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bcnet.data import DatasetInfo, build_test_loader
 from bcnet.evaluation import CocoEvaluator, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
@@ -75,7 +76,8 @@ def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, 
         _check_classes(loader.info, model)
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
         truth = ground_truth_of(name, cfg.INPUT.MASK_TARGET)
-        evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
+        # Without a limit of the detector's, COCO's own.
+        evaluator = CocoEvaluator(truth, folder, max_detections=max_detections_of(cfg) or 100)
         found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
