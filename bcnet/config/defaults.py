@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bcnet.config.node import CfgNode
+from bcnet.maps import PUBLISHED_MAPS
 
 _registered: list[Callable[[CfgNode], None]] = []
 
@@ -49,10 +50,8 @@ def add_bcnet_config(cfg) -> None:
     # detectron2 alone reads it: inference gives the occluder's maps and boundaries too; here the caller says so.
     bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
-    bilayer.LOSS_WEIGHT.OCCLUDEE_MASK = 1.0
-    bilayer.LOSS_WEIGHT.OCCLUDEE_BOUNDARY = 1.0
-    bilayer.LOSS_WEIGHT.OCCLUDER_MASK = 0.25
-    bilayer.LOSS_WEIGHT.OCCLUDER_BOUNDARY = 1.0
+    for spec in PUBLISHED_MAPS:  # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0
+        bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
     # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
 

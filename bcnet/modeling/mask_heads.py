@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bcnet import bilayer
+from bcnet.maps import PUBLISHED_MAPS
 from bcnet.modeling.mask_branch import MaskBranch
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.modeling.registry import MASK_HEAD_REGISTRY, build_mask_head
@@ -13,6 +14,11 @@ from bcnet.modeling.registry import MASK_HEAD_REGISTRY, build_mask_head
 def num_mask_classes(cfg) -> int:
     """Mask classes of the head: 1 for class-agnostic masks."""
     return 1 if cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES
+
+
+def loss_weights(cfg) -> dict[str, float]:
+    """MODEL.BILAYER.LOSS_WEIGHT by map name; a map of another package has the weight of its record."""
+    return {spec.name: cfg.MODEL.BILAYER.LOSS_WEIGHT[spec.name.upper()] for spec in PUBLISHED_MAPS}
 
 
 def bilayer_keywords(cfg, in_channels: int) -> dict:
@@ -33,6 +39,7 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
         "use_gcn": section.GCN,
         "use_boundary": section.BOUNDARY,
         "freeze_gcn_norm": section.FREEZE_GCN_NORM,
+        "loss_weights": loss_weights(cfg),
     }
 
 
@@ -42,7 +49,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead):
 
     @classmethod
     def from_config(cls, cfg, in_channels: int) -> BilayerMaskHead:
-        """See `bilayer_keywords`."""
+        """Reads MODEL.ROI_MASK_HEAD and MODEL.BILAYER, see `bilayer_keywords`."""
         return cls(in_channels, **bilayer_keywords(cfg, in_channels))
 
 
@@ -63,21 +70,13 @@ class PlainMaskHead(bilayer.PlainMaskHead):
                 f"MODEL.ROI_MASK_HEAD.NUM_CONV is 0: its CONV_DIM must be {in_channels} like the pooled features, got "
                 f"{mask.CONV_DIM}"
             )
-        return cls(in_channels, mask.CONV_DIM, num_conv=mask.NUM_CONV, num_mask_classes=num_mask_classes(cfg))
-
-
-def build_mask_loss(cfg) -> dict:
-    """Keywords of `mask_losses`, as `MaskBranch` takes them, from MODEL.BILAYER."""
-    weight = cfg.MODEL.BILAYER.LOSS_WEIGHT
-    return {
-        "loss_weights": bilayer.MaskLossWeights(
-            occludee_mask=weight.OCCLUDEE_MASK,
-            occludee_boundary=weight.OCCLUDEE_BOUNDARY,
-            occluder_mask=weight.OCCLUDER_MASK,
-            occluder_boundary=weight.OCCLUDER_BOUNDARY,
-        ),
-        "occluder_negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
-    }
+        return cls(
+            in_channels,
+            mask.CONV_DIM,
+            num_conv=mask.NUM_CONV,
+            num_mask_classes=num_mask_classes(cfg),
+            loss_weights=loss_weights(cfg),
+        )
 
 
 def build_mask_branch(cfg, in_channels: int, strides: Sequence[int]) -> MaskBranch | None:
@@ -91,4 +90,5 @@ def build_mask_branch(cfg, in_channels: int, strides: Sequence[int]) -> MaskBran
         return None
     mask = cfg.MODEL.ROI_MASK_HEAD
     pooler = RoIPooler(mask.POOLER_RESOLUTION, strides, mask.POOLER_SAMPLING_RATIO)
-    return MaskBranch(pooler, build_mask_head(cfg, in_channels), **build_mask_loss(cfg))
+    head = build_mask_head(cfg, in_channels)
+    return MaskBranch(pooler, head, negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO)

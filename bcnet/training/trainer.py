@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import bcnet
 from bcnet.distributed import is_main_process, mean_over_processes, rank, world_size
+from bcnet.maps import OCCLUDER
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.training.checkpoints import Checkpoints
 from bcnet.training.interruption import Interruption, TrainingInterrupted
@@ -206,7 +207,7 @@ class Trainer:
         self.scaler.scale(total * weight).backward()
         values = {name: loss.detach() * weight for name, loss in losses.items()}
         values["total_loss"] = total.detach() * weight
-        with_occluder = [target.masks.bitmaps[:, 1].flatten(1).any(dim=1).sum() for target in targets]
+        with_occluder = [target.masks.nonempty(OCCLUDER).sum() for target in targets]
         values["instances"] = float(sum(map(len, targets)))
         values["instances_with_occluder"] = torch.stack(with_occluder).sum()
         return values

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from bcnet.modeling.precision import autocast
-from bcnet.structures import Detections
 
 PANEL_SIDE = 400  # of a panel's longer side, pixels
 GAP = 12  # below a row of panels, pixels
@@ -59,19 +58,14 @@ def draw_training_pictures(
         # Boxes that are empty cannot be drawn.
         detections = replace(detections.to("cpu").rescaled(image.shape[:2]), class_names=class_names)
         detections = detections[detections.scores >= SCORE_THRESHOLD][:MAX_DETECTIONS]
-        learned = detections_from_targets(record["targets"], image.shape[:2], class_names)
+        specs = model.mask_branch.head.maps if model.mask_branch is not None else ()
+        targets = detections_from_targets(record["targets"], image.shape[:2], class_names, specs=specs)
         rows = [
             draw_layers(image, detections, long_side=PANEL_SIDE),
-            draw_layers(image, _with_maps_of(detections, learned), long_side=PANEL_SIDE, scores=False),
+            draw_layers(image, targets, long_side=PANEL_SIDE, scores=False),
         ]
         pictures.append(_stacked(rows))
     return pictures
-
-
-def _with_maps_of(detections: Detections, learned: Detections) -> Detections:
-    """The targets of what the model predicts: a plain head has no occluder layer."""
-    absent = learned.maps().keys() - detections.maps().keys()
-    return replace(learned, **dict.fromkeys(absent))
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

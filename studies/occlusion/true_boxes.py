@@ -72,8 +72,8 @@ def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
         truth = source_masks(record)
         if truth.positions:
             objects = [record.instances[position] for position in truth.positions]
-            hidden = [_hidden_share(thing, rle) for thing, rle in zip(objects, truth.occludees, strict=True)]
-            rows += _compare(predict(record), truth.occludees, truth.occluders, hidden)
+            hidden = [_hidden_share(thing, rle) for thing, rle in zip(objects, truth.layers["occludee"], strict=True)]
+            rows += _compare(predict(record), truth.layers["occludee"], truth.layers["occluder"], hidden)
     return _summary(np.array(rows, dtype=float).reshape(-1, 4))
 
 

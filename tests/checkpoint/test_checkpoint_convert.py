@@ -37,8 +37,8 @@ def assert_equal_outputs(expected, actual):
     assert sum(map(len, expected)) > 5
     for a, b in zip(expected, actual, strict=True):
         assert torch.equal(a.boxes, b.boxes) and torch.equal(a.scores, b.scores) and torch.equal(a.classes, b.classes)
-        assert a.maps().keys() == b.maps().keys()
-        assert all(torch.equal(values, b.maps()[name]) for name, values in a.maps().items())
+        assert a.maps.keys() == b.maps.keys()
+        assert all(torch.equal(values, b.maps[name]) for name, values in a.maps.items())
 
 
 @pytest.mark.parametrize("config", ["bcnet_faster_rcnn", "bcnet_fcos", "mask_rcnn", "fcos"])

@@ -198,7 +198,7 @@ def detections(count, masks=True, image_size=(4, 4)):
         boxes=torch.tensor([[0.0, 0.0, 2.0, 2.0]]).repeat(count, 1),
         scores=torch.linspace(0.9, 0.5, count) if count else torch.zeros(0),
         classes=torch.ones(count, dtype=torch.int64),
-        occludee_mask=torch.ones(count, 28, 28) if masks else None,
+        maps={"occludee_mask": torch.ones(count, 28, 28)} if masks else {},
     )
 
 

@@ -48,7 +48,7 @@ def detections(count):
         torch.tensor([[2.0, 2, 20, 20]]).repeat(count, 1),
         torch.linspace(0.9, 0.1, count),
         torch.ones(count, dtype=torch.int64),
-        torch.ones(count, 28, 28),
+        {"occludee_mask": torch.ones(count, 28, 28)},
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from mask_layers import two_layers
 from torch import nn
 
 from bcnet.config import get_cfg
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
 
 
 def with_overrides(cfg, overrides):
@@ -49,7 +50,7 @@ class ToyModel(nn.Module):
     def forward(self, images, targets):
         values = self.layers(torch.stack(images).float() / 255)
         drawn = torch.rand((), device=values.device)
-        occluded = sum(float(t.masks.bitmaps[:, 1].any()) for t in targets)
+        occluded = sum(float(t.masks.nonempty("occluder").any()) for t in targets)
         return {
             "loss_mask": (values - drawn).square().mean(),
             "loss_occluder_mask": values.abs().mean() * min(occluded, 1.0),
@@ -59,7 +60,7 @@ class ToyModel(nn.Module):
 def toy_targets(with_occluder: bool = True) -> Targets:
     occludee = torch.ones(1, 8, 8, dtype=torch.uint8)
     occluder = torch.ones_like(occludee) if with_occluder else torch.zeros_like(occludee)
-    masks = InstanceMasks.from_full(occludee, occluder)
+    masks = two_layers(occludee, occluder)
     return Targets(torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([0]), masks)
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mask_layers import two_layers
 from torchvision.ops import roi_align
 
 from bcnet.config import get_cfg
@@ -7,7 +8,7 @@ from bcnet.modeling import build_model
 from bcnet.modeling.anchors import AnchorGenerator
 from bcnet.modeling.backbone import ResNetFPN, ResNetFPNWithP7, build_resnet
 from bcnet.modeling.pooler import RoIPooler
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
 
 HEADS = ("BilayerMaskHead", "MaskRCNNConvUpsampleHead")
 DETECTORS = ("GeneralizedRCNN", "BCNetFCOS")
@@ -49,7 +50,9 @@ def targets(height, width, objects):
         occluder[0, :, 44:] = False
     classes = torch.arange(objects) % 3
     return Targets(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), classes, InstanceMasks.from_full(occludee, occluder)
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        classes,
+        two_layers(occludee, occluder),
     )
 
 
@@ -109,8 +112,8 @@ def test_batched_inference_equals_single(meta_architecture):
         assert len(found) > 0
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-4, atol=1e-3)
         assert torch.equal(found.classes, alone.classes)
-        for name, maps in found.maps().items():
-            torch.testing.assert_close(maps, alone.maps()[name], rtol=1e-4, atol=1e-4)
+        for name, maps in found.maps.items():
+            torch.testing.assert_close(maps, alone.maps[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("meta_architecture", DETECTORS)
@@ -124,7 +127,7 @@ def test_detections_lie_in_the_image_and_carry_what_was_asked_for(meta_architect
         assert found.image_size == tuple(image.shape[-2:])
         assert (found.boxes[:, 2] <= image.shape[-1]).all() and (found.boxes[:, 3] <= image.shape[-2]).all()
         assert (found.scores.diff() <= 0).all()
-        assert list(found.maps()) == ["occludee_mask"] and len(full.maps()) == 4
+        assert list(found.maps) == ["occludee_mask"] and len(full.maps) == 4
         torch.testing.assert_close(found.occludee_mask, full.occludee_mask)
 
 
@@ -144,7 +147,7 @@ def test_without_masks_there_is_no_mask_branch():
     cfg.MODEL.MASK_ON = False
     model = build_model(cfg)
     assert set(model.train()(images(), [targets(70, 100, 2)] * 2)) == {"loss_cls", "loss_box_reg", "loss_centerness"}
-    assert model.inference(images())[0].maps() == {}
+    assert model.inference(images())[0].maps == {}
 
 
 def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():

@@ -4,11 +4,12 @@ torch's fake tensors have a device and no values: whatever asks for a value (``i
 an index by a bool tensor) raises. So the forward pass is checked on machines without a GPU too.
 """
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from bcnet.bilayer import BilayerMaskHead, MaskLossWeights, PlainMaskHead
+from bcnet.bilayer import BilayerMaskHead, PlainMaskHead
 from bcnet.fcos import FCOSHead, assign_targets, fcos_losses, level_points
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
 from bcnet.modeling.pooler import RoIPooler
@@ -23,11 +24,12 @@ def mask_losses_of(head_class, mask_classes):
     heads = {"bilayer": BilayerMaskHead, "plain": lambda c, **k: PlainMaskHead(c, c, **k)}
     with torch.device("cuda"):
         head = heads[head_class](32, num_mask_classes=mask_classes)
-        branch = MaskBranch(RoIPooler(14, STRIDES), head, loss_weights=MaskLossWeights()).train()
+        branch = MaskBranch(RoIPooler(14, STRIDES), head, negative_ratio=1.0).train()
         features = [torch.rand(2, 32, 64 // s, 64 // s, requires_grad=True) for s in STRIDES]
         boxes = torch.tensor([4.0, 4, 30, 40]).repeat(5, 1) if torch.cuda.is_available() else torch.rand(5, 4)
         rois = [MaskRoIs(boxes, torch.zeros(5, dtype=torch.int64)) for _ in range(2)]
-        masks = InstanceMasks(torch.ones(3, 2, 20, 20, dtype=torch.uint8), torch.zeros(3, 2, dtype=torch.int64))
+        windows = np.array([[0, 0, 20, 20], [0, 0, 20, 20], [5, 5, 40, 10]])
+        masks = InstanceMasks(("occludee", "occluder"), torch.ones(2400, dtype=torch.uint8), windows)
         targets = [Targets(torch.rand(3, 4), torch.zeros(3, dtype=torch.int64), masks) for _ in range(2)]
     return lambda: branch.losses(features, rois, targets)
 

@@ -17,7 +17,9 @@ def targets(objects):
     masks = torch.zeros(objects, 48, 64, dtype=torch.bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
         mask[y0:y1, x0:x1] = True
-    return Targets(boxes, torch.zeros(objects, dtype=torch.int64), InstanceMasks.from_full(masks, masks))
+    return Targets(
+        boxes, torch.zeros(objects, dtype=torch.int64), InstanceMasks.from_full({"occludee": masks, "occluder": masks})
+    )
 
 
 def without_proposals(how, **overrides):

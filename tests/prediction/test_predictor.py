@@ -163,9 +163,9 @@ def assert_same_detections(found, expected):
     assert torch.equal(found.classes, expected.classes)
     torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
-    assert found.maps().keys() == expected.maps().keys()
-    for name, maps in found.maps().items():
-        torch.testing.assert_close(maps, expected.maps()[name], rtol=1e-4, atol=1e-4)
+    assert found.maps.keys() == expected.maps.keys()
+    for name, maps in found.maps.items():
+        torch.testing.assert_close(maps, expected.maps[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

@@ -203,7 +203,11 @@ class _Oracle:
         ones = torch.ones(len(given), 28, 28)
         return [
             Detections(
-                given.image_size, given.boxes, given.scores, given.classes, occludee_mask=ones, occluder_mask=0 * ones
+                given.image_size,
+                given.boxes,
+                given.scores,
+                given.classes,
+                {"occludee_mask": ones, "occluder_mask": 0 * ones},
             )
         ]
 
@@ -215,7 +219,7 @@ def test_iou_in_true_boxes_of_a_known_model(scenes):
     shares, occluded = [], 0
     for record in load_dataset(dataset)[0]:
         truth = source_masks(record)
-        occluded += sum(rle is not None for rle in truth.occluders)
+        occluded += sum(rle is not None for rle in truth.layers["occluder"])
         boxes, _ = true_boxes(record)
         for instance, box in zip(record.instances, boxes.tolist(), strict=True):
             assert box == [*instance.bbox[:2], instance.bbox[0] + instance.bbox[2], instance.bbox[1] + instance.bbox[3]]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mask_layers import two_layers
 from small_models import DETECTORS, small_config
 from torch.nn.parallel import DistributedDataParallel
 
 from bcnet.distributed import mean_over_processes, rank, world_size
 from bcnet.modeling import build_model
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
 from bcnet.training import launch
 
 OBJECTS = (5, 0, 1, 2)  # of the four images: two processes get unequal numbers
@@ -28,7 +29,7 @@ def random_targets(count: int, generator: torch.Generator) -> Targets:
         if index % 2 == 0:
             masks[1, index, y0 : (y0 + y1) // 2, x0:x1] = 1
     classes = torch.randint(0, 3, (count,), generator=generator)
-    return Targets(boxes, classes, InstanceMasks.from_full(masks[0], masks[1]))
+    return Targets(boxes, classes, two_layers(masks[0], masks[1]))
 
 
 def losses_and_gradients(folder, detector: str) -> None:

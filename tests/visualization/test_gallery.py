@@ -9,6 +9,7 @@ from PIL import Image
 
 from bcnet.config import get_cfg
 from bcnet.data import DatasetMapper
+from bcnet.maps import PUBLISHED_MAPS
 from bcnet.structures import Detections
 from bcnet.visualization import draw_predictions, draw_training_data, find_images
 
@@ -65,7 +66,7 @@ def predict(image):
         torch.tensor([[0.0, 0.0, width / 2, height], [1.0, 1.0, 9.0, 9.0]]),
         torch.tensor([0.9, 0.3]),
         torch.zeros(2, dtype=torch.int64),
-        *[torch.ones(2, 28, 28)] * 4,
+        {spec.name: torch.ones(2, 28, 28) for spec in PUBLISHED_MAPS},
         class_names=("cat",),
     )
 

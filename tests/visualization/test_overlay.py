@@ -17,14 +17,13 @@ from bcnet.visualization.style import OKABE_ITO, WHITE, instance_color, readable
 
 def detections(boxes, image_size=(4, 4), masks=None, **more):
     count = len(boxes)
-    if masks is None:
-        masks = torch.ones(count, 2, 2)
+    maps = {} if masks is False else {"occludee_mask": torch.ones(count, 2, 2) if masks is None else masks}
     return Detections(
         image_size=image_size,
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         scores=torch.linspace(0.9, 0.6, count) if count else torch.zeros(0),
         classes=torch.zeros(count, dtype=torch.int64),
-        occludee_mask=masks,
+        maps=maps,
         **more,
     )
 
