@@ -18,13 +18,13 @@ started=$SECONDS
 if [[ "$CONFIG" == configs/quick/* ]]; then
   for split in "train ${TRAIN_SCENES:-1200}" "val ${VAL_SCENES:-100}"; do
     read -r name count <<< "$split"
-    python tools/make_synthetic.py --output datasets/synthetic --split "$name" --count "$count" --seed 1 --difficulty easy
+    python -m bcnet data scenes --output datasets/synthetic --split "$name" --count "$count" --seed 1 --difficulty easy
   done
 fi
 
-python tools/train_net.py --config-file "$CONFIG" --num-gpus "$NUM_GPUS" --resume "$@"
+python -m bcnet train --config-file "$CONFIG" --num-gpus "$NUM_GPUS" --resume "$@"
 OUTPUT=$(python -c 'import sys; from bcnet.config import load_config; print(load_config(sys.argv[1], sys.argv[2:]).OUTPUT_DIR)' "$CONFIG" "$@")
-python tools/visualize.py --config-file "$CONFIG" --weights "$OUTPUT/model_final.pth" \
+python -m bcnet draw --config-file "$CONFIG" --weights "$OUTPUT/model_final.pth" \
   --output "$OUTPUT/pictures" --max-images 12 "$@"
 
 cat <<SUMMARY

@@ -20,5 +20,5 @@ if [[ -z "${BCNET_NO_VENV:-}" && -f .venv/bin/activate ]]; then
   source .venv/bin/activate
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-exec python tools/visualize.py --config-file "$CONFIG" --weights "$WEIGHTS" ${INPUT:+--input "$INPUT"} \
+exec python -m bcnet draw --config-file "$CONFIG" --weights "$WEIGHTS" ${INPUT:+--input "$INPUT"} \
   --output "$OUTPUT" --score-threshold "$SCORE_THRESHOLD" --max-images "$MAX_IMAGES" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Makes the pictures of docs/concepts.md from one synthetic scene: python docs/figures.py
 
-The scene is image 18 of `tools/make_synthetic.py --split val --seed 1 --difficulty easy`, made anew here.
+The scene is image 18 of `bcnet data scenes --split val --seed 1 --difficulty easy`, made anew here.
 """
 
 from __future__ import annotations

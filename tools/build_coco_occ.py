@@ -1,33 +1,9 @@
 #!/usr/bin/env python
-"""Selects the images of a COCO json in which objects overlap (COCO-OCC) and writes them as a COCO json."""
+"""`bcnet data occ-split`; `--help` lists the arguments."""
 
-from __future__ import annotations
+import sys
 
-import argparse
-
-from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, OVERLAPS, THRESHOLD, build_coco_occ
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", required=True, help="COCO json of instances")
-    parser.add_argument("--output", required=True, help="json to write")
-    parser.add_argument(
-        "--overlap", choices=OVERLAPS, default=DEFAULT_OVERLAP, help="what overlap means (default: %(default)s)"
-    )
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="at least this (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    args = parser.parse_args()
-    try:
-        shares = build_coco_occ(
-            args.input, args.output, overlap=args.overlap, threshold=args.threshold, overwrite=args.overwrite
-        )
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"error: {error}\n")
-    print(f"share of the images in which two objects overlap by {args.threshold} or more (the paper selects 20.1 %):")
-    for name, share in shares.items():
-        print(f"  {name:15}{share:7.1%}{'  <- written' if name == args.overlap else ''}")
-
+from bcnet.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["data", "occ-split", *sys.argv[1:]])

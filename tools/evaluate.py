@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Evaluates a COCO results file, or a model on data sets; `--help` lists the arguments."""
+"""`bcnet evaluate`; `--help` lists the arguments."""
 
-from bcnet.cli.evaluate import main
+import sys
+
+from bcnet.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["evaluate", *sys.argv[1:]])

@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Adds the occluder mask of every annotation (bg_object_segmentation) to a COCO json; `--help` lists the arguments."""
+"""`bcnet data annotate` under the file name that BCNet's users know; `--help` lists the arguments."""
 
-from bcnet.cli.annotate import main
+import sys
+
+from bcnet.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["data", "annotate", *sys.argv[1:]])

@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Trains or evaluates a model; `--help` lists the arguments."""
+"""`bcnet train` under the file name that detectron2's users know; `--help` lists the arguments."""
 
-from bcnet.cli.train import main
+import sys
+
+from bcnet.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

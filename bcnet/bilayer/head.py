@@ -91,6 +91,7 @@ class BilayerMaskHead(MaskHead):
         num_mask_classes: int = 1,
         use_gcn: bool = True,
         use_boundary: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
         maps: Sequence[MapSpec] = PUBLISHED_MAPS,
         loss_weights: Mapping[str, float] | None = None,
@@ -102,12 +103,18 @@ class BilayerMaskHead(MaskHead):
             num_mask_classes: K, 1 for class-agnostic masks.
             use_gcn: the graph convolution after the second convolution of each layer.
             use_boundary: False leaves out the maps of kind "boundary".
+            gcn_norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_gcn_norm: keep the statistics of the graph convolutions' BatchNorm fixed.
             maps: each with `layer` "occluder" or "occludee".
             loss_weights: see `MaskHead`.
         """
         super().__init__([spec for spec in maps if use_boundary or spec.kind != BOUNDARY], loss_weights)
-        layer = {"num_conv": num_conv, "use_gcn": use_gcn, "freeze_gcn_norm": freeze_gcn_norm}
+        layer = {
+            "num_conv": num_conv,
+            "use_gcn": use_gcn,
+            "gcn_norm": gcn_norm,
+            "freeze_gcn_norm": freeze_gcn_norm,
+        }
         self.occluder_layer = MaskLayer(channels, channels, **layer)
         self.occludee_layer = MaskLayer(channels, channels, **layer)
         # The order decides which random numbers initialise which decoder: that of the published code, then the others.

@@ -1,24 +1,49 @@
-"""The `bcnet` command. Each of its commands is a module here with `main`, which the scripts in `tools/` call too."""
+"""The `bcnet` command: finds the module of a subcommand and runs it."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import bcnet
+from bcnet.cli.errors import one_line_errors
 
-COMMANDS = {
+
+class Group(NamedTuple):
+    """Commands under a common name."""
+
+    description: str
+    commands: dict[str, str | Group]
+
+
+# `bcnet A B-C` is `main` of the module bcnet.cli.a.b_c.
+COMMANDS: dict[str, str | Group] = {
     "train": "train a model, or evaluate one on data sets",
     "evaluate": "metrics of a model on data sets, or of a COCO results file",
     "predict": "detect instances in images and write them as a COCO json, and as pictures",
-    "annotate": "add the occluder mask of every instance to a COCO json",
+    "draw": "draw the detections of a model in images and videos, with both layers and heat maps",
     "info": "versions and devices; what a config or a weights file is",
+    "data": Group(
+        "prepare annotation files, and look at them",
+        {
+            "annotate": "add the occluder mask of every instance to a COCO json",
+            "occ-split": "select the images of a COCO json in which objects overlap (COCO-OCC)",
+            "scenes": "make a data set of synthetic scenes with occlusion",
+            "draw": "draw what a model is trained on: instances, occluders, targets",
+        },
+    ),
+    "weights": Group(
+        "work on weights files",
+        {"convert": "convert weights to the tensor names of bcnet or detectron2"},
+    ),
 }
+ALIASES = {"annotate": ("data", "annotate")}
 
-
-EPILOG = """'bcnet COMMAND --help' lists the arguments of one.
+EPILOG = """'{prog} COMMAND --help' lists the arguments of a command.
 The environment variable BCNET_TRACEBACK=1 shows where an error comes from."""
 
 
@@ -26,24 +51,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs ``bcnet COMMAND ...``.
 
     Raises:
-        SystemExit: a command line that cannot be run (2), a command that failed (1) or was interrupted.
+        SystemExit: a command line that cannot be run (2), a command that failed (1) or was interrupted (130).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    listed = "\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())
+    if arguments and arguments[0] in ALIASES:
+        arguments[:1] = ALIASES[arguments[0]]
+    names: list[str] = []
+    command: str | Group = Group("occlusion-aware instance segmentation", COMMANDS)
+    while isinstance(command, Group):
+        parser = _parser(" ".join(["bcnet", *names]), command)
+        # What follows the command is for the command's own parser.
+        names.append(parser.parse_args(arguments[len(names) : len(names) + 1]).command)
+        if names[-1] not in command.commands:
+            parser.error(_unknown_command(names[-1], [*command.commands, *(ALIASES if len(names) == 1 else ())]))
+        command = command.commands[names[-1]]
+    with one_line_errors(parser):
+        # Imported when it is called for: the help should not take the time to import torch.
+        module = importlib.import_module(".".join(["bcnet.cli", *names]).replace("-", "_"))
+        try:
+            module.main(arguments[len(names) :], prog=" ".join(["bcnet", *names]))
+        except KeyboardInterrupt:
+            parser.exit(130, "\ninterrupted\n")
+
+
+def _parser(prog: str, group: Group) -> argparse.ArgumentParser:
+    entries = (
+        (name, entry.description if isinstance(entry, Group) else entry) for name, entry in group.commands.items()
+    )
+    listed = "\n".join(f"  {name:<11}{text}" for name, text in entries)
     parser = argparse.ArgumentParser(
-        prog="bcnet",
-        usage="bcnet [-h] [--version] COMMAND ...",
-        description="Occlusion-aware instance segmentation.",
-        epilog=f"commands:\n{listed}\n\n{EPILOG}",
+        prog=prog,
+        usage=f"{prog} [-h] [--version] COMMAND ...",
+        description=f"{group.description.capitalize()}.",
+        epilog=f"commands:\n{listed}\n\n{EPILOG.format(prog=prog)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"bcnet {bcnet.__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do; its own arguments follow")
-    # What follows the command is for the command's own parser.
-    name = parser.parse_args(arguments[:1]).command
-    # Imported when it is called for: the help should not take the time to import torch.
-    command = importlib.import_module(f"bcnet.cli.{name}")
-    try:
-        command.main(arguments[1:], prog=f"bcnet {name}")
-    except KeyboardInterrupt:
-        parser.exit(130, "\ninterrupted\n")
+    parser.add_argument("command", metavar="COMMAND", help="what to do; its own arguments follow")
+    return parser
+
+
+def _unknown_command(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"there is no command {name!r}; " + (
+        f"did you mean {nearest[0]!r}?" if nearest else f"the commands are {', '.join(known)}"
+    )

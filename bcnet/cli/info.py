@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bcnet.cli.errors import one_line_errors
-
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Says what is installed and on which devices it runs; or what config and weights files are. Prints YAML."""
@@ -19,6 +17,5 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
     from bcnet.cli.describe import describe, describe_installation
 
-    with one_line_errors(parser):
-        described = {name: describe(name) for name in args.files} if args.files else describe_installation()
+    described = {name: describe(name) for name in args.files} if args.files else describe_installation()
     print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120).rstrip())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Sequence
 
-from bcnet.cli.errors import one_line_errors
 from bcnet.cli.imports import add_import_argument
 
 EPILOG = """example:
@@ -31,36 +31,48 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         nargs="+",
         required=True,
         metavar="INPUT",
-        help="image files, addresses, folders, patterns, data set names or specs",
+        help="image files, URLs, folders, patterns, data set names or specs",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
-    parser.add_argument("--pictures", metavar="FOLDER", help="folder for pictures of what was found")
+    parser.add_argument("--pictures", metavar="FOLDER", help="folder for a picture of each image")
     parser.add_argument(
-        "--layers", action="store_true", help="the occluder layer too: occluder masks, who hides whom, order of depth"
+        "--layers", action="store_true", help="the occluder layer too: occluder masks, occlusion relations, depth order"
     )
     parser.add_argument("--score-threshold", type=float, default=0.5, help="lowest score (default: %(default)s)")
     parser.add_argument(
-        "--mask-threshold", type=float, default=0.5, help="lowest probability of a mask's pixel (default: %(default)s)"
+        "--mask-threshold",
+        type=float,
+        default=0.5,
+        help="minimum probability for a pixel to count as mask (default: %(default)s)",
     )
-    parser.add_argument("--max-detections", type=int, help="per image (default: TEST.DETECTIONS_PER_IMAGE)")
+    parser.add_argument("--max-detections", type=int, help="maximum per image (default: TEST.DETECTIONS_PER_IMAGE)")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run, whose results are in <output>.partial"
+    )
     parser.add_argument("--batch-size", type=int, default=4, help="images at once (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="autocast precision (default: %(default)s)",
+    )
     add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    if not args.output.endswith(".json"):
+        raise ValueError(f"--output names the json file to write, got {args.output!r}")
+    from bcnet.data import find_images
     from bcnet.prediction.files import predict_files
     from bcnet.prediction.predictor import load
     from bcnet.progress import progress_wanted
-    from bcnet.visualization import find_images
 
-    with one_line_errors(parser):
-        if not args.output.endswith(".json"):
-            raise ValueError(f"--output names the json file to write, got {args.output!r}")
-        files = [file for name in args.input for file in ([name] if _is_address(name) else find_images([name]))]
-        model = load(args.config_file, args.weights, args.opts)
+    files = find_images(args.input)
+    model = load(args.config_file, args.weights, args.opts, precision=args.precision)
+    try:
         summary = predict_files(
             model,
-            list(dict.fromkeys(files)),
+            files,
             args.output,
             pictures=args.pictures,
             with_occluder=args.layers or args.pictures is not None,
@@ -68,12 +80,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             mask_threshold=args.mask_threshold,
             max_detections=args.max_detections,
             batch_size=args.batch_size,
+            resume=args.resume,
             progress=progress_wanted(),
         )
+    except KeyboardInterrupt:
+        parser.exit(130, f"\ninterrupted; {args.output} holds the images so far, and --resume continues after them\n")
     print(f"{summary}, in {args.output}" + (f" and {args.pictures}{os.sep}" if args.pictures else ""))
     if not summary.images:
-        parser.exit(1)
-
-
-def _is_address(name: str) -> bool:
-    return name.startswith(("http://", "https://"))
+        parser.exit(1, "error: no image was predicted\n")
+    if summary.failures:
+        print(f"warning: {len(summary.failures)} of {len(files)} images failed, see above", file=sys.stderr)

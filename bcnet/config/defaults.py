@@ -46,6 +46,7 @@ def add_bcnet_config(cfg) -> None:
     bilayer = cfg.MODEL.BILAYER = node()
     bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
     bilayer.BOUNDARY = True  # boundary branches and their losses
+    bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
     # detectron2 alone reads it: inference gives the occluder's maps and boundaries too; here the caller says so.
     bilayer.OUTPUT_LAYERS = False
@@ -78,6 +79,7 @@ def add_bcnet_config(cfg) -> None:
     # -- Data ----------------------------------------------------------------------------------
     cfg.INPUT.MASK_TARGET = "visible"  # what the occludee layer learns: "visible" or "amodal"
     cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise", or "skip" and count
+    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # a larger file is unreadable; 0 is no limit (default: Pillow's own)
 
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
@@ -118,6 +120,7 @@ def default_config() -> CfgNode:
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training alone
     cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
@@ -147,7 +150,7 @@ def _model_defaults() -> CfgNode:
     model.RESNETS = CfgNode()
     model.RESNETS.DEPTH = 50
     model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # detectron2 alone reads it
-    model.RESNETS.NORM = "FrozenBN"  # or "BN"
+    model.RESNETS.NORM = "FrozenBN"  # or "BN", "SyncBN"
     model.RESNETS.NUM_GROUPS = 1
     model.RESNETS.WIDTH_PER_GROUP = 64
     model.RESNETS.STRIDE_IN_1X1 = True

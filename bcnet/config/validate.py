@@ -12,7 +12,8 @@ logger = logging.getLogger(__name__)
 _CHOICES = {
     "VERSION": (2,),
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
-    "MODEL.RESNETS.NORM": ("FrozenBN", "BN"),
+    "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN"),
+    "MODEL.BILAYER.GCN_NORM": ("BN", "SyncBN"),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads",),
     "MODEL.ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead",),

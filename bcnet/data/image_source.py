@@ -1,4 +1,4 @@
-"""Images as people have them: arrays, tensors, PIL images, files and addresses.
+"""Images of every kind as arrays: numpy arrays, tensors, PIL images, files and URLs.
 
 Letters: H x W image.
 """
@@ -16,56 +16,54 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bcnet.data.mapper import UnreadableImageError, open_image
+from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, channel_order, open_image, to_rgb
 
 logger = logging.getLogger(__name__)
 
 ImageSource = np.ndarray | Tensor | Image.Image | str | os.PathLike
 
-FORMATS = ("BGR", "RGB")
-# Modes of PIL whose values are 0..255 (or colours, or black and white); "I" and "F" have no range that is known.
-PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "LAB", "HSV")
 DOWNLOAD_SECONDS = 30.0
 DOWNLOAD_BYTES = 200 * 2**20
 
 
-def image_array(source: ImageSource, format: str = "BGR", wanted: str = "RGB") -> np.ndarray:
+def image_array(
+    source: ImageSource, format: str = "BGR", wanted: str = "RGB", *, max_pixels: int = MAX_IMAGE_PIXELS
+) -> np.ndarray:
     """An image of any kind as an array: uint8 or float [H, W, 3], 0..255.
 
     Args:
         source: one of
 
             - numpy array [H, W, 3], uint8 or float, values 0..255, channels in the order of `format`, as `cv2.imread`
-              (BGR) and `np.asarray` of a PIL image (RGB) give it;
-            - tensor [3, H, W], otherwise the same, on any device;
-            - PIL image of 8 bits a channel; transparency is dropped, EXIF orientation is not looked at;
-            - path of an image file, or its address, ``http://`` or ``https://``; EXIF orientation is applied.
+              (BGR) and `np.asarray` of a PIL image (RGB) give it. Grey images [H, W] or [H, W, 1] get three equal
+              channels, the fourth channel of [H, W, 4] is dropped, of uint16 the upper 8 bits are kept, and bool
+              is black and white;
+            - tensor [3, H, W], [1, H, W] or [4, H, W], otherwise the same, on any device;
+            - PIL image, or path of an image file, or its URL, ``http://`` or ``https://``: `bcnet.data.images.to_rgb`
+              says what becomes of their modes. Their EXIF orientation is applied.
         format: channel order of arrays and tensors, "BGR" or "RGB". The others know their own.
         wanted: channel order of the result.
+        max_pixels: a larger file is refused; 0 is no limit.
 
     Returns:
-        np.ndarray: the channel order is a view where it had to be turned round.
+        np.ndarray: a view of an array or tensor where that is possible.
 
     Raises:
-        UnreadableImageError: a file or address that cannot be read or is no image (a ValueError too).
-        ValueError: another type, shape, dtype, mode or format, or values outside 0..255.
+        UnreadableImageError: a PIL image, file or URL that cannot be read or is no image (a ValueError too).
+        ValueError: another type, shape, dtype or format, or values outside 0..255.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be 'BGR' or 'RGB', got {format!r}")
+    channel_order(format)
     if isinstance(source, np.ndarray):
-        _check_array(source)
-        pixels, order = source, format
+        pixels, order = _checked(source), format
     elif isinstance(source, Tensor):
-        pixels, order = _tensor_array(source), format
+        pixels, order = _checked(_channels_last(source)), format
     elif isinstance(source, Image.Image):
-        if source.mode not in PIL_MODES:
-            raise ValueError(f"a PIL image must have 8 bits a channel, got mode {source.mode!r}")
-        pixels, order = np.asarray(source.convert("RGB")), "RGB"
+        pixels, order = np.asarray(to_rgb(source)), "RGB"
     elif isinstance(source, (str, os.PathLike)):
-        pixels, order = _read(os.fspath(source)), "RGB"
+        pixels, order = np.asarray(_open(os.fspath(source), max_pixels)), "RGB"
     else:
         raise ValueError(
-            "an image is a numpy array [H, W, 3], a tensor [3, H, W], a PIL image, a path or an address, got "
+            "an image is a numpy array [H, W, 3], a tensor [3, H, W], a PIL image, a path or a URL, got "
             f"{type(source).__name__}"
         )
     if 0 in pixels.shape:
@@ -73,10 +71,15 @@ def image_array(source: ImageSource, format: str = "BGR", wanted: str = "RGB") -
     return pixels if order == wanted else pixels[:, :, ::-1]
 
 
-def _read(name: str) -> np.ndarray:
-    if name.startswith(("http://", "https://")):
-        return np.asarray(open_image(_download(name), name))
-    return np.asarray(open_image(os.path.expanduser(name)))
+def is_url(name: str) -> bool:
+    """True for http and https URLs."""
+    return name.startswith(("http://", "https://"))
+
+
+def _open(name: str, max_pixels: int) -> Image.Image:
+    if is_url(name):
+        return open_image(_download(name), name, max_pixels=max_pixels)
+    return open_image(os.path.expanduser(name), max_pixels=max_pixels)
 
 
 def _download(url: str) -> io.BytesIO:
@@ -91,29 +94,35 @@ def _download(url: str) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def _tensor_array(tensor: Tensor) -> np.ndarray:
-    if tensor.ndim != 3 or tensor.shape[0] != 3:
-        advice = "; an image with the channels last is a numpy array here" if tensor.shape[-1:] == (3,) else ""
+def _channels_last(tensor: Tensor) -> np.ndarray:
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
+        advice = "; an image with the channels last is a numpy array here" if tensor.shape[-1:] in ((3,), (4,)) else ""
         advice = "; give a batch as a list, list(images)" if tensor.ndim == 4 else advice
-        raise ValueError(f"an image tensor must be [3, H, W], got shape {tuple(tensor.shape)}{advice}")
+        raise ValueError(f"an image tensor must be [1, 3 or 4, H, W], got shape {tuple(tensor.shape)}{advice}")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:  # numpy has none
         tensor = tensor.float()
-    array = tensor.permute(1, 2, 0).numpy()
-    _check_array(array)
-    return array
+    return tensor.permute(1, 2, 0).numpy()
 
 
-def _check_array(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+def _checked(image: np.ndarray) -> np.ndarray:
+    """A numpy image as uint8 or float [H, W, 3]."""
+    pixels = image[:, :, None] if image.ndim == 2 else image
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
         advice = "; give a batch as a list, list(images)" if image.ndim == 4 else ""
         raise ValueError(f"the image must be [H, W, 3] with at least one pixel, got shape {image.shape}{advice}")
-    if image.dtype == np.uint8:
-        return
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"the image must be uint8 or float, 0..255, got {image.dtype}")
-    low, high = float(image.min()), float(image.max())
+    pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[:, :, :3]
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
+        return (pixels >> 8).astype(np.uint8)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"the image must be uint8, uint16, bool or float 0..255, got {pixels.dtype}")
+    low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 255):  # also refuses nan
         raise ValueError(f"the image's values must lie in 0..255, got {low:g}..{high:g}")
     if 0 < high <= 1:
         logger.warning("The image's values lie in %g..%g; 0..255 is expected, this image is black", low, high)
+    return pixels

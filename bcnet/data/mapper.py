@@ -5,14 +5,12 @@ Letters: G instances, H x W original image, h x w transformed image.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
+from bcnet.data.images import MAX_IMAGE_PIXELS, channel_order, open_image
 from bcnet.data.masks import instance_masks
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import source_masks, target_boxes
@@ -21,58 +19,6 @@ from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.structures import InstanceMasks, Targets
 
 _MIN_BOX_SIDE = 1e-5  # pixels, of detectron2's filter_empty_instances
-
-_EXIF_ORIENTATION = 0x0112
-_UNDO_ORIENTATION = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class UnreadableImageError(ValueError):
-    """An image file that is missing, empty, cut off or not an image."""
-
-
-def open_image(file: str | BinaryIO, name: str | None = None) -> Image.Image:
-    """Reads an image file as RGB with its EXIF orientation applied, as detectron2's `read_image` does.
-
-    Args:
-        file: a path, or a file object.
-        name: what the error calls it; by default `file`.
-
-    Raises:
-        UnreadableImageError: the file is missing or cannot be decoded; names the file.
-    """
-    try:
-        with Image.open(file) as image:
-            orientation = None
-            with contextlib.suppress(Exception):  # broken EXIF data does not make the pixels unreadable
-                orientation = image.getexif().get(_EXIF_ORIENTATION)
-            if orientation in _UNDO_ORIENTATION:
-                image = image.transpose(_UNDO_ORIENTATION[orientation])
-            return image.convert("RGB")
-    # PIL's decoders raise all of these for files that are damaged.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or str(error)  # without the file's name
-        if isinstance(error, UnidentifiedImageError):
-            reason = "not an image, or empty"
-        raise UnreadableImageError(f"cannot read the image {name or file!r}: {reason}") from error
-
-
-def read_image(file_name: str, format: str = "BGR") -> np.ndarray:
-    """Reads an image file: uint8 [H, W, 3], in "BGR" or "RGB" order, EXIF orientation applied.
-
-    Raises:
-        UnreadableImageError: the file is missing or cannot be decoded.
-        ValueError: another format.
-    """
-    pixels = np.asarray(open_image(file_name))
-    return np.ascontiguousarray(pixels[:, :, _channel_order(format)])
 
 
 class DatasetMapper:
@@ -89,6 +35,7 @@ class DatasetMapper:
             annotations need no segmentation.
         mask_target: target of the occludee layer: "visible", or "amodal" for data sets with amodal masks.
         layers: names of the mask layers to make, see `source_masks`.
+        max_image_pixels: a larger image is unreadable; 0 is no limit.
     """
 
     def __init__(
@@ -100,15 +47,17 @@ class DatasetMapper:
         with_masks: bool = True,
         mask_target: str = "visible",
         layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         self.augmentation = augmentation
-        self.channels = _channel_order(image_format)
+        self.channels = channel_order(image_format)
         self.training = training
         self.with_masks = with_masks
         if mask_target not in ("visible", "amodal"):
             raise ValueError(f"mask_target must be 'visible' or 'amodal', got {mask_target!r}")
         self.mask_target = mask_target
         self.layers = tuple(layers)
+        self.max_image_pixels = max_image_pixels
 
     @classmethod
     def from_config(cls, cfg, training: bool) -> DatasetMapper:
@@ -119,6 +68,7 @@ class DatasetMapper:
             training=training,
             with_masks=cfg.MODEL.MASK_ON,
             mask_target=cfg.INPUT.MASK_TARGET,
+            max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 
     def __call__(self, record: ImageRecord, rng: np.random.Generator | None = None) -> dict:
@@ -133,11 +83,11 @@ class DatasetMapper:
             "height" and "width" of the original image; in training also "targets" (`Targets`).
 
         Raises:
-            UnreadableImageError: the file is missing or cannot be decoded.
+            UnreadableImageError: as `open_image`.
             ValueError: the image's size is not the record's, or an annotation's segmentation is absent or
                 malformed; names the file, the annotation and the value.
         """
-        image = open_image(record.file_name)
+        image = open_image(record.file_name, max_pixels=self.max_image_pixels)
         if (image.height, image.width) != (record.height, record.width):
             raise ValueError(
                 f"{record.file_name!r} is {image.width} x {image.height} pixels (after EXIF orientation), but "
@@ -192,10 +142,3 @@ def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
     corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     return corners.astype(np.float64)
-
-
-def _channel_order(image_format: str) -> slice:
-    """Selects the format's channels from RGB."""
-    if image_format not in ("BGR", "RGB"):
-        raise ValueError(f"the image format must be 'BGR' or 'RGB', got {image_format!r}")
-    return slice(None, None, -1 if image_format == "BGR" else 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
-from bcnet.occlusion import occluder_rles
+from bcnet.occlusion.rule import occluder_rles
 from bcnet.ops.rle import box_rle, segmentation_to_rle
 
 
@@ -63,11 +63,11 @@ def source_masks(
     """
     positions, boxes = target_boxes(record, mask_target)
     instances = [record.instances[i] for i in positions]
-    visible = [_visible_rle(record, instance) for instance in instances]
+    visible = [visible_rle(record, instance) for instance in instances]
     makers = {
-        OCCLUDEE: lambda: visible if mask_target == "visible" else [_amodal_rle(record, i) for i in instances],
+        OCCLUDEE: lambda: visible if mask_target == "visible" else [amodal_rle(record, i) for i in instances],
         OCCLUDER: lambda: _occluders(record, positions, boxes, visible),
-        AMODAL: lambda: [_amodal_rle(record, i) for i in instances],
+        AMODAL: lambda: [amodal_rle(record, i) for i in instances],
     }
     if unknown := [name for name in layers if name not in makers]:
         raise ValueError(f"unknown mask layer {unknown[0]!r}; there are: {', '.join(makers)}")
@@ -81,12 +81,7 @@ def _occluders(
     if all(instance.occluder is not None for instance in instances):
         derived: list[dict | None] = [None] * len(instances)
     else:
-        in_front = None
-        if record.in_front is not None:
-            in_front = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
-            for behind, front in record.in_front:
-                in_front[behind, front] = True
-            in_front = in_front[np.ix_(positions, positions)]
+        in_front = in_front_matrix(record, positions)
         derived = occluder_rles(
             np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
             visible,
@@ -102,7 +97,25 @@ def _occluders(
     return derived
 
 
-def _visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:
+    """bool [G, G] of the instances at these positions, True at [i, j] where j lies in front of i.
+
+    None where the order is not known.
+    """
+    if record.in_front is None:
+        return None
+    matrix = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
+    for behind, front in record.in_front:
+        matrix[behind, front] = True
+    return matrix[np.ix_(positions, positions)]
+
+
+def visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+    """The visible mask of an object, empty where it is hidden altogether.
+
+    Raises:
+        ValueError: it has no mask, or a malformed one; names the file, the annotation and the value.
+    """
     if instance.segmentation:
         return _rle(record, instance, "segmentation", instance.segmentation)
     if instance.amodal:  # an object that is hidden altogether
@@ -112,7 +125,8 @@ def _visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
     )
 
 
-def _amodal_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+    """The amodal mask of an object; raises as `visible_rle`."""
     if not instance.amodal:
         raise ValueError(
             f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"

@@ -43,6 +43,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         num_conv: int = 4,
         use_gcn: bool = True,
         use_boundary: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
         loss_weights: Mapping[str, float] | None = None,
         negative_ratio: float = 1.0,
@@ -52,7 +53,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         """
         Args:
             input_shape: of the pooled features; its channels are C.
-            num_mask_classes, num_conv, use_gcn, use_boundary, freeze_gcn_norm, loss_weights: see
+            num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, loss_weights: see
                 `bcnet.bilayer.BilayerMaskHead`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
             output_layers: whether inference gives all maps, not the masks alone.
@@ -64,6 +65,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             num_mask_classes=num_mask_classes,
             use_gcn=use_gcn,
             use_boundary=use_boundary,
+            gcn_norm=gcn_norm,
             freeze_gcn_norm=freeze_gcn_norm,
             loss_weights=loss_weights,
         )

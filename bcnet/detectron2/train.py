@@ -21,6 +21,7 @@ from detectron2.utils import comm
 import bcnet.training.solver as engine_solver
 from bcnet.config import find_config, split_overrides
 from bcnet.config.defaults import add_bcnet_config
+from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
@@ -36,6 +37,7 @@ _STAND_ALONE_KEYS = {
     "SOLVER.ACCUMULATE_STEPS": 1,
     "SOLVER.EMA.ENABLED": False,
     "INPUT.BAD_IMAGE": "raise",
+    "INPUT.MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS,
     "MODEL.FREEZE_DETECTOR": False,
     "MODEL.COMPILE": False,
 }

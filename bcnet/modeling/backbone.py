@@ -14,6 +14,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from bcnet.modeling.registry import BACKBONE_REGISTRY
+from bcnet.ops.batch_norm import SyncBatchNorm2d
 
 _BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -22,7 +23,7 @@ _BLOCKS = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}
+NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
 
 
 def build_resnet(
@@ -38,7 +39,7 @@ def build_resnet(
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        norm: "FrozenBN" or "BN".
+        norm: "FrozenBN", "BN", or "SyncBN" for batch statistics of all processes.
         groups, width_per_group: 32 and 8 make ResNeXt-101-32x8d.
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution (MSRA's weights) rather than its 3x3.
         freeze_at: stages that are not trained: 0 or less none, 1 the stem, 2 the stem and res2, 5 or more all.

@@ -5,13 +5,13 @@ Letters: B images, H x W padded image, K classes.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
+from bcnet.modeling.modes import evaluating
 from bcnet.modeling.registry import Backbone
 from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
@@ -134,7 +134,7 @@ class Detector(nn.Module):
     def inference(
         self, images: Sequence[Tensor], *, with_occluder: bool = False, thresholds: Thresholds | None = None
     ) -> list[Detections]:
-        """Detections of each image in its own coordinates, whatever mode the module is in.
+        """Detections of each image in its own coordinates, whatever mode the module and its submodules are in.
 
         An image smaller than the largest of the batch is padded to its size, and what lies beyond an image's edge
         has some influence on what is found at the edge. Images of one padded size (`size_divisibility`) give together
@@ -145,7 +145,7 @@ class Detector(nn.Module):
             with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
             thresholds: None takes those that the model was built with.
         """
-        with self._evaluating():
+        with evaluating(self):
             features, image_sizes = self.features(images)
             detections = self.detect(features, image_sizes, thresholds)
             if self.mask_branch is not None:
@@ -155,7 +155,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def inference_boxes(self, images: Sequence[Tensor], *, thresholds: Thresholds | None = None) -> list[Detections]:
         """`inference` without the mask branch."""
-        with self._evaluating():
+        with evaluating(self):
             return self.detect(*self.features(images), thresholds)
 
     @torch.no_grad()
@@ -174,18 +174,9 @@ class Detector(nn.Module):
         """
         if self.mask_branch is None:
             raise ValueError("this detector was built without masks (MODEL.MASK_ON is False)")
-        with self._evaluating():
+        with evaluating(self):
             features, _ = self.features(images)
             return self.mask_branch.predict(self._pooled(features), detections, with_occluder)
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was_training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(was_training)
 
     def features(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""

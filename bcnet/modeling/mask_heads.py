@@ -38,6 +38,7 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
         "num_mask_classes": num_mask_classes(cfg),
         "use_gcn": section.GCN,
         "use_boundary": section.BOUNDARY,
+        "gcn_norm": section.GCN_NORM,
         "freeze_gcn_norm": section.FREEZE_GCN_NORM,
         "loss_weights": loss_weights(cfg),
     }

@@ -64,6 +64,11 @@ class SideFile:
         self._file.flush()
         self.count += len(lines)
 
+    def clear(self) -> None:
+        """Drops all results."""
+        self._file.truncate(self._header_length)
+        self.count = 0
+
     def results(self) -> Iterator[dict]:
         """All results, in order."""
         self._file.seek(self._header_length)

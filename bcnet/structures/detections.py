@@ -192,12 +192,11 @@ class Detections:
         return subset
 
     def _positions(self, index) -> Tensor:
-        try:
-            position = operator.index(index)
-        except TypeError:
-            values = index if isinstance(index, Tensor) else torch.from_numpy(np.asarray(index))
+        values = index if isinstance(index, Tensor) else torch.from_numpy(np.asarray(index))
+        if values.ndim > 0:
             # An empty list has no type of its own.
             return values.to(torch.int64) if len(values) == 0 and values.dtype != torch.bool else values
+        position = operator.index(values.item())
         if not -len(self) <= position < len(self):
             raise IndexError(f"detection {position} is out of range: there are {len(self)}")
         return torch.tensor([position % len(self)])

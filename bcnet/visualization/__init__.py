@@ -1,6 +1,6 @@
 """Pictures of detections, of both layers, of who hides whom, of videos and of training data."""
 
-from bcnet.visualization.gallery import Gallery, draw_predictions, draw_training_data, find_images
+from bcnet.visualization.gallery import Gallery, draw_predictions, draw_training_data
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
 from bcnet.visualization.overlay import draw_detections
 from bcnet.visualization.training_data import detections_from_targets
@@ -15,5 +15,4 @@ __all__ = [
     "draw_predictions",
     "draw_training_data",
     "draw_video",
-    "find_images",
 ]

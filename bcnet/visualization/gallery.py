@@ -1,87 +1,114 @@
-"""Pictures of many images and videos: what a model finds, and what it is trained on."""
+"""Pictures of detections in many images and videos, and of training data, written into a folder.
+
+Letters: H x W image.
+"""
 
 from __future__ import annotations
 
-import glob
-import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bcnet.data import DatasetMapper, UnreadableImageError, dataset_names, load_dataset, read_image
+from bcnet.data import DatasetMapper, image_array, load_dataset
+from bcnet.data.image_source import is_url
+from bcnet.data.images import MAX_IMAGE_PIXELS
+from bcnet.data.videos import is_video
+from bcnet.failures import Failures
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
 from bcnet.visualization.training_data import detections_from_targets
-from bcnet.visualization.video import VIDEO_SUFFIXES, UnreadableVideoError, draw_video, is_video, is_webcam, video_stem
+from bcnet.visualization.video import draw_video
 
-logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PANEL_SIDES = (800, 1200)  # bounds of a panel's longer side, pixels
 ANNOTATION_SIDE = 224  # of the masks in the panels of `draw_training_data`
+MAX_NAME_BYTES = 200  # of a picture's name without suffix; file systems allow 255 with it
+_NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # characters that some file system forbids
 
 
 @dataclass
 class Gallery:
-    """What was drawn.
+    """The folder that pictures are written to, and what was drawn.
 
     Attributes:
+        folder: made when missing.
+        heat_maps: whether sheets of heat maps are written too.
         pictures: the files that were written.
         drawn: number of images and videos behind them.
         frames: number of frames of the videos among them.
-        failures: for each image or video that could not be drawn, why, with its name.
+        failures: of each image or video that could not be drawn, why.
     """
 
+    folder: str | os.PathLike
+    heat_maps: bool = True
     pictures: list[str] = field(default_factory=list)
     drawn: int = 0
     frames: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: Failures = field(default_factory=Failures)
+
+    def add(
+        self,
+        name: str,
+        image: np.ndarray,
+        detections: Detections,
+        *,
+        explained: Detections | None = None,
+        scores: bool = True,
+    ) -> None:
+        """Writes ``NAME_layers.jpg`` (`draw_layers`) and ``NAME_maps.png`` (`draw_heat_maps`) of an image.
+
+        Many detections give more sheets, ``NAME_maps_2.png`` and so on; none give no sheet.
+
+        Args:
+            name: of the pictures (`output_names`).
+            image: uint8 [H, W, 3] RGB.
+            detections: of the image, with the maps of both layers.
+            explained: whose heat maps are drawn; by default the detections'.
+            scores: whether labels end with the score.
+
+        Raises:
+            OSError: a picture cannot be written.
+        """
+        image = np.ascontiguousarray(image)
+        panels = draw_layers(image, detections, long_side=_panel_side(image), numbered=True, scores=scores)
+        self._write(f"{name}_layers.jpg", panels)
+        explained = detections if explained is None else explained
+        sheets = draw_heat_maps(image, explained, scores=scores) if self.heat_maps else []
+        for number, sheet in enumerate(sheets, start=1):
+            self._write(f"{name}_maps.png" if number == 1 else f"{name}_maps_{number}.png", sheet)
+        self.drawn += 1
+
+    def add_video(self, name: str, predict: Callable[[np.ndarray], Detections], source: str, **options) -> None:
+        """Writes ``NAME_layers.mp4``; the options are those of `draw_video`.
+
+        Raises:
+            UnreadableVideoError, OSError: as `draw_video`.
+        """
+        path = os.path.join(self.folder, f"{name}_layers.mp4")
+        self.frames += draw_video(predict, source, path, **options)
+        self.pictures.append(path)
+        self.drawn += 1
 
     def summary(self) -> str:
         text = f"{self.drawn} images drawn, {len(self.pictures)} pictures written"
         text += f", {self.frames} frames of video" if self.frames else ""
         return f"{text}, {len(self.failures)} images failed" if self.failures else text
 
-
-def find_images(inputs: Iterable[str], *, videos: bool = False) -> list[str]:
-    """The image files behind names as given on a command line, in order and each once.
-
-    Args:
-        inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, and names or
-            specs of data sets.
-        videos: find video files in folders too, and let "webcam" and "webcam:N", the N-th camera, stand for themselves.
-
-    Raises:
-        FileNotFoundError: an input is none of these, or a pattern or folder without images; names it.
-        KeyError, ValueError: as `bcnet.data.load_dataset`.
-    """
-    found: dict[str, None] = {}
-    suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
-    for name in inputs:
-        if os.path.isdir(name):
-            images = sorted(
-                os.path.join(folder, file)
-                for folder, _, files in os.walk(name)
-                for file in files
-                if file.lower().endswith(suffixes)
-            )
-        elif os.path.exists(name) or (videos and is_webcam(name)):
-            images = [name]
-        else:
-            images = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
-            if not images and (name in dataset_names() or ":" in name):
-                images = [record.file_name for record in load_dataset(name)[0]]
-        if not images:
-            raise FileNotFoundError(
-                f"no images behind the input {name!r}: it is no file, no folder or pattern with images, and no data "
-                "set (config keys with new values go last, after another option)"
-            )
-        found.update(dict.fromkeys(images))
-    return list(found)
+    def _write(self, name: str, picture: np.ndarray) -> None:
+        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.folder, name)
+        suffix = os.path.splitext(name)[1]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
+        encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
+        # Not cv2.imwrite, which only returns False where the disk is full or the folder cannot be written to.
+        with open(path, "wb") as file:
+            file.write(encoded)
+        self.pictures.append(path)
 
 
 def draw_predictions(
@@ -91,41 +118,37 @@ def draw_predictions(
     *,
     score_threshold: float = 0.5,
     max_images: int | None = None,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
     progress: bool = True,
 ) -> Gallery:
-    """Writes for each image ``NAME_layers.jpg`` (`draw_layers`) and ``NAME_maps.png`` (`draw_heat_maps`), and for each
-    video ``NAME_layers.mp4`` (`draw_video`).
+    """Writes pictures of each image (`Gallery.add`), and ``NAME_layers.mp4`` of each video (`draw_video`).
 
-    An image that cannot be read is logged by name and counted; the others go on. Many detections give more
-    sheets, ``NAME_maps_2.png`` and so on; none give no sheet.
+    An image or video that cannot be read, or fails in another way, is logged by name and counted; the others go on.
 
     Args:
         predict: from uint8 [H, W, 3] RGB to the image's detections with the maps of both layers.
-        files: image files, video files, cameras (`find_images`).
+        files: image files and URLs, video files, animated images, cameras (`bcnet.data.inputs.find_images`).
         output_dir: made when missing.
         score_threshold: lowest score that is drawn.
         max_images: draw the first so many, and so many frames of each video; None draws all.
+        max_image_pixels: a larger image is unreadable; 0 is no limit.
         progress: show a progress bar.
+
+    Raises:
+        OSError: a picture cannot be written.
     """
-    gallery = Gallery()
-    names = _output_names(files[:max_images])
-    for file, name in tqdm(names.items(), desc="Drawing", unit="img", disable=not progress):
-        try:
+    gallery = Gallery(output_dir)
+    files = files[:max_images]
+    names = output_names(files)
+    for file, name in zip(tqdm(files, desc="Drawing", unit="img", disable=not progress), names, strict=True):
+        with gallery.failures.survived(file):
             if is_video(file):
-                path = os.path.join(output_dir, f"{name}_layers.mp4")
                 limits = {"score_threshold": score_threshold, "max_frames": max_images, "progress": progress}
-                gallery.frames += draw_video(predict, file, path, **limits)
-                gallery.pictures.append(path)
-                gallery.drawn += 1
+                gallery.add_video(name, predict, file, **limits)
                 continue
-            image = read_image(file, "RGB")
-        except (UnreadableImageError, UnreadableVideoError) as error:
-            _report(gallery, str(error))
-            continue
-        detections = predict(image)
-        detections = detections[detections.scores >= score_threshold]
-        panels = draw_layers(image, detections, long_side=_panel_side(image), numbered=True)
-        _write(gallery, os.path.join(output_dir, name), panels, draw_heat_maps(image, detections))
+            image = image_array(file, max_pixels=max_image_pixels)
+            detections = predict(image)
+            gallery.add(name, image, detections[detections.scores >= score_threshold])
     return gallery
 
 
@@ -151,64 +174,55 @@ def draw_training_data(
         max_images: draw the first so many; None draws all.
         seed: of the augmentation.
         progress: show a progress bar.
+
+    Raises:
+        OSError: a picture cannot be written.
     """
     records, info = load_dataset(dataset)
     records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
     records = records[:max_images]
-    gallery = Gallery()
-    names = list(_output_names([f"{index} {record.file_name}" for index, record in enumerate(records)]).values())
+    gallery = Gallery(output_dir)
+    names = output_names(record.file_name for record in records)
     generator = np.random.default_rng(seed)
     for record, name in zip(tqdm(records, desc="Drawing", unit="img", disable=not progress), names, strict=True):
-        try:
+        with gallery.failures.survived(record.file_name):
             sample = mapper(record, generator)
-        except ValueError as error:  # of the annotations; UnreadableImageError is one too
-            _report(gallery, f"{record.file_name}: {error}")
-            continue
-        image = sample["image"].numpy()[mapper.channels].transpose(1, 2, 0)
-        image = np.ascontiguousarray(image)
-        size = image.shape[:2]
-        detailed = detections_from_targets(sample["targets"], size, info.class_names, ANNOTATION_SIDE)
-        learned = detections_from_targets(sample["targets"], size, info.class_names)
-        panels = draw_layers(image, detailed, long_side=_panel_side(image), numbered=True, scores=False)
-        _write(gallery, os.path.join(output_dir, name), panels, draw_heat_maps(image, learned, scores=False))
+            image = sample["image"].numpy()[mapper.channels].transpose(1, 2, 0)
+            targets, size = sample["targets"], image.shape[:2]
+            gallery.add(
+                name,
+                image,
+                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE),
+                explained=detections_from_targets(targets, size, info.class_names),
+                scores=False,
+            )
     return gallery
+
+
+def output_names(sources: Iterable[str]) -> list[str]:
+    """Names of the pictures of each file, URL or camera: its own without folder and suffix, and no two alike.
+
+    Of a URL only the path counts. Files that share a name get a number: ``x``, ``x_2``.
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for source in sources:
+        stem = name = _stem(source)
+        number = 2
+        while name.casefold() in taken:  # some file systems do not tell cases apart
+            name, number = f"{stem}_{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _stem(source: str) -> str:
+    path = unquote(urlsplit(source).path) if is_url(source) else source
+    stem = os.path.splitext(os.path.basename(path))[0]
+    stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return _NOT_IN_NAMES.sub("_", stem) or "image"
 
 
 def _panel_side(image: np.ndarray) -> int:
     low, high = PANEL_SIDES
     return min(max(max(image.shape[:2]), low), high)
-
-
-def _output_names(files: Iterable[str]) -> dict[str, str]:
-    """A name for the pictures of each file: its own without suffix, and a number where files share it."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for file in files:
-        stem = name = video_stem(file)
-        number = 2
-        while name in taken:
-            name, number = f"{stem}_{number}", number + 1
-        taken.add(name)
-        names[file] = name
-    return names
-
-
-def _report(gallery: Gallery, message: str) -> None:
-    gallery.failures.append(message)
-    tqdm.write(message)
-
-
-def _write(gallery: Gallery, path: str, panels: np.ndarray, sheets: Sequence[np.ndarray]) -> None:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    pictures = {f"{path}_layers.jpg": panels}
-    for number, sheet in enumerate(sheets, start=1):
-        pictures[f"{path}_maps.png" if number == 1 else f"{path}_maps_{number}.png"] = sheet
-    for file, picture in pictures.items():
-        suffix = os.path.splitext(file)[1]
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
-        encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
-        # Not cv2.imwrite, which only returns False where the disk is full or the folder cannot be written to.
-        with open(file, "wb") as target:
-            target.write(encoded)
-        gallery.pictures.append(file)
-    gallery.drawn += 1

@@ -17,6 +17,7 @@ from bcnet.structures import Detections
 from bcnet.visualization import style
 from bcnet.visualization.overlay import (
     canvas_for,
+    check_image,
     draw_boxes,
     draw_detections,
     draw_labels,
@@ -66,7 +67,8 @@ def draw_layers(
     Raises:
         ValueError: as `draw_detections`.
     """
-    common = {"long_side": long_side, "numbered": numbered, "identities": identities}
+    image, detections = canvas_for(image, detections, long_side)  # once for all panels
+    common = {"long_side": None, "numbered": numbered, "identities": identities}
     panels = [draw_detections(image, detections, scores=scores, **common)]
     found = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
     titles = [("Detections" if scores else "Annotations", found)]
@@ -77,9 +79,8 @@ def draw_layers(
             is_empty = not (detections.maps[spec.name] >= threshold).any()
             titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
     if detections.occluded_by is not None and detections.occludee_mask is not None:
-        canvas, scaled = canvas_for(image, detections, long_side)
-        regions = list(map_regions(scaled, "occludee_mask"))
-        panels.append(order_panel(_faded(canvas), scaled, regions, instance_colors(scaled, identities)))
+        regions = list(map_regions(detections, "occludee_mask"))
+        panels.append(order_panel(_faded(image), detections, regions, instance_colors(detections, identities)))
         is_empty = not detections.occlusion.edges
         titles.append(("Order", "nobody hides anybody" if is_empty else "0 is in front; arrows: who hides whom"))
     return join_panels(panels, titles)
@@ -191,7 +192,8 @@ def draw_heat_maps(
     Raises:
         ValueError: as `draw_detections`.
     """
-    _, detections = canvas_for(image, detections, None)
+    check_image(image, detections)
+    detections = detections.to("cpu")
     columns = columns or (1 if len(detections) <= rows else 2)
     texts = label_texts(detections, numbered=True, scores=scores)
     lines = [_heat_map_line(image, detections, index, text, cell) for index, text in enumerate(texts)]

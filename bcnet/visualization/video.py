@@ -1,48 +1,26 @@
-"""Pictures of video files and webcams: every frame drawn, written as one mp4.
+"""Drawing of video files, animations and webcams: instances tracked for their colours, frames written as an mp4.
 
 Letters: D detections, T tracks.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
-import re
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import torch
 from torchvision.ops import box_iou
 from tqdm import tqdm
 
+from bcnet.data.videos import UnreadableVideoError, open_video
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_layers
 from bcnet.visualization.overlay import draw_detections
+from bcnet.visualization.video_writer import VideoWriter
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 PANEL_SIDES = (480, 640)  # bounds of a panel's longer side in a video of several, pixels
-DEFAULT_RATE = 25.0  # frames per second, where the source does not say
-_WEBCAM = re.compile(r"webcam(?::(\d+))?")
-
-
-class UnreadableVideoError(ValueError):
-    """A video file or camera that gives no frame."""
-
-
-def is_webcam(name: str) -> bool:
-    """True for "webcam", and "webcam:1" and so on."""
-    return bool(_WEBCAM.fullmatch(name))
-
-
-def is_video(name: str) -> bool:
-    """True for a video file's name, by its suffix, and for a webcam."""
-    return name.lower().endswith(VIDEO_SUFFIXES) or is_webcam(name)
-
-
-def video_stem(name: str) -> str:
-    """The name of a video without folder and suffix, for the files made of it."""
-    return os.path.splitext(os.path.basename(name))[0].replace(":", "_")
 
 
 class InstanceTracker:
@@ -97,11 +75,12 @@ def draw_video(
     max_frames: int | None = None,
     progress: bool = True,
 ) -> int:
-    """Draws the frames of a video or webcam into an mp4. Ctrl-C ends it early; what was drawn by then is kept.
+    """Draws the frames of a video, animation or webcam into an mp4 (`VideoWriter`). Ctrl-C ends it early; the frames
+    drawn by then are kept.
 
     Args:
         predict: from uint8 [H, W, 3] RGB to the frame's detections.
-        source: a video file, or "webcam" or "webcam:N" for the N-th camera of the machine, counted from 0.
+        source: as `bcnet.data.videos.open_video` takes it.
         output_file: an mp4; its folder is made when missing.
         score_threshold: lowest score that is drawn.
         layers: both layers and the order beside the detections (`draw_layers`); otherwise the detections alone.
@@ -117,55 +96,29 @@ def draw_video(
         UnreadableVideoError: the source cannot be opened or has no frame; names it.
         OSError: the mp4 cannot be written.
     """
-    camera = _WEBCAM.fullmatch(source)
-    capture = cv2.VideoCapture(int(camera[1] or 0) if camera else source)
-    writer, drawn, tracker = None, 0, InstanceTracker()
-    try:
-        if not capture.isOpened():
-            raise UnreadableVideoError(f"{source!r} cannot be opened as {'a camera' if camera else 'a video'}")
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        limits = [count for count in (frames, max_frames) if count and count > 0]
-        with tqdm(total=min(limits, default=None), desc=source, unit="frame", disable=not progress, leave=False) as bar:
-            while max_frames is None or drawn < max_frames:
-                read, frame = capture.read()
-                if not read:
-                    break
-                image = np.ascontiguousarray(frame[:, :, ::-1])
-                found = predict(image)
-                found = found[found.scores >= score_threshold]
-                side = long_side
-                if side is None and layers:
-                    side = min(max(*image.shape[:2], PANEL_SIDES[0]), PANEL_SIDES[1])
-                draw = draw_layers if layers else draw_detections
-                picture = draw(image, found, long_side=side, identities=tracker.update(found))
-                if writer is None:
-                    writer = _writer(output_file, picture.shape[:2], capture.get(cv2.CAP_PROP_FPS))
-                writer.write(_even(picture)[:, :, ::-1])
-                drawn += 1
-                bar.update()
-    except KeyboardInterrupt:
-        if not drawn:
-            raise
-    finally:
-        capture.release()
-        if writer is not None:
-            writer.release()
+    drawn, tracker = 0, InstanceTracker()
+    draw = draw_layers if layers else draw_detections
+    with open_video(source) as video, VideoWriter(output_file, video.rate) as writer:
+        limits = [count for count in (video.count, max_frames) if count is not None]
+        bar = tqdm(total=min(limits, default=None), desc=source, unit="frame", disable=not progress, leave=False)
+        try:
+            with bar:
+                for image in itertools.islice(video.frames, max_frames):
+                    detections = predict(image)
+                    detections = detections[detections.scores >= score_threshold]
+                    side = _panel_side(image) if long_side is None and layers else long_side
+                    identities = tracker.update(detections)
+                    writer.write(draw(image, detections, long_side=side, identities=identities))
+                    drawn += 1
+                    bar.update()
+        except KeyboardInterrupt:
+            if not drawn:
+                raise
     if not drawn:
         raise UnreadableVideoError(f"{source!r} has no frame that can be read")
     return drawn
 
 
-def _writer(path: str | os.PathLike, size: tuple[int, int], rate: float) -> cv2.VideoWriter:
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    rate = rate if math.isfinite(rate) and 0 < rate <= 240 else DEFAULT_RATE
-    height, width = (side + side % 2 for side in size)
-    writer = cv2.VideoWriter(os.fspath(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise OSError(f"{path} cannot be written as an mp4 of {width} x {height} pixels")
-    return writer
-
-
-def _even(picture: np.ndarray) -> np.ndarray:
-    """The picture with even sides, which video codecs want; the last column or row comes twice."""
-    height, width = picture.shape[:2]
-    return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+def _panel_side(image: np.ndarray) -> int:
+    low, high = PANEL_SIDES
+    return min(max(max(image.shape[:2]), low), high)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from small_models import small_config, write_small_data_set
 
 import bcnet
 from bcnet.checkpoint import write_checkpoint
-from bcnet.cli import COMMANDS, describe, main
+from bcnet.cli import COMMANDS, Group, describe, main
 from bcnet.cli import train as command_line
 from bcnet.config import find_config, load_config, packaged_configs
 from bcnet.modeling import build_model
@@ -50,24 +52,85 @@ def test_help_lists_the_commands_and_imports_nothing_large(capsys):
         main(["--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert all(f"  {name}" in shown for name in ("train", "evaluate", "predict", "annotate", "info"))
-    code = "import sys; from bcnet.cli import main; assert 'torch' not in sys.modules"
+    assert all(f"  {name}" in shown for name in ("train", "evaluate", "predict", "draw", "info", "data", "weights"))
+    code = """
+import sys
+from bcnet.cli import main
+for arguments in (["--help"], ["data", "--help"], ["draw", "--help"], ["weights", "convert", "--help"]):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0
+assert "torch" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def command_lines(commands=COMMANDS, names=()) -> list[str]:
+    """All commands and groups of commands, such as "data" and "data annotate"."""
+    lines = []
+    for name, entry in commands.items():
+        lines.append(" ".join([*names, name]))
+        lines += command_lines(entry.commands, (*names, name)) if isinstance(entry, Group) else []
+    return lines
+
+
+@pytest.mark.parametrize("command", command_lines())
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: bcnet {command}")
+    assert capsys.readouterr().out.startswith(f"usage: bcnet {command} [-h]")
+
+
+def test_the_package_runs_as_a_module():
+    shown = subprocess.run([sys.executable, "-m", "bcnet", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"bcnet {bcnet.__version__}\n"
+
+
+TOOLS = {
+    "train_net.py": "train",
+    "evaluate.py": "evaluate",
+    "visualize.py": "draw",
+    "process_annotations.py": "data annotate",
+    "build_coco_occ.py": "data occ-split",
+    "make_synthetic.py": "data scenes",
+    "visualize_data.py": "data draw",
+    "convert_checkpoint.py": "weights convert",
+}
+
+
+def test_every_tool_is_a_command_under_its_old_name(monkeypatch, capsys):
+    tools = sorted((Path(__file__).parents[2] / "tools").glob("*.py"))
+    assert [tool.name for tool in tools] == sorted(TOOLS)
+    for tool in tools:
+        assert len(tool.read_text().splitlines()) <= 10
+        monkeypatch.setattr(sys, "argv", [str(tool), "--help"])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(tool), run_name="__main__")
+        assert capsys.readouterr().out.startswith(f"usage: bcnet {TOOLS[tool.name]} [-h]")
 
 
 def test_version_and_unknown_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"bcnet {bcnet.__version__}\n"
-    assert failure(["fly"], capsys)[0] == 2
+    assert failure(["pridect"], capsys) == (2, "bcnet: error: there is no command 'pridect'; did you mean 'predict'?")
+    assert failure(["anotate"], capsys)[1].endswith("did you mean 'annotate'?")
+    assert failure(["data", "split"], capsys)[1].endswith("there is no command 'split'; did you mean 'occ-split'?")
+    status, line = failure(["weights", "fly"], capsys)
+    assert (status, line) == (2, "bcnet weights: error: there is no command 'fly'; the commands are convert")
+    assert failure([], capsys) == (2, "bcnet: error: the following arguments are required: COMMAND")
+
+
+@pytest.mark.parametrize("command", [["train"], ["draw", "--output", "x"], ["data", "draw", "--output", "x"]])
+def test_every_command_says_its_errors_in_one_line(command, capsys, monkeypatch):
+    arguments = [*command, "--config-file", "absent.yaml"]
+    status, line = failure(arguments, capsys)
+    assert status == 1 and line.startswith("error: ") and "absent.yaml" in line
+    monkeypatch.setenv("BCNET_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError):
+        main(arguments)
 
 
 def test_train_is_the_engines_command_line(monkeypatch):
@@ -95,8 +158,9 @@ def test_evaluate_a_model_then_its_results_file(trained, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of both"),
-        (["--config-file", "a.yaml", "--results", "b.json"], "one of both"),
+        ([], "give one or the other"),
+        (["--config-file", "a.yaml", "--results", "b.json"], "give one or the other"),
+        (["--config-file", "a.yaml", "--mask-target", "amodal"], "is for a results file; set INPUT.MASK_TARGET"),
         (["--annotations", "a.json"], "--annotations and --results go together"),
         (["--annotations", "a.json", "--results", "b.json", "MODEL.DEVICE", "cpu"], "has no config: MODEL.DEVICE cpu"),
     ],
@@ -113,8 +177,11 @@ def test_predict_writes_a_coco_json_and_pictures(trained, tmp_path, capsys):
     arguments += [str(tmp_path / "broken.png"), "--output", str(tmp_path / "new" / "found.json"), "--layers"]
     arguments += ["--pictures", str(tmp_path / "pictures"), "--score-threshold", "0.1", "--max-detections", "4"]
     main(arguments)
-    assert "8 instances in 2 images, 1 images could not be read" in capsys.readouterr().out
-    assert sorted(os.listdir(tmp_path / "pictures")) == ["000001_0.jpg", "000002_1.jpg"]
+    shown = capsys.readouterr()
+    assert "8 instances in 2 images, 1 images failed" in shown.out
+    assert shown.err.splitlines()[-1] == "warning: 1 of 3 images failed, see above"
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["0_layers.jpg", "1_layers.jpg"]
+    assert os.listdir(tmp_path / "new") == ["found.json"]
 
     found = COCO(str(tmp_path / "new" / "found.json"))
     assert [category["name"] for category in found.loadCats(found.getCatIds())] == ["cup", "plate", "fork"]
@@ -152,9 +219,34 @@ def test_predictions_that_fail_say_why(trained, tmp_path, capsys, monkeypatch):
         main([*weights, "--input", "absent/", "--output", "a.json"])
 
 
-def test_annotate(trained, tmp_path, capsys):
+def test_draw_and_predict_write_the_same_pictures(trained, tmp_path, capsys):
+    image = str(trained / "data" / "images" / "0.png")
+    common = ["--weights", str(trained / "model_final.pth"), "--input", image, "--score-threshold", "0.1"]
+    main(["predict", *common, "--output", str(tmp_path / "a.json"), "--pictures", str(tmp_path / "predicted")])
+    main(["draw", *common, "--output", str(tmp_path / "drawn")])
+    assert "1 images drawn" in capsys.readouterr().out
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert {"0_layers.jpg", "0_maps.png"} <= drawn
+    assert (tmp_path / "predicted/0_layers.jpg").read_bytes() == (tmp_path / "drawn/0_layers.jpg").read_bytes()
+
+
+def test_draw_takes_the_test_sets_of_the_config(trained, tmp_path, capsys):
+    main(["draw", "--weights", str(trained / "model_final.pth"), "--output", str(tmp_path), "--max-images", "1"])
+    assert "1 images drawn" in capsys.readouterr().out
+
+
+def test_data_scenes_and_draw(tmp_path, capsys):
+    scenes = ["--count", "2", "--size", "64", "--workers", "1", "--split", "val"]
+    main(["data", "scenes", "--output", str(tmp_path / "set"), *scenes])
+    spec = capsys.readouterr().out.strip().splitlines()[-1].removeprefix("as a data set: ")
+    main(["data", "draw", "--dataset", spec, "--output", str(tmp_path / "pictures"), "--max-images", "1"])
+    assert f"{spec}: 1 images drawn" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["annotate"], ["data", "annotate"]])
+def test_annotate(command, trained, tmp_path, capsys):
     source, output = str(trained / "data" / "annotations.json"), str(tmp_path / "with_occluders.json")
-    main(["annotate", "--input", source, "--output", output, "--workers", "1"])
+    main([*command, "--input", source, "--output", output, "--workers", "1"])
     with open(output) as file:
         annotations = json.load(file)["annotations"]
     assert all("bg_object_segmentation" in annotation for annotation in annotations)

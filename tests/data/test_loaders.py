@@ -138,7 +138,7 @@ def test_two_training_sets(make_cfg, coco_files):
     assert loader.info.class_names == ("cat", "cup")
     strange = coco_files({8: (20, 30)}, [], name="strange.json", categories=[{"id": 1, "name": "dog"}])
     cfg.DATASETS.TRAIN = (other, "coco:{}:{}".format(*strange))
-    with pytest.raises(ValueError, match=r"same classes: 'coco:.*' has cat, cup, 'coco:.*' has dog"):
+    with pytest.raises(ValueError, match=r"same classes as the first one.*: 'coco:.*' has cat, cup, 'coco:.*' has dog"):
         build_train_loader(cfg)
 
 

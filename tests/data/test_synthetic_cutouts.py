@@ -11,6 +11,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from bcnet.data import UnreadableImageError
 from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, render_cutout_scene
 from bcnet.data.synthetic.cutouts import _fill
 
@@ -128,7 +129,7 @@ def test_bad_sources(source, tmp_path):
     with pytest.raises(ValueError, match=r"0\.png: the image has height and width \(10, 12\).*\(160, 170\)"):
         render_cutout_scene(library, CONFIG, 0, 0)
     (tmp_path / "source" / "0.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"image 0 is missing or unreadable: .*0\.png"):
+    with pytest.raises(UnreadableImageError, match=r"cannot read the image '.*0\.png': No such file"):
         render_cutout_scene(library, CONFIG, 0, 0)
 
 

@@ -74,9 +74,13 @@ def test_bilayer_head_on_fixed_boxes(golden, model, features):
     with torch.no_grad():
         logits = model.mask_branch.head(pooled)
         mask_alone = model.mask_branch.head(pooled, ["occludee_mask"])["occludee_mask"]
-    golden_values.assert_close(
-        logits["occluder_boundary"], golden["fixed_boundary_occluder_logits"], "occluder boundary"
-    )
+    for name, key in (
+        ("occludee_mask", "fixed_mask_logits"),
+        ("occludee_boundary", "fixed_boundary_logits"),
+        ("occluder_mask", "fixed_mask_occluder_logits"),
+        ("occluder_boundary", "fixed_boundary_occluder_logits"),
+    ):
+        golden_values.assert_close(logits[name], golden[key], name)
     assert torch.equal(mask_alone, logits["occludee_mask"])
 
 

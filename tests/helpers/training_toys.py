@@ -8,6 +8,8 @@ from torch import nn
 
 from bcnet.config import get_cfg
 from bcnet.structures import Targets
+from bcnet.training import Trainer, build_trainer
+from bcnet.training.checkpoints import Checkpoints
 
 
 def with_overrides(cfg, overrides):
@@ -97,3 +99,12 @@ class ToyStream:
                 self.on_iteration(position // (self.share * self.accumulate))
             yield [toy_sample(position + index, self.with_occluder) for index in range(self.share)]
             position += self.share
+
+
+def toy_trainer(cfg, model, stream=None, evaluate=None, *, resume: bool = False) -> Trainer:
+    """A trainer for a toy stream; with `resume` from the last checkpoint in OUTPUT_DIR."""
+    stream = stream or ToyStream(accumulate=cfg.SOLVER.ACCUMULATE_STEPS)
+    checkpoints = Checkpoints(cfg.OUTPUT_DIR, kept=cfg.SOLVER.CHECKPOINTS_KEPT)
+    content = checkpoints.read_last() if resume else None
+    loader = stream(content["iteration"] + 1 if content else 0)
+    return build_trainer(cfg, model, loader, evaluate, checkpoints=checkpoints, resume_from=content)

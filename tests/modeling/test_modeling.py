@@ -236,3 +236,13 @@ def test_pooling_is_aligned_roialign_in_the_order_of_the_boxes():
     ]
     torch.testing.assert_close(pooled, torch.cat(expected))
     assert RoIPooler(4, (4, 8))(features, [torch.zeros(0, 4)] * 2).shape == (0, 3, 4, 4)
+
+
+def test_images_without_proposals_have_no_detections_and_no_box_loss():
+    model = build_model(small_cfg("GeneralizedRCNN"))
+    features = [torch.randn(1, 16, 64 // 2**level, 64 // 2**level) for level in range(4)]
+    ((boxes, scores, labels),) = model.box_branch.detect(features, [torch.zeros(0, 4)], [(256, 256)])
+    assert boxes.shape == (0, 4) and len(scores) == len(labels) == 0
+    sampled = [(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))]
+    losses = model.box_branch.losses(features, sampled, [torch.zeros(0, 4)])
+    assert losses == {"loss_cls": 0, "loss_box_reg": 0}

@@ -125,7 +125,7 @@ def test_many_pairs_are_worked_through_in_parts(monkeypatch):
 
 def test_relations_need_both_layers():
     found = bench_behind_post()
-    found.occluder_mask = None
+    del found.maps["occluder_mask"]
     with pytest.raises(
         ValueError, match="relations need the occluder_mask of the detections, which carry: occludee_mask"
     ):

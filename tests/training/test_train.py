@@ -14,6 +14,7 @@ from bcnet.prediction import run_inference
 from bcnet.prediction.datasets import folder_name
 from bcnet.structures import Detections
 from bcnet.training import TrainingInterrupted, evaluate_only, train
+from bcnet.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +43,17 @@ def test_train_interrupt_resume_evaluate_predict(tmp_path, data_set, detector, m
     results = whole / "inference" / folder_name(data_set) / "coco_instances_results.json"
     assert isinstance(json.loads(results.read_text()), list)
 
-    from bcnet.training.trainer import Trainer
-
-    step = Trainer._step
+    update = TrainingStep._update
     steps = []
 
-    def interrupted_step(self):
-        step(self)
+    def interrupted_update(self):
+        update(self)
         steps.append(1)
         if len(steps) == 2:
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patched, pytest.raises(TrainingInterrupted):
-        patched.setattr(Trainer, "_step", interrupted_step)
+        patched.setattr(TrainingStep, "_update", interrupted_update)
         train(config(parts, data_set, detector))
     assert not (parts / "model_final.pth").exists()
     train(config(parts, data_set, detector), resume=True)

@@ -11,13 +11,20 @@ from bcnet.config import get_cfg
 from bcnet.data import DatasetMapper
 from bcnet.maps import PUBLISHED_MAPS
 from bcnet.structures import Detections
-from bcnet.visualization import draw_predictions, draw_training_data, find_images
+from bcnet.visualization import draw_predictions, draw_training_data
+from bcnet.visualization.gallery import output_names
 
 
 def save(path, color=(200, 100, 50), size=(40, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
     return str(path)
+
+
+def picture_size(path):
+    """(width, height) of an image file."""
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def dataset(tmp_path, segmentation=((5, 5, 20, 5, 20, 25, 5, 25),)):
@@ -41,22 +48,6 @@ def dataset(tmp_path, segmentation=((5, 5, 20, 5, 20, 25, 5, 25),)):
     return f"coco:{path}:{tmp_path / 'images'}"
 
 
-def test_find_images(tmp_path):
-    first = save(tmp_path / "folder/a.png")
-    second = save(tmp_path / "folder/deeper/b.JPG")
-    (tmp_path / "folder/notes.txt").write_text("no image")
-    third = save(tmp_path / "c.png")
-    assert find_images([str(tmp_path / "folder")]) == [first, second]
-    assert find_images([third, str(tmp_path / "*.png"), str(tmp_path / "**/*.png")]) == [third, first]
-    assert len(find_images([dataset(tmp_path / "data")])) == 3
-
-
-@pytest.mark.parametrize("name", ["missing.jpg", "*.jpg", "MODEL.DEVICE"])
-def test_inputs_without_images_are_named(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=r"no images behind the input"):
-        find_images([str(tmp_path / name)])
-
-
 def predict(image):
     """One detection of the left half, and one of a low score."""
     height, width = image.shape[:2]
@@ -71,7 +62,7 @@ def predict(image):
     )
 
 
-def test_predictions_go_on_after_unreadable_files(tmp_path, capsys):
+def test_predictions_go_on_after_unreadable_files(tmp_path, caplog):
     good = save(tmp_path / "a/x.png")
     twin = save(tmp_path / "b/x.png")
     broken = tmp_path / "broken.jpg"
@@ -79,13 +70,39 @@ def test_predictions_go_on_after_unreadable_files(tmp_path, capsys):
     files = [good, str(broken), str(tmp_path / "gone.png"), twin]
     gallery = draw_predictions(predict, files, tmp_path / "out", progress=False)
     assert gallery.drawn == 2 and len(gallery.failures) == 2
-    assert "broken.jpg" in gallery.failures[0] and "gone.png" in gallery.failures[1]
-    assert "broken.jpg" in capsys.readouterr().out
+    assert list(gallery.failures) == files[1:3]
+    assert all(file in message for file, message in gallery.failures.items())
+    assert [record.getMessage() for record in caplog.records] == list(gallery.failures.values())
     assert gallery.summary() == "2 images drawn, 4 pictures written, 2 images failed"
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["x_2_layers.jpg", "x_2_maps.png", "x_layers.jpg", "x_maps.png"]
     # Small images are enlarged, for legible labels.
-    assert Image.open(tmp_path / "out/x_layers.jpg").width == 3 * 800 + 2 * 12
+    assert picture_size(tmp_path / "out/x_layers.jpg")[0] == 3 * 800 + 2 * 12
+
+
+def test_predictions_go_on_after_an_image_that_fails(tmp_path):
+    def failing(image):
+        if image.shape == (30, 40, 3):
+            raise RuntimeError("out of memory")
+        return predict(image)
+
+    files = [save(tmp_path / "a.png"), save(tmp_path / "b.png", size=(41, 30))]
+    gallery = draw_predictions(failing, files, tmp_path / "out", progress=False)
+    assert gallery.drawn == 1
+    assert gallery.failures == {files[0]: f"{files[0]}: RuntimeError: out of memory"}
+
+
+def test_a_folder_that_cannot_be_written_ends_the_job(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OSError, match="out"):
+        draw_predictions(predict, [save(tmp_path / "a.png")], tmp_path / "out", progress=False)
+
+
+def test_names_of_pictures():
+    sources = ["a/x.png", "b/x.png", "c/x_2.jpg", "d/X.jpg", "webcam:1", "https://host/y%20z.jpg?token=a/secret.png"]
+    assert output_names(sources) == ["x", "x_2", "x_2_2", "X_3", "webcam_1", "y z"]
+    strange = ["https://host/?id=3", "https://host/a%2F..%2F%3Fq.png", f"{'é' * 120}.png"]
+    assert output_names(strange) == ["image", "_q", "é" * 100]
 
 
 def test_score_threshold_and_number_of_images(tmp_path):
@@ -93,8 +110,8 @@ def test_score_threshold_and_number_of_images(tmp_path):
     options = {"max_images": 1, "progress": False}
     gallery = draw_predictions(predict, files, tmp_path / "all", score_threshold=0.1, **options)
     assert gallery.drawn == 1
-    tall = Image.open(gallery.pictures[1]).height
-    short = Image.open(draw_predictions(predict, files, tmp_path / "one", **options).pictures[1]).height
+    _, tall = picture_size(gallery.pictures[1])
+    _, short = picture_size(draw_predictions(predict, files, tmp_path / "one", **options).pictures[1])
     assert short < tall  # one line rather than two
     none = draw_predictions(predict, files, tmp_path / "none", score_threshold=0.95, **options)
     assert [path.endswith("_layers.jpg") for path in none.pictures] == [True]
@@ -114,7 +131,7 @@ def mapper(**changes):
 def test_training_data(tmp_path, image_format):
     spec = dataset(tmp_path)
     gallery = draw_training_data(mapper(FORMAT=image_format), spec, tmp_path / "out", progress=False)
-    assert gallery.drawn == 1 and gallery.failures == []
+    assert gallery.drawn == 1 and not gallery.failures
     assert [path.rsplit("/", 1)[1] for path in gallery.pictures] == ["one_layers.jpg", "one_maps.png"]
     panels = np.asarray(Image.open(gallery.pictures[0])).astype(int)
     red, _, blue = panels[-20, 780]  # right lower corner of the first panel: the image's own colour
@@ -126,4 +143,5 @@ def test_annotations_that_cannot_be_used_are_reported(tmp_path):
     save(tmp_path / "images/one.png", size=(20, 20))  # not the size that the json says
     gallery = draw_training_data(mapper(), spec, tmp_path / "out", progress=False)
     assert gallery.drawn == 0
-    assert "one.png" in gallery.failures[0] and "20 x 20" in gallery.failures[0]
+    (message,) = gallery.failures.values()
+    assert "one.png" in message and "20 x 20" in message

@@ -1,0 +1,1 @@
+"""``bcnet data``: commands that prepare and show annotation files."""

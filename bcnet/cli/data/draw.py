@@ -1,0 +1,42 @@
+"""``bcnet data draw``: pictures of what a model is trained on."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+EXAMPLES = """examples:
+  a data set as it is:        %(prog)s --dataset coco:annotations.json:images --output pictures
+  as a config augments it:    %(prog)s --config-file quick/bcnet_faster_rcnn.yaml --output pictures
+"""
+AS_THEY_ARE = ["MODEL.MASK_ON", True, "INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.RANDOM_FLIP", "none"]
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Draws what a model is trained on: instances, their occluders, and the targets of the mask head."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=main.__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="name or spec (default: DATASETS.TRAIN of the config)")
+    parser.add_argument("--config-file", metavar="FILE", help="YAML file, or the name of one that comes with bcnet")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument("--max-images", type=int, metavar="N", help="draw the first N images with instances")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    args = parser.parse_args(arguments)
+    if not args.dataset and not args.config_file:
+        parser.error("--dataset or --config-file says what to draw")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    from bcnet.config import load_config
+    from bcnet.data import DatasetMapper
+    from bcnet.visualization import draw_training_data
+
+    cfg = load_config(args.config_file, [*([] if args.config_file else AS_THEY_ARE), *args.opts])
+    mapper = DatasetMapper.from_config(cfg, training=True)
+    drawn = 0
+    for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
+        gallery = draw_training_data(mapper, dataset, args.output, max_images=args.max_images, seed=max(cfg.SEED, 0))
+        print(f"{dataset}: {gallery.summary()} to {args.output}")
+        drawn += gallery.drawn
+    if not drawn:
+        parser.exit(1, "error: no image was drawn\n")

@@ -1,0 +1,1 @@
+"""``bcnet weights``: commands that work on weights files."""

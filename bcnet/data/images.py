@@ -1,0 +1,197 @@
+"""Image files and PIL images: decoding to 8-bit RGB, with the EXIF orientation applied.
+
+Letters: H x W image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow refuses an image
+
+_EXIF_ORIENTATION = 0x0112
+_UNDO_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BITS_PER_SAMPLE = 258  # TIFF tag
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # whose images of mode "I", int32, hold 16-bit values
+
+# Formats that Pillow reads with another package or in other versions only: bytes of the file from the offset on.
+_FOREIGN_FORMATS = (
+    (4, (b"ftypavif", b"ftypavis"), "AVIF, which needs Pillow 11.3 or newer"),
+    (4, tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
+     "HEIC, which needs the package pillow-heif (pip install pillow-heif)"),
+    (0, (b"\xff\x0a", b"\x00\x00\x00\x0cJXL "), "JPEG XL; convert it to PNG or JPEG"),
+)  # fmt: skip
+
+_pillow_limit = threading.Lock()
+
+
+class UnreadableImageError(ValueError):
+    """An image that is missing, empty, truncated, too large, not an image, or of values without a known range."""
+
+
+def open_image(file: str | BinaryIO, name: str | None = None, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Decodes an image file as `to_rgb` does; of an animation or a TIFF of several pages, the first.
+
+    HEIC files are read where the package pillow-heif is installed.
+
+    Args:
+        file: a path, or a file object in binary mode.
+        name: what the error calls it; by default `file`.
+        max_pixels: a larger image is refused before it is decoded; 0 is no limit.
+
+    Returns:
+        Image.Image: mode "RGB".
+
+    Raises:
+        UnreadableImageError: the file is missing, cannot be decoded, is too large, or its values have no known range.
+    """
+    with _unreadable(name or file), _pillow_allows(max_pixels), _identified(file) as image:
+        if 0 < max_pixels < image.width * image.height:
+            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
+        return _to_rgb(image)
+
+
+def read_image(file_name: str, format: str = "BGR", *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+    """Reads an image file as `open_image` does: uint8 [H, W, 3], in "BGR" or "RGB" order.
+
+    Raises:
+        UnreadableImageError: as `open_image`.
+        ValueError: another format.
+    """
+    order = channel_order(format)
+    return np.ascontiguousarray(np.asarray(open_image(file_name, max_pixels=max_pixels))[:, :, order])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A PIL image of any mode as "RGB", with its EXIF orientation applied.
+
+    Values come out as `cv2.imread` gives them, up to rounding: transparency is dropped, palettes are looked up, and of
+    12 or 16 bits the upper 8 are kept.
+
+    Raises:
+        UnreadableImageError: it cannot be decoded (PIL reads files late), or its values have no known range: 32-bit
+            integers and floats.
+    """
+    with _unreadable(getattr(image, "filename", None) or f"PIL image of mode {image.mode}"):
+        return _to_rgb(image)
+
+
+def channel_order(format: str) -> slice:
+    """Selects a format's channels, "BGR" or "RGB", from RGB.
+
+    Raises:
+        ValueError: another format.
+    """
+    if format not in ("BGR", "RGB"):
+        raise ValueError(f"the image format must be 'BGR' or 'RGB', got {format!r}")
+    return slice(None, None, -1 if format == "BGR" else 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    # First of all: Pillow's TIFF reader applies the orientation as it decodes, and then removes the tag.
+    image.load()
+    orientation = None
+    with contextlib.suppress(Exception):  # broken EXIF data does not make the pixels unreadable
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+    pixels = _eight_bit_rgb(image)
+    return pixels.transpose(_UNDO_ORIENTATION[orientation]) if orientation in _UNDO_ORIENTATION else pixels
+
+
+def _eight_bit_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
+        values = np.asarray(image) >> (_bits_per_sample(image) - 8)
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "32-bit integers" if image.mode == "I" else "floats"
+        raise ValueError(f"its values are {kind} (mode {image.mode!r}), of no known range; scale them to 8 or 16 bits")
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGB")
+
+
+def _bits_per_sample(image: Image.Image) -> int:
+    """12 for TIFF files that say so, otherwise 16: Pillow scales the other formats itself."""
+    tags = getattr(image, "tag_v2", {})
+    return 12 if tuple(tags.get(_BITS_PER_SAMPLE, ())) == (12,) else 16
+
+
+@contextlib.contextmanager
+def _unreadable(name: object) -> Iterator[None]:
+    """Every error of the block as an `UnreadableImageError`: decoders raise all kinds on damaged files."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(
+            f"cannot read the image {name!r}: {error}; INPUT.MAX_IMAGE_PIXELS is the limit, 0 removes it"
+        ) from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__  # without the file's name
+        raise UnreadableImageError(f"cannot read the image {name!r}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _pillow_allows(max_pixels: int) -> Iterator[None]:
+    """Lifts Pillow's limit on the size of images, a global variable, where ours is higher."""
+    own = Image.MAX_IMAGE_PIXELS
+    if own is None or 0 < max_pixels <= 2 * own:  # Pillow warns at its limit and refuses at twice as much
+        yield
+        return
+    with _pillow_limit:
+        own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = own
+
+
+def _identified(file: str | BinaryIO) -> Image.Image:
+    """`Image.open`, with the reason where the format is not known."""
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError:
+        head = _first_bytes(file)
+        foreign = foreign_format(head)
+        if foreign is not None and "HEIC" in foreign and _heif_opener_registered():
+            return Image.open(file)
+        reason = f"it is {foreign}" if foreign else "not an image that Pillow knows" if head else "the file is empty"
+        raise UnidentifiedImageError(reason) from None
+
+
+def foreign_format(head: bytes) -> str | None:
+    """The image format that a file's first bytes announce, if Pillow needs help with it, and what it needs."""
+    for offset, beginnings, description in _FOREIGN_FORMATS:
+        if head[offset:].startswith(beginnings):
+            return description
+    return None
+
+
+def _first_bytes(file: str | BinaryIO) -> bytes:
+    if isinstance(file, (str, os.PathLike)):
+        with open(file, "rb") as opened:
+            return opened.read(32)
+    file.seek(0)
+    return file.read(32)
+
+
+def _heif_opener_registered() -> bool:
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True

@@ -1,0 +1,78 @@
+"""Input files of a command line: images and videos behind paths, folders, patterns, URLs and data set names."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+
+from bcnet.data.catalog import dataset_names, load_dataset
+from bcnet.data.image_source import is_url
+from bcnet.data.videos import is_webcam
+
+logger = logging.getLogger(__name__)
+
+# What a folder is searched for; a file that is named itself is recognised by its content, whatever its suffix.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".pcx", ".qoi", ".sgi", ".dds", ".psd"),
+)
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".ogv"),
+    *(".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv"),
+)
+
+
+def find_images(inputs: Iterable[str], *, videos: bool = False) -> list[str]:
+    """The image files behind names as given on a command line, in order and each once.
+
+    Files that the search of a folder passes over are logged, counted by suffix.
+
+    Args:
+        inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, http(s) URLs, and
+            names or specs of data sets.
+        videos: find video files in folders too, and let "webcam" and "webcam:N", the N-th camera, stand for themselves.
+
+    Raises:
+        FileNotFoundError: an input is none of these, or a pattern or folder without images; names it.
+        KeyError, ValueError: as `bcnet.data.load_dataset`.
+    """
+    files: dict[str, None] = {}
+    for name in inputs:
+        files.update(dict.fromkeys(_files_behind(name, videos)))
+    return list(files)
+
+
+def _files_behind(name: str, videos: bool) -> list[str]:
+    if is_url(name) or (videos and is_webcam(name)):
+        return [name]
+    if os.path.isdir(name):
+        return _images_in_folder(name, IMAGE_SUFFIXES + VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES)
+    if os.path.exists(name):
+        return [name]
+    files = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+    if not files and (name in dataset_names() or ":" in name):
+        files = [record.file_name for record in load_dataset(name)[0]]
+    if not files:
+        raise FileNotFoundError(
+            f"no images behind the input {name!r}: it is no file, no folder or pattern with images, and no data "
+            "set (config keys with new values go last, after another option)"
+        )
+    return files
+
+
+def _images_in_folder(folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    files = [os.path.join(parent, file) for parent, _, names in os.walk(folder) for file in names]
+    images = sorted(file for file in files if file.lower().endswith(suffixes))
+    others = Counter(os.path.splitext(file)[1].lower() or "no suffix" for file in files)
+    others.subtract(os.path.splitext(file)[1].lower() for file in images)
+    counts = sorted((+others).items(), key=lambda item: (-item[1], item[0]))
+    passed_over = ", ".join(f"{suffix} ({count})" for suffix, count in counts)
+    if not images:
+        raise FileNotFoundError(f"no images behind the input {folder!r}: the folder holds {passed_over or 'no files'}")
+    if passed_over:
+        logger.warning("%s: passed over files of other types: %s", folder, passed_over)
+    return images

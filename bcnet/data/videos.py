@@ -1,0 +1,133 @@
+"""Frames of video files, animated images (GIF, WebP, APNG, AVIF) and webcams.
+
+Letters: H x W frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageSequence
+
+from bcnet.data.images import UnreadableImageError, foreign_format, to_rgb
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RATE = 25.0  # frames per second, where the source does not say
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
+_WEBCAM = re.compile(r"webcam(?::(\d+))?")
+
+
+class UnreadableVideoError(ValueError):
+    """A video file or camera that gives no frame."""
+
+
+@dataclass
+class Video:
+    """An open video.
+
+    Attributes:
+        frames: uint8 [H, W, 3] RGB, one after the other.
+        rate: frames per second.
+        count: number of frames; None where it is not known.
+    """
+
+    frames: Iterator[np.ndarray]
+    rate: float
+    count: int | None
+
+
+def is_webcam(name: str) -> bool:
+    """True for "webcam", and "webcam:1" and so on."""
+    return bool(_WEBCAM.fullmatch(name))
+
+
+def is_video(name: str) -> bool:
+    """True for a file that holds a video or an animation, by its content, and for a webcam's name."""
+    if is_webcam(name):
+        return True
+    is_animation = _is_animation(name)
+    return _has_video_stream(name) if is_animation is None else is_animation
+
+
+@contextlib.contextmanager
+def open_video(source: str) -> Iterator[Video]:
+    """Opens a video file, an animated image, or a camera: "webcam", or "webcam:N" for the N-th, counted from 0.
+
+    Frames of a video file are turned as its metadata says.
+
+    Raises:
+        UnreadableVideoError: the source cannot be opened; names it.
+    """
+    if _is_animation(source):
+        with Image.open(source) as image:
+            yield _animation(image, source)
+        return
+    camera = _WEBCAM.fullmatch(source)
+    capture = cv2.VideoCapture(int(camera[1] or 0) if camera else source)
+    try:
+        if not capture.isOpened():
+            raise UnreadableVideoError(f"{source!r} cannot be opened as {'a camera' if camera else 'a video'}")
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        yield Video(
+            _captured(capture),
+            rate if math.isfinite(rate) and 0 < rate <= 240 else DEFAULT_RATE,
+            count if count > 0 else None,
+        )
+    finally:
+        capture.release()
+
+
+def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        read, frame = capture.read()
+        if not read:
+            return
+        yield np.ascontiguousarray(frame[:, :, ::-1])
+
+
+def _animation(image: Image.Image, name: str) -> Video:
+    image.load()  # some formats know the duration only then
+    milliseconds = image.info.get("duration") or 100  # browsers show frames without a duration for a tenth of a second
+    return Video(_frames(image, name), 1000 / max(milliseconds, 20), image.n_frames)
+
+
+def _frames(image: Image.Image, name: str) -> Iterator[np.ndarray]:
+    for number, frame in enumerate(ImageSequence.Iterator(image), start=1):
+        try:
+            yield np.asarray(to_rgb(frame))
+        except UnreadableImageError as error:
+            logger.warning("%s ends after %d of %d frames: %s", name, number - 1, image.n_frames, error)
+            return
+
+
+def _is_animation(name: str) -> bool | None:
+    """None where the file is not an image."""
+    try:
+        with Image.open(name) as image:
+            return image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False)
+    except Exception:  # decoders raise all kinds
+        return None
+
+
+def _has_video_stream(name: str) -> bool:
+    import av
+
+    try:
+        with open(name, "rb") as file:
+            if foreign_format(file.read(32)) is not None:  # FFmpeg takes images of these for videos
+                return False
+        with av.open(name) as container:
+            # So it does with all images, by their suffix too, and with text.
+            is_still = container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe")
+            return bool(container.streams.video) and not is_still
+    except (av.FFmpegError, OSError, ValueError):
+        return False

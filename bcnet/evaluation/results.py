@@ -1,0 +1,208 @@
+"""COCO results files of any tool: reading, checking, and one form for boxes and masks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from bcnet.data.classes import class_positions
+from bcnet.data.parsing import (
+    Faults,
+    check_numbers,
+    is_finite,
+    is_id,
+    missing,
+    read_categories,
+    read_images,
+    short,
+    without_short_polygons,
+)
+from bcnet.data.records import ImageRecord
+from bcnet.evaluation.ground_truth import GroundTruth
+from bcnet.files import read_json
+from bcnet.ops.rle import box_rle, rle_to_json, segmentation_to_rle
+
+logger = logging.getLogger(__name__)
+
+_IDS = ("image_id", "category_id")
+
+
+def read_results(path: str | os.PathLike, ground_truth: GroundTruth) -> list[dict]:
+    """Reads a results file and brings it to one form (`uniform_results`).
+
+    The file is a JSON list of COCO results; or a COCO annotation file whose annotations have a ``score``, as
+    ``bcnet predict`` writes it. The latter lists images and categories of its own, with its own ids: its images are
+    matched by file name, its categories by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not such a file, or an entry is malformed or of another data set; names file and entry.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        content = _translated(content, ground_truth, os.fspath(path))
+    if not isinstance(content, list):
+        raise ValueError(f"{path} must hold a JSON list of results, got {short(content)}")
+    return uniform_results(content, ground_truth, os.fspath(path))
+
+
+def uniform_results(results: Sequence[dict], ground_truth: GroundTruth, source: str = "results") -> list[dict]:
+    """Checks COCO results and brings their boxes and masks to one form.
+
+    A mask may be polygons or an RLE, compressed or not. An empty one (null, ``[]``) among results with masks is a
+    mask without pixels: a detection that matches nothing. If no result has a mask, the results are of boxes alone.
+
+    Args:
+        results: dicts with ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh in pixels of the image) or
+            ``segmentation``, or both. They are not changed.
+        ground_truth: the images and categories that the results must be of.
+        source: what to call the results in messages.
+
+    Returns:
+        list[dict]: copies in which all have a ``bbox`` or none has, and all have a ``segmentation`` (compressed RLE
+        with its counts as text) or none has.
+
+    Raises:
+        ValueError: names the source, and the entry and the actual value of the first faults: a missing key, an unknown
+            image or category, a score or box that is not finite, a box of negative size, an RLE of another size than
+            its image or whose runs do not fill it; an entry without box or mask where others have one.
+    """
+    faults, counts = Faults(source), Counter()
+    uniform = []
+    for index, result in enumerate(results):
+        try:
+            uniform.append(uniform_result(result, ground_truth, counts))
+        except ValueError as error:
+            faults.add(f"result {index}", str(error))
+    faults.raise_if_any()
+    _complete_masks(uniform, ground_truth, counts)
+    for key in ("bbox", "segmentation"):
+        without = [index for index, result in enumerate(uniform) if key not in result]
+        if 0 < len(without) < len(uniform):
+            have = len(uniform) - len(without)
+            faults.add(f"result {without[0]}", f"it has no {key}, but {have} of {len(uniform)} results have one")
+    if uniform and not uniform[0].keys() & {"bbox", "segmentation"}:
+        faults.add("result 0", f"it has neither bbox nor segmentation: {short(results[0])}")
+    faults.raise_if_any()
+    if counts:
+        logger.warning("%s: %s", source, "; ".join(f"{count} {what}" for what, count in counts.items()))
+    return uniform
+
+
+def uniform_result(result: dict, ground_truth: GroundTruth, counts: Counter | None = None) -> dict:
+    """One result of `uniform_results`: a checked copy.
+
+    Args:
+        counts: receives what was dropped, by description.
+
+    Returns:
+        dict: without ``bbox`` where it is null; with ``segmentation`` None where it is null or empty.
+
+    Raises:
+        ValueError: as `uniform_results`, without source and entry.
+    """
+    fault = missing(result, ("image_id", "category_id", "score"))
+    if fault is not None:
+        raise ValueError(f"{fault}: {short(result)}")
+    image_id, category_id, score = result["image_id"], result["category_id"], result["score"]
+    if not is_id(image_id) or image_id not in ground_truth.image_numbers:
+        raise ValueError(f"image_id {short(image_id)} is not listed in {ground_truth.source}")
+    if not is_id(category_id) or category_id not in ground_truth.category_ids:
+        raise ValueError(f"category_id {short(category_id)} is not one of {short(sorted(ground_truth.category_ids))}")
+    if not is_finite(score):
+        raise ValueError(f"score must be a finite number, got {short(score)}")
+    uniform = dict(result)
+    if result.get("bbox") in (None, []):
+        uniform.pop("bbox", None)
+    else:
+        check_numbers("bbox", result["bbox"])
+    if "segmentation" in result:
+        size = ground_truth.image_size(image_id)
+        uniform["segmentation"] = _mask(result["segmentation"], image_id, size, Counter() if counts is None else counts)
+    if "occluded_by" in result:
+        _check_relations(result)
+    return uniform
+
+
+def _mask(segmentation: object, image_id: int | str, size: tuple[int, int], counts: Counter) -> dict | None:
+    """A compressed RLE with its counts as text; None for null, ``[]``, ``{}`` and ``[[]]``."""
+    if not segmentation or (isinstance(segmentation, list) and not any(segmentation)):
+        return None
+    image = ImageRecord("", image_id, *size)
+    segmentation = without_short_polygons("segmentation", segmentation, image, counts) or segmentation
+    return rle_to_json(segmentation_to_rle(segmentation, *size))
+
+
+def _check_relations(result: dict) -> None:
+    """Raises ValueError unless ``number``, ``occluded_by`` and ``depth`` are as `Detections.to_coco` writes them."""
+    occluders = result["occluded_by"]
+    is_list = isinstance(occluders, list) and all(isinstance(pair, (list, tuple)) for pair in occluders)
+    if not is_list or not all(len(pair) == 2 and is_id(pair[0]) and is_finite(pair[1]) for pair in occluders):
+        raise ValueError(f"occluded_by must be a list of [number, confidence], got {short(occluders)}")
+    for key in ("number", "depth"):
+        if not is_finite(result.get(key)):
+            raise ValueError(f"occluded_by comes with a {key}, got {short(result.get(key))}")
+
+
+def _complete_masks(results: Sequence[dict], ground_truth: GroundTruth, counts: Counter) -> None:
+    """Replaces empty segmentations by masks without pixels; drops them where no result has a mask."""
+    has_masks = any(result.get("segmentation") for result in results)
+    for result in results:
+        if result.get("segmentation", True) is not None:
+            continue
+        if has_masks:
+            result["segmentation"] = rle_to_json(box_rle(0, 0, 0, 0, ground_truth.image_size(result["image_id"])))
+            counts["results with an empty segmentation, taken as masks without pixels"] += 1
+        else:
+            del result["segmentation"]
+
+
+def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[dict]:
+    """The annotations of a COCO file with scores, with the ground truth's ids of images and categories."""
+    results = content["annotations"]
+    if not isinstance(content.get("images"), list) or not isinstance(content.get("categories"), list):
+        return results  # a list of results under this key, with the ground truth's own ids
+    faults = Faults(source)
+    images = read_images(content["images"], source, "", faults)
+    faults.raise_if_any()
+    image_ids = _image_ids(images.values(), ground_truth, source)
+    info, class_of = read_categories(content["categories"], source, "", source)
+    positions = class_positions(info.class_names, ground_truth.class_names, source, ground_truth.source)
+    translated = []
+    for index, result in enumerate(results):
+        image_id, category_id = (result.get(key) if isinstance(result, dict) else None for key in _IDS)
+        if not is_id(image_id) or image_id not in image_ids or not is_id(category_id) or category_id not in class_of:
+            faults.add(f"result {index}", f"its image or category is not listed in the file: {short(result)}")
+            continue
+        position = positions[class_of[category_id]]
+        if position is not None:
+            category_id = ground_truth.category_ids[position]
+            translated.append({**result, "image_id": image_ids[image_id], "category_id": category_id})
+    faults.raise_if_any()
+    if len(translated) < len(results):
+        left_out = len(results) - len(translated)
+        logger.warning("%s: %d of %d results are of classes without a match: left out", source, left_out, len(results))
+    return translated
+
+
+def _image_ids(images: Iterable[ImageRecord], ground_truth: GroundTruth, source: str) -> dict[int | str, int | str]:
+    """The ground truth's image id of each of a file's images, by file name without folders.
+
+    Raises:
+        ValueError: a file name that the ground truth lacks, or has more than once.
+    """
+    by_name: dict[str, list[int | str]] = {}
+    for image_id, image in ground_truth.images.items():
+        by_name.setdefault(os.path.basename(str(image.get("file_name"))), []).append(image_id)
+    ids = {}
+    for image in images:
+        candidates = by_name.get(os.path.basename(image.file_name), [])
+        if len(candidates) != 1:
+            raise ValueError(
+                f"{source}: the image file {image.file_name!r} belongs to {len(candidates)} images of "
+                f"{ground_truth.source}; it must be one"
+            )
+        ids[image.image_id] = candidates[0]
+    return ids

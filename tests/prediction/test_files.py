@@ -1,0 +1,163 @@
+"""Predictions of image files: written as they come, whatever happens to single images or to the process."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from bcnet.occlusion.side_file import SideFile
+from bcnet.prediction.files import predict_files
+from bcnet.structures import Detections
+
+
+class Model:
+    """Finds one object in every image, with the image's width as its score in percent; fails where it is told to."""
+
+    num_classes = 2
+    class_names = ("cup", "plate")
+    max_image_pixels = 0
+
+    def __init__(self, failing=(), error=None):
+        self.failing = failing
+        self.error = error or RuntimeError("no memory")
+        self.seen = []
+
+    def predict(self, images, format, *, score_threshold, batch_size, **options):
+        assert format == "RGB"
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"the score threshold must lie in 0..1, got {score_threshold}")
+        widths = [image.shape[1] for image in images]
+        self.seen.append(widths)
+        if set(widths) & set(self.failing):
+            raise self.error
+        return [self.detections(image.shape[:2]) for image in images]
+
+    def detections(self, size):
+        box = torch.tensor([[0.0, 0.0, size[1], size[0] / 2]])
+        scores = torch.tensor([size[1] / 100])
+        return Detections(size, box, scores, torch.tensor([1]), torch.ones(1, 28, 28), class_names=self.class_names)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Twelve images, 21 to 32 pixels wide."""
+    for width in range(21, 33):
+        Image.new("RGB", (width, 20)).save(tmp_path / f"{width}.png")
+    return [str(tmp_path / f"{width}.png") for width in range(21, 33)]
+
+
+def predict(model, files, output, **options):
+    return predict_files(model, files, output, batch_size=1, progress=False, **options)
+
+
+def widths(path) -> list[int]:
+    """Of the images of a result, and the scores say that the annotations belong to them."""
+    coco = COCO(str(path))
+    images = coco.loadImgs(coco.getImgIds())
+    for image in images:
+        (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))
+        assert annotation["score"] == pytest.approx(image["width"] / 100)
+        assert coco.annToMask(annotation).shape == (20, image["width"])
+    return [image["width"] for image in images]
+
+
+def test_a_coco_json_with_ids_from_one(files, tmp_path):
+    summary = predict(Model(), files, tmp_path / "out" / "a.json")
+    assert (summary.images, summary.instances, summary.failures) == (12, 12, {})
+    assert str(summary) == "12 instances in 12 images"
+    content = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert [image["id"] for image in content["images"]] == list(range(1, 13))
+    assert [annotation["id"] for annotation in content["annotations"]] == list(range(1, 13))
+    assert content["annotations"][0]["area"] == 21 * 10
+    assert content["categories"] == [{"id": 1, "name": "cup"}, {"id": 2, "name": "plate"}]
+    assert widths(tmp_path / "out" / "a.json") == list(range(21, 33))
+    assert os.listdir(tmp_path / "out") == ["a.json"]  # no partial results stay
+    assert predict(Model(), [], tmp_path / "none.json").images == 0
+    assert json.loads((tmp_path / "none.json").read_text())["images"] == []
+
+
+def test_an_image_that_fails_is_left_out_alone(files, tmp_path, caplog):
+    (tmp_path / "23.png").write_text("no image")
+    model = Model(failing=(22, 30))
+    summary = predict(model, files, tmp_path / "a.json")
+    assert widths(tmp_path / "a.json") == [21, 24, 25, 26, 27, 28, 29, 31, 32]
+    assert list(summary.failures) == [files[1], files[2], files[9]]
+    assert summary.failures[files[1]] == f"{files[1]}: RuntimeError: no memory"
+    assert "cannot read the image" in summary.failures[files[2]]
+    assert sum(record.levelname == "WARNING" for record in caplog.records) == 3
+    assert str(summary) == "9 instances in 9 images, 3 images failed"
+    # Four images are read ahead; those of a chunk that fails are tried again one by one.
+    assert model.seen[:5] == [[], [21, 22, 24], [21], [22], [24]]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("no space")])
+def test_an_interruption_keeps_the_images_so_far_and_can_be_resumed(files, tmp_path, error):
+    output = tmp_path / "a.json"
+    (tmp_path / "22.png").write_text("no image")
+    if error is KeyboardInterrupt:
+        model = Model(failing=(29,), error=KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            predict(model, files, output)
+    else:
+        pictures = tmp_path / "pictures"
+        pictures.mkdir()
+        (pictures / "29_layers.jpg").mkdir()  # cannot be written
+        with pytest.raises(OSError, match=r"29_layers\.jpg"):
+            predict(Model(), files, output, pictures=pictures)
+    assert widths(output) == [21, 23, 24, 25, 26, 27, 28]
+    model = Model()
+    summary = predict(model, files, output, resume=True)
+    assert model.seen == [[], [29, 30, 31, 32]]
+    assert (summary.images, list(summary.failures)) == (11, [files[1]])
+    assert widths(output) == [21, *range(23, 33)]
+    assert not (tmp_path / "a.json.partial").exists()
+
+
+def test_results_are_on_the_disk_before_the_end(files, tmp_path):
+    """What a killed process leaves: the lines of all finished images."""
+    partial = tmp_path / "a.json.partial"
+    counts = []
+
+    class Watching(Model):
+        def predict(self, images, format, **options):
+            counts.append(len(partial.read_text().splitlines()) - 1 if partial.exists() else None)
+            return super().predict(images, format, **options)
+
+    predict(Watching(), files, tmp_path / "a.json")
+    assert counts == [None, 0, 4, 8]
+
+
+def test_partial_results_are_of_one_job(files, tmp_path):
+    output = str(tmp_path / "a.json")
+    with pytest.raises(KeyboardInterrupt):
+        predict(Model(failing=(29,), error=KeyboardInterrupt()), files, output)
+    for changes in ({"score_threshold": 0.1}, {"files": files[1:]}):
+        with pytest.raises(ValueError, match=r"a\.json\.partial holds results of other images or options"):
+            predict(Model(), **{"files": files, "output": output, "resume": True, **changes})
+    model = Model()
+    predict(model, files, output)  # starts again
+    assert model.seen[1] == [21, 22, 23, 24]
+    with (
+        closing(SideFile(f"{output}.partial", {}, restart=True)),
+        pytest.raises(BlockingIOError, match=r"a\.json\.partial is in use"),
+    ):
+        predict(Model(), files, output)
+
+
+def test_thresholds_are_refused_before_anything_is_written(files, tmp_path):
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1, got 2"):
+        predict(Model(), files, tmp_path / "out" / "a.json", score_threshold=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_done_leaves_an_earlier_result(files, tmp_path):
+    predict(Model(), files[:1], tmp_path / "a.json")
+    with pytest.raises(KeyboardInterrupt):
+        predict(Model(failing=(21,), error=KeyboardInterrupt()), files, tmp_path / "a.json")
+    assert widths(tmp_path / "a.json") == [21]
