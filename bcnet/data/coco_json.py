@@ -77,7 +77,34 @@ def read_categories(
     return info, {category_id: index for index, category_id in enumerate(ids)}
 
 
-def read_image(image: object, annotation_file: str, image_root: str | None) -> ImageRecord:
+def read_images(
+    entries: list, annotation_file: str, image_root: str | None, findings: Findings
+) -> dict[int | str, tuple[int, ImageRecord | None]]:
+    """Position and record, without instances, of a json's images by their id, in the file's order.
+
+    An image that cannot be used has no record, and its fault goes to the findings. So do all images of one id.
+    """
+    images: dict[int | str, tuple[int, ImageRecord | None]] = {}
+    for position, entry in enumerate(entries):
+        named = isinstance(entry, dict) and is_id(entry.get("id"))
+        label = f"image {short(entry['id'])}" if named else f"image at position {position}"
+        if named and isinstance(entry.get("file_name"), str):
+            label += f", {short(entry['file_name'])}"
+        record = None
+        try:
+            record = _read_image(entry, annotation_file, image_root)
+            if record.image_id in images:
+                first = entries[images[record.image_id][0]].get("file_name")
+                record = None
+                raise AnnotationError(f"its id is used twice, by {short(first)} too", "image ids used twice")
+        except AnnotationError as error:
+            findings.fault(label, error, of_annotation=False)
+        if named:
+            images[normal_id(entry["id"])] = position, record
+    return images
+
+
+def _read_image(image: object, annotation_file: str, image_root: str | None) -> ImageRecord:
     """The record, without instances, of an entry of the json's images.
 
     Raises:
@@ -141,8 +168,8 @@ def read_number(key: str, value: object, low: float = -math.inf, high: float = m
     return value
 
 
-def read_box(key: str, box: object, record: ImageRecord, findings: Findings, label: str) -> list[float]:
-    """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
+def check_numbers(key: str, box: object) -> list[float]:
+    """The box, which is [x, y, width, height] of finite numbers, without a negative size.
 
     Raises:
         AnnotationError: anything else.
@@ -152,9 +179,18 @@ def read_box(key: str, box: object, record: ImageRecord, findings: Findings, lab
             f"{key} must be four finite numbers [x, y, width, height], got {short(box)}",
             f"{key} not four finite numbers",
         )
-    x, y, width, height = box
-    if width < 0 or height < 0:
+    if box[2] < 0 or box[3] < 0:
         raise AnnotationError(f"{key} has a negative size: {box}", f"{key} of negative size")
+    return box
+
+
+def read_box(key: str, box: object, record: ImageRecord, findings: Findings, label: str) -> list[float]:
+    """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
+
+    Raises:
+        AnnotationError: anything else.
+    """
+    x, y, width, height = check_numbers(key, box)
     if width == 0 or height == 0:
         findings.note("boxes of zero width or height, not trained on", label, f"{key} is {box}")
     elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bcnet.data.classes import class_positions
-from bcnet.data.parsing import (
-    Faults,
+from bcnet.data.coco_json import (
     check_numbers,
+    every_polygon_dropped,
     is_finite,
     is_id,
     missing,
     read_categories,
     read_images,
+    read_mask,
     short,
-    without_short_polygons,
 )
+from bcnet.data.findings import Findings
 from bcnet.data.records import ImageRecord
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.files import read_json
@@ -69,33 +69,38 @@ def uniform_results(results: Sequence[dict], ground_truth: GroundTruth, source: 
             image or category, a score or box that is not finite, a box of negative size, an RLE of another size than
             its image or whose runs do not fill it; an entry without box or mask where others have one.
     """
-    faults, counts = Faults(source), Counter()
+    findings = Findings(source)
     uniform = []
     for index, result in enumerate(results):
+        label = f"result {index}"
         try:
-            uniform.append(uniform_result(result, ground_truth, counts))
+            uniform.append(uniform_result(result, ground_truth, findings, label))
         except ValueError as error:
-            faults.add(f"result {index}", str(error))
-    faults.raise_if_any()
-    _complete_masks(uniform, ground_truth, counts)
+            findings.fault(label, error)
+    findings.raise_if_faulty()
+    _complete_masks(uniform, ground_truth, findings)
     for key in ("bbox", "segmentation"):
         without = [index for index, result in enumerate(uniform) if key not in result]
         if 0 < len(without) < len(uniform):
             have = len(uniform) - len(without)
-            faults.add(f"result {without[0]}", f"it has no {key}, but {have} of {len(uniform)} results have one")
+            message = f"it has no {key}, but {have} of {len(uniform)} results have one"
+            findings.fault(f"result {without[0]}", ValueError(message))
     if uniform and not uniform[0].keys() & {"bbox", "segmentation"}:
-        faults.add("result 0", f"it has neither bbox nor segmentation: {short(results[0])}")
-    faults.raise_if_any()
-    if counts:
-        logger.warning("%s: %s", source, "; ".join(f"{count} {what}" for what, count in counts.items()))
+        message = f"it has neither bbox nor segmentation: {short(results[0])}"
+        findings.fault("result 0", ValueError(message))
+    findings.raise_if_faulty()
+    findings.log(logger)
     return uniform
 
 
-def uniform_result(result: dict, ground_truth: GroundTruth, counts: Counter | None = None) -> dict:
+def uniform_result(
+    result: dict, ground_truth: GroundTruth, findings: Findings | None = None, label: str = "result"
+) -> dict:
     """One result of `uniform_results`: a checked copy.
 
     Args:
-        counts: receives what was dropped, by description.
+        findings: receives what was dropped.
+        label: what to call the result there.
 
     Returns:
         dict: without ``bbox`` where it is null; with ``segmentation`` None where it is null or empty.
@@ -120,19 +125,23 @@ def uniform_result(result: dict, ground_truth: GroundTruth, counts: Counter | No
         check_numbers("bbox", result["bbox"])
     if "segmentation" in result:
         size = ground_truth.image_size(image_id)
-        uniform["segmentation"] = _mask(result["segmentation"], image_id, size, Counter() if counts is None else counts)
+        findings = Findings("") if findings is None else findings
+        uniform["segmentation"] = _mask(result["segmentation"], image_id, size, findings, label)
     if "occluded_by" in result:
         _check_relations(result)
     return uniform
 
 
-def _mask(segmentation: object, image_id: int | str, size: tuple[int, int], counts: Counter) -> dict | None:
+def _mask(
+    segmentation: object, image_id: int | str, size: tuple[int, int], findings: Findings, label: str
+) -> dict | None:
     """A compressed RLE with its counts as text; None for null, ``[]``, ``{}`` and ``[[]]``."""
     if not segmentation or (isinstance(segmentation, list) and not any(segmentation)):
         return None
-    image = ImageRecord("", image_id, *size)
-    segmentation = without_short_polygons("segmentation", segmentation, image, counts) or segmentation
-    return rle_to_json(segmentation_to_rle(segmentation, *size))
+    mask = read_mask("segmentation", segmentation, ImageRecord("", image_id, *size), findings, label)
+    if mask is None:
+        raise every_polygon_dropped("segmentation", segmentation)
+    return rle_to_json(segmentation_to_rle(mask.segmentation, *size))
 
 
 def _check_relations(result: dict) -> None:
@@ -146,15 +155,15 @@ def _check_relations(result: dict) -> None:
             raise ValueError(f"occluded_by comes with a {key}, got {short(result.get(key))}")
 
 
-def _complete_masks(results: Sequence[dict], ground_truth: GroundTruth, counts: Counter) -> None:
+def _complete_masks(results: Sequence[dict], ground_truth: GroundTruth, findings: Findings) -> None:
     """Replaces empty segmentations by masks without pixels; drops them where no result has a mask."""
     has_masks = any(result.get("segmentation") for result in results)
-    for result in results:
+    for index, result in enumerate(results):
         if result.get("segmentation", True) is not None:
             continue
         if has_masks:
             result["segmentation"] = rle_to_json(box_rle(0, 0, 0, 0, ground_truth.image_size(result["image_id"])))
-            counts["results with an empty segmentation, taken as masks without pixels"] += 1
+            findings.note("results with an empty segmentation, taken as masks without pixels", f"result {index}")
         else:
             del result["segmentation"]
 
@@ -164,23 +173,24 @@ def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[d
     results = content["annotations"]
     if not isinstance(content.get("images"), list) or not isinstance(content.get("categories"), list):
         return results  # a list of results under this key, with the ground truth's own ids
-    faults = Faults(source)
-    images = read_images(content["images"], source, "", faults)
-    faults.raise_if_any()
-    image_ids = _image_ids(images.values(), ground_truth, source)
-    info, class_of = read_categories(content["categories"], source, "", source)
+    findings = Findings(source)
+    images = read_images(content["images"], source, "", findings)
+    findings.raise_if_faulty()
+    image_ids = _image_ids((image for _, image in images.values()), ground_truth, source)
+    info, class_of = read_categories(content["categories"], source, "", source, findings)
     positions = class_positions(info.class_names, ground_truth.class_names, source, ground_truth.source)
     translated = []
     for index, result in enumerate(results):
         image_id, category_id = (result.get(key) if isinstance(result, dict) else None for key in _IDS)
         if not is_id(image_id) or image_id not in image_ids or not is_id(category_id) or category_id not in class_of:
-            faults.add(f"result {index}", f"its image or category is not listed in the file: {short(result)}")
+            message = f"its image or category is not listed in the file: {short(result)}"
+            findings.fault(f"result {index}", ValueError(message))
             continue
         position = positions[class_of[category_id]]
         if position is not None:
             category_id = ground_truth.category_ids[position]
             translated.append({**result, "image_id": image_ids[image_id], "category_id": category_id})
-    faults.raise_if_any()
+    findings.raise_if_faulty()
     if len(translated) < len(results):
         left_out = len(results) - len(translated)
         logger.warning("%s: %d of %d results are of classes without a match: left out", source, left_out, len(results))
