@@ -77,34 +77,7 @@ def read_categories(
     return info, {category_id: index for index, category_id in enumerate(ids)}
 
 
-def read_images(
-    entries: list, annotation_file: str, image_root: str | None, findings: Findings
-) -> dict[int | str, tuple[int, ImageRecord | None]]:
-    """Position and record, without instances, of a json's images by their id, in the file's order.
-
-    An image that cannot be used has no record, and its fault goes to the findings. So do all images of one id.
-    """
-    images: dict[int | str, tuple[int, ImageRecord | None]] = {}
-    for position, entry in enumerate(entries):
-        named = isinstance(entry, dict) and is_id(entry.get("id"))
-        label = f"image {short(entry['id'])}" if named else f"image at position {position}"
-        if named and isinstance(entry.get("file_name"), str):
-            label += f", {short(entry['file_name'])}"
-        record = None
-        try:
-            record = _read_image(entry, annotation_file, image_root)
-            if record.image_id in images:
-                first = entries[images[record.image_id][0]].get("file_name")
-                record = None
-                raise AnnotationError(f"its id is used twice, by {short(first)} too", "image ids used twice")
-        except AnnotationError as error:
-            findings.fault(label, error, of_annotation=False)
-        if named:
-            images[normal_id(entry["id"])] = position, record
-    return images
-
-
-def _read_image(image: object, annotation_file: str, image_root: str | None) -> ImageRecord:
+def read_image(image: object, annotation_file: str, image_root: str | None) -> ImageRecord:
     """The record, without instances, of an entry of the json's images.
 
     Raises:
@@ -168,8 +141,8 @@ def read_number(key: str, value: object, low: float = -math.inf, high: float = m
     return value
 
 
-def check_numbers(key: str, box: object) -> list[float]:
-    """The box, which is [x, y, width, height] of finite numbers, without a negative size.
+def check_box_numbers(key: str, box: object) -> list[float]:
+    """A box [x, y, width, height] of finite numbers, without a negative size; wherever it lies.
 
     Raises:
         AnnotationError: anything else.
@@ -190,7 +163,7 @@ def read_box(key: str, box: object, record: ImageRecord, findings: Findings, lab
     Raises:
         AnnotationError: anything else.
     """
-    x, y, width, height = check_numbers(key, box)
+    x, y, width, height = check_box_numbers(key, box)
     if width == 0 or height == 0:
         findings.note("boxes of zero width or height, not trained on", label, f"{key} is {box}")
     elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:

@@ -19,7 +19,7 @@ from bcnet.data.coco_json import (
     read_box,
     read_categories,
     read_flag,
-    read_images,
+    read_image,
     read_mask,
     read_number,
     short,
@@ -140,13 +140,34 @@ class CocoReader:
         self._crowds = Findings(self.annotation_file)
 
     def __iter__(self) -> Iterator[ReadImage]:
-        images = read_images(self.content["images"], self.annotation_file, self.image_root, self.findings)
+        images = self._read_images()
         groups = self._positions_by_image(images)
         for image_id in list(images):
             position, record = images.pop(image_id)  # so that a caller who drops the records frees them
             if record is not None:
                 yield self._read_image(position, record, groups.pop(image_id))
         self._finish()
+
+    def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
+        """Position and record by image id; no record for an image that cannot be used."""
+        images: dict[int | str, tuple[int, ImageRecord | None]] = {}
+        for position, entry in enumerate(self.content["images"]):
+            named = isinstance(entry, dict) and is_id(entry.get("id"))
+            label = f"image {short(entry['id'])}" if named else f"image at position {position}"
+            if named and isinstance(entry.get("file_name"), str):
+                label += f", {short(entry['file_name'])}"
+            record = None
+            try:
+                record = read_image(entry, self.annotation_file, self.image_root)
+                if record.image_id in images:
+                    first = self.content["images"][images[record.image_id][0]].get("file_name")
+                    raise AnnotationError(f"its id is used twice, by {short(first)} too", "image ids used twice")
+            except AnnotationError as error:
+                self.findings.fault(label, error, of_annotation=False)
+                record = None
+            if named:
+                images[normal_id(entry["id"])] = position, record
+        return images
 
     def _positions_by_image(self, images: dict) -> dict[int | str, list[int]]:
         """Positions of the annotations of each image that can be used; other annotations go to the findings."""

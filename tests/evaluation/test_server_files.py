@@ -113,13 +113,9 @@ def test_a_name_that_the_server_does_not_take(tmp_path):
         (
             "segm",
             {"segmentation": {"size": [40, 30], "counts": "xyz"}},
-            "line 3: segmentation: these are not the counts|line 3: segmentation: the RLE's runs",
+            "line 3: these are not the counts|line 3: the RLE's runs",
         ),
-        (
-            "segm",
-            {"segmentation": {"size": [40, 30], "counts": ""}},
-            "line 3: segmentation: the RLE's runs must sum to",
-        ),
+        ("segm", {"segmentation": {"size": [40, 30], "counts": ""}}, "line 3: the RLE's runs must sum to"),
     ],
 )
 def test_what_the_server_would_refuse_is_named_and_leaves_no_zip(tmp_path, task, change, message):
