@@ -148,7 +148,15 @@ def growth_with_instances(settings: BenchmarkSettings) -> Growth:
 
     def run_assignment(count: int) -> None:
         targets = by_amount[count]
-        assign_targets(points, STRIDES, [targets.boxes], [targets.classes], num_classes=NUM_CLASSES)
+        assign_targets(
+            points,
+            STRIDES,
+            [targets.boxes],
+            [targets.classes],
+            num_classes=NUM_CLASSES,
+            center_sampling_radius=1.5,
+            sizes_of_interest=(64, 128, 256, 512),
+        )
 
     return Growth(
         "instances",

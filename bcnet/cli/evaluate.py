@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from bcnet.cli.errors import one_line_errors
+from bcnet.cli.imports import add_import_argument
 
 EPILOG = """examples:
   a model on DATASETS.TEST:  %(prog)s --config-file CONFIG --weights model_final.pth
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         metavar=("OCCLUDED", "SEPARATED"),
         help="the lists of Occluded COCO and Separated COCO, for recall (default: split by the annotations)",
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     of_file = bool(args.annotations or args.results)
@@ -95,7 +97,8 @@ def _evaluate_model(parser: argparse.ArgumentParser, args: argparse.Namespace, p
     opts = [part for key, value in given.items() if value is not None for part in (key, str(value))]
     engine = ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)]
     with one_line_errors(parser):
-        run_engine([*engine, *args.opts, *opts], prog=prog)
+        imports = [word for name in args.imports for word in ("--import", name)]
+        run_engine([*engine, *imports, *args.opts, *opts], prog=prog)
 
 
 def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from bcnet.cli.imports import add_import_argument
+
 EPILOG = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
 """
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         default="fp32",
         help="autocast precision (default: %(default)s)",
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 
 from bcnet.cli.errors import USER_ERRORS, one_line_errors
+from bcnet.cli.imports import add_import_argument
 from bcnet.config import load_config
+from bcnet.registry import import_modules
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.launch import launch, started_by_torchrun
 from bcnet.training.step_values import NonFiniteLossError
@@ -51,6 +53,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", choices=("torchvision", "detectron2"), default="torchvision", help="the engine that trains"
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     return parser
 
@@ -90,7 +93,7 @@ def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--num-machines {args.num_machines} needs a --dist-url that all can reach, tcp://address:port")
     launch(
         run,
-        (args.config_file, args.opts, args.eval_only, args.resume),
+        (args.config_file, args.opts, args.eval_only, args.resume, args.imports),
         num_processes=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
@@ -99,8 +102,9 @@ def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     )
 
 
-def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool) -> None:
+def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool, imports: Sequence[str] = ()) -> None:
     """What each process does."""
+    import_modules(imports)
     cfg = load_config(config_file or None, opts)
     if eval_only:
         evaluate_only(cfg, resume)

@@ -20,7 +20,7 @@ from bcnet.bilayer import MapTarget, map_targets, select_class
 from bcnet.detectron2.occluders import occluder_masks_of_rois
 from bcnet.detectron2.postprocessing import paste_layers_with_masks
 from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER
-from bcnet.modeling.build import bilayer_keywords, build_mask_loss
+from bcnet.modeling.mask_heads import bilayer_keywords
 
 _VISUALIZED_ROIS = 8
 
@@ -91,7 +91,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
             "vis_period": cfg.VIS_PERIOD,
             **bilayer_keywords(cfg, input_shape.channels),
-            **build_mask_loss(cfg),
+            "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
         }
 
     def forward(self, x: Tensor, instances: Sequence[Instances]) -> dict[str, Tensor] | Sequence[Instances]:

@@ -38,10 +38,10 @@ class FCOSHead(nn.Module):
         channels: int,
         num_classes: int,
         *,
-        num_levels: int = 5,
-        num_conv: int = 4,
-        norm_groups: int = 32,
-        prior_prob: float = 0.01,
+        num_levels: int,
+        num_conv: int,
+        norm_groups: int,
+        prior_prob: float,
     ) -> None:
         """
         Args:

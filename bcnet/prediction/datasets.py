@@ -17,6 +17,7 @@ from bcnet.data.classes import detected_classes
 from bcnet.data.loaders import TestLoader
 from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
@@ -129,7 +130,9 @@ def evaluate(
     for name, evaluation_set in evaluation_sets.items():
         loader, truth = evaluation_set.loader, evaluation_set.truth
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE, metrics=cfg.TEST.METRICS)
+        # Without a limit of the detector's, COCO's own.
+        limit = max_detections_of(cfg) or 100
+        evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS)
         found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:

@@ -137,7 +137,7 @@ def test_train_is_the_engines_command_line(monkeypatch):
     calls = []
     monkeypatch.setattr(command_line, "launch", lambda function, args, **keywords: calls.append(args))
     main(["train", "--config-file", "quick/bcnet_fcos.yaml", "--resume", "MODEL.DEVICE", "cpu"])
-    assert calls == [("quick/bcnet_fcos.yaml", ["MODEL.DEVICE", "cpu"], False, True)]
+    assert calls == [("quick/bcnet_fcos.yaml", ["MODEL.DEVICE", "cpu"], False, True, [])]
 
 
 def test_evaluate_a_model_then_its_results_file(trained, capsys):

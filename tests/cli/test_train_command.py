@@ -30,7 +30,7 @@ def test_detectron2s_arguments(calls, tmp_path):
     command_line.main(arguments)
     ((function, args, keywords),) = calls
     assert function is command_line.run
-    assert args == (str(config), ["SOLVER.BASE_LR", "0.5"], True, True)
+    assert args == (str(config), ["SOLVER.BASE_LR", "0.5"], True, True, [])
     assert keywords == {
         "num_processes": 1,
         "num_machines": 2,

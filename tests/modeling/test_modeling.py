@@ -6,7 +6,7 @@ from torchvision.ops import roi_align
 from bcnet.config import get_cfg
 from bcnet.modeling import build_model
 from bcnet.modeling.anchors import AnchorGenerator
-from bcnet.modeling.backbone import ResNetFPN, build_resnet
+from bcnet.modeling.backbone import ResNetFPN, ResNetFPNWithP7, build_resnet
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.structures import Targets
 
@@ -29,6 +29,7 @@ def small_cfg(meta_architecture, head="BilayerMaskHead", **roi_mask_head):
     cfg.MODEL.FCOS.NORM_GROUPS = 4
     cfg.MODEL.FCOS.SCORE_THRESH_TEST = 0.005
     if meta_architecture == "BCNetFCOS":
+        cfg.MODEL.BACKBONE.NAME = "build_bcnet_fcos_resnet_fpn_backbone"
         cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.ROI_MASK_HEAD.NAME = head
     for key, value in roi_mask_head.items():
@@ -164,15 +165,29 @@ def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():
 
 
 @pytest.mark.parametrize(
-    ("in_features", "levels"), [(("res2", "res3", "res4", "res5"), "23456"), (("res3", "res4", "res5"), "34567")]
+    ("backbone_class", "in_features", "levels"),
+    [
+        (ResNetFPN, ("res2", "res3", "res4", "res5"), "23456"),
+        (ResNetFPN, ("res3", "res4", "res5"), "3456"),
+        (ResNetFPNWithP7, ("res2", "res3", "res4", "res5"), "234567"),
+        (ResNetFPNWithP7, ("res3", "res4", "res5"), "34567"),
+    ],
 )
-def test_pyramid_levels_and_strides(in_features, levels):
-    backbone = ResNetFPN(build_resnet(18), in_features=in_features, out_channels=8)
-    features = backbone(torch.zeros(1, 3, 96, 160))
+def test_pyramid_levels_and_strides(backbone_class, in_features, levels):
+    backbone = backbone_class(build_resnet(18), in_features=in_features, out_channels=8)
+    features = backbone(torch.randn(1, 3, 96, 160))
     assert list(features) == [f"p{level}" for level in levels]
     for name, feature in features.items():
         stride = backbone.strides[name]
         assert tuple(feature.shape) == (1, 8, -(-96 // stride), -(-160 // stride))
+    if backbone_class is ResNetFPN:
+        assert torch.equal(features["p6"], features["p5"][:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("in_features", [("res2", "res3"), ("res3", "res5"), ("stem", "res3", "res4", "res5"), ()])
+def test_other_input_features_are_refused(in_features):
+    with pytest.raises(ValueError, match=r"MODEL\.FPN\.IN_FEATURES must be res2\.\.res5 or res3\.\.res5, got"):
+        ResNetFPN(build_resnet(18), in_features=in_features, out_channels=8)
 
 
 def test_where_the_stride_sits_and_what_is_frozen():
@@ -181,6 +196,8 @@ def test_where_the_stride_sits_and_what_is_frozen():
     assert build_resnet(50).layer2[0].conv2.stride == (2, 2)
     learned = {name.split(".")[0] for name, p in msra.named_parameters() if p.requires_grad}
     assert learned == {"layer2", "layer3", "layer4"}
+    assert not any(p.requires_grad for p in build_resnet(18, freeze_at=7).parameters())
+    assert all(p.requires_grad for p in build_resnet(18, freeze_at=-1).parameters())  # detectron2: none
     assert build_resnet(101, groups=32, width_per_group=8).layer1[0].conv2.weight.shape == (256, 8, 3, 3)
 
 
