@@ -3,6 +3,7 @@
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 if [ -f "$root/.venv/bin/activate" ]; then
+    # shellcheck disable=SC1091
     source "$root/.venv/bin/activate"
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -9,7 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from torch.utils.benchmark import timer
 
-from bcnet.occlusion.annotations import image_size, is_crowd, positions_by_image, read_coco_json
+from bcnet.data.coco import load_coco
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.ops.rle import segmentation_to_rle
 from benchmarks.row import BenchmarkRow
@@ -41,7 +41,7 @@ def benchmark_occluders(
         clock: gives seconds.
 
     Raises:
-        ValueError: the file is no COCO json, or has a malformed annotation.
+        ValueError: the file is not a COCO json, or has a malformed annotation.
         RuntimeError: the two ways do not agree.
     """
     if annotation_file is None:
@@ -96,13 +96,14 @@ def by_full_images(boxes: list, segmentations: list, size: tuple[int, int]) -> l
 
 def read_scenes(annotation_file: str, max_images: int | None = None) -> list[Scene]:
     """The images of a COCO json that have instances."""
-    content, _ = read_coco_json(annotation_file)
+    records, _ = load_coco(annotation_file, "")
     scenes = []
-    for image, positions in zip(content["images"][:max_images], positions_by_image(content)[0], strict=False):
-        annotations = [content["annotations"][p] for p in positions if not is_crowd(content["annotations"][p])]
-        if annotations:
-            boxes = [annotation["bbox"] for annotation in annotations]
-            scenes.append((boxes, [annotation["segmentation"] for annotation in annotations], image_size(image)))
+    for record in records[:max_images]:
+        objects = [instance for instance in record.instances if not instance.iscrowd]
+        if objects:
+            boxes = [instance.bbox for instance in objects]
+            segmentations = [instance.segmentation for instance in objects]
+            scenes.append((boxes, segmentations, (record.height, record.width)))
     return scenes
 
 

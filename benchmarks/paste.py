@@ -73,7 +73,7 @@ def random_detections(count: int, size: tuple[int, int], seed: int = 0) -> Detec
         boxes,
         rand(count).sort(descending=True).values,
         torch.zeros(count, dtype=torch.int64),
-        occludee_mask=torch.sigmoid(6 * (hill + noise)),
+        maps={"occludee_mask": torch.sigmoid(6 * (hill + noise))},
     )
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from bcnet.bilayer import BilayerMaskHead, crop_layers, mask_targets
+from bcnet.bilayer import BilayerMaskHead, crop_layers, map_targets
 from bcnet.data import load_dataset
 from bcnet.evaluation.report import markdown_table
 from bcnet.fcos import assign_targets, level_points
 from bcnet.files import write_json
+from bcnet.maps import PUBLISHED_MAPS
 from bcnet.occlusion import occluder_rles
 from bcnet.occlusion.convert import convert_annotations
 from benchmarks.detectors import build_mask_rcnn, build_ours, equal_config
@@ -110,7 +111,7 @@ def growth_with_detections(settings: BenchmarkSettings) -> Growth:
     @torch.no_grad()
     def run_head(count: int) -> None:
         with settings.autocast():
-            head(features[:count], masks_only=True)
+            head(features[:count], ["occludee_mask"])
 
     return Growth(
         "detections",
@@ -143,11 +144,19 @@ def growth_with_instances(settings: BenchmarkSettings) -> Growth:
         targets = by_amount[count]
         instances = torch.arange(REGIONS, device=settings.device) % count
         masks = targets.masks
-        mask_targets(crop_layers(masks.bitmaps, masks.origins, targets.boxes[instances], instances, 28))
+        map_targets(PUBLISHED_MAPS, crop_layers(masks, targets.boxes[instances], instances, 28))
 
     def run_assignment(count: int) -> None:
         targets = by_amount[count]
-        assign_targets(points, STRIDES, [targets.boxes], [targets.classes], num_classes=NUM_CLASSES)
+        assign_targets(
+            points,
+            STRIDES,
+            [targets.boxes],
+            [targets.classes],
+            num_classes=NUM_CLASSES,
+            center_sampling_radius=1.5,
+            sizes_of_interest=(64, 128, 256, 512),
+        )
 
     return Growth(
         "instances",

@@ -41,7 +41,9 @@ class CrowdedImage:
 
     def targets(self) -> Targets:
         """As our detectors take it."""
-        return Targets(self.boxes, self.classes, InstanceMasks.from_full(*self.masks))
+        occludee, occluder = self.masks
+        masks = InstanceMasks.from_full({"occludee": occludee, "occluder": occluder})
+        return Targets(self.boxes, self.classes, masks)
 
     def peer_targets(self, *, with_masks: bool = True) -> dict[str, Tensor]:
         """As torchvision's detectors take it, which count classes from 1."""

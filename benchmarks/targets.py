@@ -5,7 +5,7 @@ Letters: N RoIs, G instances, H x W image, M mask side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from skimage.morphology import dilation, erosion
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from bcnet.bilayer import MaskLogits, MaskTargets, crop_layers, mask_losses, mask_targets
+from bcnet.bilayer import MapTarget, crop_layers, join_crops, map_targets, mask_losses
+from bcnet.maps import OCCLUDEE, OCCLUDER, PUBLISHED_MAPS
 from bcnet.structures import InstanceMasks
 from benchmarks.row import BenchmarkRow
 from benchmarks.scene import CrowdedImage, crowded_image
@@ -44,6 +45,9 @@ class Regions:
     full: Tensor
 
 
+Layers = Mapping[str, MapTarget]
+
+
 def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     """Times targets and losses (forward, and backward to the logits) for the RoIs of two images.
 
@@ -67,20 +71,22 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         for index in (0, 1)
     ]
     shape = (2 * count, SIDE, SIDE)
-    logits = MaskLogits(
-        *(torch.randn(shape, generator=generator).to(settings.device).requires_grad_() for _ in MaskLogits._fields)
-    )
+    logits = {
+        spec.name: torch.randn(shape, generator=generator).to(settings.device).requires_grad_()
+        for spec in PUBLISHED_MAPS
+    }
     layers = crops_of_windows(regions)
     _check_agreement(layers, crops_of_full_images(regions))
 
-    def work(crop: Callable[[list[Regions]], Tensor], make_targets: Callable[[Tensor], MaskTargets]) -> None:
-        losses = mask_losses(logits, make_targets(crop(regions)))
-        torch.autograd.grad(sum(losses.values()), logits)
+    def work(crop: Callable[[list[Regions]], Layers], make_targets: Callable[[Layers], Layers]) -> None:
+        layers = crop(regions)
+        losses = mask_losses(PUBLISHED_MAPS, logits, make_targets(layers), layers)
+        torch.autograd.grad(sum(losses.values()), list(logits.values()))
 
     ways = {
-        "ours": lambda: work(crops_of_windows, mask_targets),
+        "ours": lambda: work(crops_of_windows, targets_at_once),
         "peer": lambda: work(crops_of_windows, targets_by_region),
-        "our boundaries": lambda: mask_targets(layers),
+        "our boundaries": lambda: targets_at_once(layers),
         "peer's boundaries": lambda: targets_by_region(layers),
         "published": lambda: work(crops_of_full_images, targets_by_region),
     }
@@ -106,39 +112,47 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     ]
 
 
-def targets_by_region(layers: Tensor) -> MaskTargets:
-    """The published way to what `mask_targets` gives: boundaries one after the other, on the CPU."""
-    masks = layers.cpu().numpy()
-    boundaries = np.stack([[dilation(mask, CROSS) != erosion(mask, CROSS) for mask in layer] for layer in masks])
-    occludee_boundary, occluder_boundary = torch.from_numpy(boundaries).to(layers.device)
-    return MaskTargets(layers[0], occludee_boundary, layers[1], occluder_boundary)
+def targets_at_once(layers: Layers) -> Layers:
+    """Our targets: the boundaries of all RoIs together, on the device."""
+    return map_targets(PUBLISHED_MAPS, layers)
 
 
-def crops_of_windows(regions: list[Regions]) -> Tensor:
-    """Our way: bool [2, N, M, M], the RoIs of all images in order."""
-    return torch.cat(
-        [crop_layers(r.windows.bitmaps, r.windows.origins, r.boxes, r.instances, SIDE) for r in regions], dim=1
-    )
+def targets_by_region(layers: Layers) -> Layers:
+    """The published way to the same targets: boundaries one after the other, on the CPU."""
+    targets = {}
+    for name, (masks, _) in layers.items():
+        array = masks.cpu().numpy()
+        boundaries = np.stack([dilation(mask, CROSS) != erosion(mask, CROSS) for mask in array])
+        targets[f"{name}_mask"] = MapTarget(masks)
+        targets[f"{name}_boundary"] = MapTarget(torch.from_numpy(boundaries).to(masks.device))
+    return targets
 
 
-def crops_of_full_images(regions: list[Regions]) -> Tensor:
+def crops_of_windows(regions: list[Regions]) -> Layers:
+    """Our crops: bool [N, M, M] by layer, the RoIs of all images in order."""
+    return join_crops([crop_layers(r.windows, r.boxes, r.instances, SIDE) for r in regions])
+
+
+def crops_of_full_images(regions: list[Regions]) -> Layers:
     """What detectron2's `BitMasks` does with sampled proposals: a copy of the mask for every RoI, then RoIAlign."""
     crops = []
     for r in regions:
         rois = torch.cat([torch.arange(len(r.boxes), device=r.boxes.device)[:, None].float(), r.boxes], dim=1)
-        layers = (
+        aligned = [
             roi_align(layer[r.instances][:, None].float(), rois, SIDE, 1.0, 0, aligned=True)[:, 0] for layer in r.full
-        )
-        crops.append(torch.stack([layer >= 0.5 for layer in layers]))
-    return torch.cat(crops, dim=1)
+        ]
+        crops.append(dict(zip((OCCLUDEE, OCCLUDER), (MapTarget(layer >= 0.5) for layer in aligned), strict=True)))
+    return join_crops(crops)
 
 
-def _check_agreement(layers: Tensor, published: Tensor) -> None:
-    different = (layers != published).float().mean().item()
+def _check_agreement(layers: Layers, published: Layers) -> None:
+    pairs = [(layers[name].values, published[name].values) for name in (OCCLUDEE, OCCLUDER)]
+    different = torch.stack([ours != theirs for ours, theirs in pairs]).float().mean().item()
     if different > MOST_DIFFERENT:
         raise RuntimeError(f"crops of windows and of full images disagree in {different:.2%} of their pixels")
-    for ours, theirs in zip(mask_targets(layers), targets_by_region(layers), strict=True):
-        if not torch.equal(ours, theirs):
+    one_by_one = targets_by_region(layers)
+    for name, target in targets_at_once(layers).items():
+        if not torch.equal(target.values, one_by_one[name].values):
             raise RuntimeError("boundaries of all regions at once and region by region disagree")
 
 

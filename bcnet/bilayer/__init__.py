@@ -1,18 +1,19 @@
-"""The method: layers, heads, targets and losses. Tensors in, tensors out."""
+"""The method: layers, mask heads, targets and losses. Tensors in, tensors out."""
 
-from bcnet.bilayer.head import BilayerMaskHead, MaskLogits, PlainMaskHead
-from bcnet.bilayer.losses import MaskLossWeights, mask_losses, occluder_rois
-from bcnet.bilayer.targets import MaskTargets, crop_layers, mask_boundary, mask_targets
+from bcnet.bilayer.head import BilayerMaskHead, MaskHead, PlainMaskHead, select_class
+from bcnet.bilayer.losses import balanced_rois, mask_losses
+from bcnet.bilayer.targets import MapTarget, crop_layers, join_crops, map_targets, mask_boundary
 
 __all__ = [
     "BilayerMaskHead",
-    "MaskLogits",
-    "MaskLossWeights",
-    "MaskTargets",
+    "MapTarget",
+    "MaskHead",
     "PlainMaskHead",
+    "balanced_rois",
     "crop_layers",
+    "join_crops",
+    "map_targets",
     "mask_boundary",
     "mask_losses",
-    "mask_targets",
-    "occluder_rois",
+    "select_class",
 ]

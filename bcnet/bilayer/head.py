@@ -1,59 +1,86 @@
-"""The bilayer mask head, and the plain four-convolution head that it is measured against.
+"""Mask heads: the base class, the bilayer head, and the plain head that it is compared with.
 
 Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, K mask classes (1: class-agnostic).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bcnet.bilayer.layer import MaskDecoder, MaskLayer
+from bcnet.bilayer.losses import mask_losses
+from bcnet.bilayer.targets import MapTarget, map_targets
+from bcnet.maps import BOUNDARY, OCCLUDEE, OCCLUDEE_MASK, OCCLUDER, PUBLISHED_MAPS, MapSpec, with_weights
 
 
-class MaskLogits(NamedTuple):
-    """Logits of a mask head, each [N, K, M, M] as predicted or [N, M, M] once a class is selected.
+class MaskHead(nn.Module):
+    """Base of the mask heads: declares maps, predicts their logits by name, and computes their losses.
 
-    Absent maps are None: the plain head has only the first, and so has an inference for masks alone.
+    A subclass implements `forward`. Override `losses` to add a term that couples several maps.
+
+    Attributes:
+        maps: the maps that the head predicts, with their loss weights.
     """
 
-    occludee_mask: Tensor
-    occludee_boundary: Tensor | None = None
-    occluder_mask: Tensor | None = None
-    occluder_boundary: Tensor | None = None
-
-    def of_class(self, classes: Tensor) -> MaskLogits:
-        """The maps of each RoI's class.
-
+    def __init__(self, maps: Sequence[MapSpec], loss_weights: Mapping[str, float] | None = None) -> None:
+        """
         Args:
-            classes: int64 [N], 0..K-1; not looked at where K is 1.
+            maps: what the head predicts.
+            loss_weights: by map name; maps that are not named keep the weight of their record.
+        """
+        super().__init__()
+        self.maps = with_weights(maps, loss_weights or {})
+
+    def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """
+        Args:
+            x: float [N, C, S, S], pooled features; N may be 0.
+            names: the maps to compute; None computes all. What no map in it needs is not computed.
 
         Returns:
-            MaskLogits: [N, M, M] each.
+            dict: logits [N, K, M, M] by map name, in the order of `maps`.
         """
-        if self.occludee_mask.shape[1] == 1:
-            return self._map(lambda logits: logits[:, 0])
-        rois = torch.arange(len(classes), device=classes.device)
-        return self._map(lambda logits: logits[rois, classes])
+        raise NotImplementedError
 
-    def float(self) -> MaskLogits:
-        return self._map(Tensor.float)
+    def losses(
+        self, logits: Mapping[str, Tensor], layers: Mapping[str, MapTarget], *, negative_ratio: float = 1.0
+    ) -> dict[str, Tensor]:
+        """The losses by name.
 
-    def _map(self, function) -> MaskLogits:
-        return MaskLogits(*(None if logits is None else function(logits) for logits in self))
+        Args:
+            logits: [N, M, M] by map name, of each RoI's class.
+            layers: crops of the instance masks by layer, see `bcnet.bilayer.crop_layers`.
+            negative_ratio: see `bcnet.bilayer.balanced_rois`.
+        """
+        return mask_losses(self.maps, logits, map_targets(self.maps, layers), layers, negative_ratio=negative_ratio)
 
 
-class BilayerMaskHead(nn.Module):
-    """Two overlapping layers per RoI: what lies on top (occluder), and the detected instance (occludee).
+def select_class(logits: Mapping[str, Tensor], classes: Tensor) -> dict[str, Tensor]:
+    """The maps of each RoI's class.
+
+    Args:
+        logits: [N, K, M, M] by map name.
+        classes: int64 [N], 0..K-1; not used for maps with K = 1.
+
+    Returns:
+        dict: [N, M, M] by map name.
+    """
+    rois = torch.arange(len(classes), device=classes.device)
+    return {name: values[:, 0] if values.shape[1] == 1 else values[rois, classes] for name, values in logits.items()}
+
+
+class BilayerMaskHead(MaskHead):
+    """Two overlapping layers per RoI: the occluder on top, and below it the occludee, the detected instance.
 
     Section 3.2 of the BCNet paper, with the layout of the published code::
 
         occluder_features = occluder_layer(x)
         occludee_features = occludee_layer(x + occluder_features)
 
-    Each layer's features are decoded to a mask and a boundary.
+    Each map is decoded from the features of its layer; the decoder is the attribute of the map's name.
     """
 
     def __init__(
@@ -64,7 +91,10 @@ class BilayerMaskHead(nn.Module):
         num_mask_classes: int = 1,
         use_gcn: bool = True,
         use_boundary: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
+        maps: Sequence[MapSpec] = PUBLISHED_MAPS,
+        loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         """
         Args:
@@ -72,48 +102,61 @@ class BilayerMaskHead(nn.Module):
             num_conv: 3x3 convolutions of each layer.
             num_mask_classes: K, 1 for class-agnostic masks.
             use_gcn: the graph convolution after the second convolution of each layer.
-            use_boundary: the two boundary decoders.
+            use_boundary: False leaves out the maps of kind "boundary".
+            gcn_norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_gcn_norm: keep the statistics of the graph convolutions' BatchNorm fixed.
+            maps: each with `layer` "occluder" or "occludee".
+            loss_weights: see `MaskHead`.
         """
-        super().__init__()
-        layer = {"num_conv": num_conv, "use_gcn": use_gcn, "freeze_gcn_norm": freeze_gcn_norm}
+        super().__init__([spec for spec in maps if use_boundary or spec.kind != BOUNDARY], loss_weights)
+        layer = {
+            "num_conv": num_conv,
+            "use_gcn": use_gcn,
+            "gcn_norm": gcn_norm,
+            "freeze_gcn_norm": freeze_gcn_norm,
+        }
         self.occluder_layer = MaskLayer(channels, channels, **layer)
         self.occludee_layer = MaskLayer(channels, channels, **layer)
-        self.occluder_mask = MaskDecoder(channels, num_mask_classes)
-        self.occludee_mask = MaskDecoder(channels, num_mask_classes)
-        self.occluder_boundary = MaskDecoder(channels, num_mask_classes) if use_boundary else None
-        self.occludee_boundary = MaskDecoder(channels, num_mask_classes) if use_boundary else None
+        # The order decides which random numbers initialise which decoder: that of the published code, then the others.
+        for spec in sorted(self.maps, key=_published_order):
+            self.add_module(spec.name, MaskDecoder(channels, num_mask_classes))
 
-    def forward(self, x: Tensor, *, masks_only: bool = False) -> MaskLogits:
-        """
-        Args:
-            x: float [N, C, S, S], pooled features; N may be 0.
-            masks_only: decode the occludee's mask alone and leave the other three maps out.
-
-        Returns:
-            MaskLogits: [N, K, M, M] each.
-        """
+    def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         occluder = self.occluder_layer(x)
-        occludee = self.occludee_layer(x + occluder)
-        mask = self.occludee_mask(occludee)
-        if masks_only:
-            return MaskLogits(mask)
-        return MaskLogits(
-            occludee_mask=mask,
-            occludee_boundary=self.occludee_boundary(occludee) if self.occludee_boundary else None,
-            occluder_mask=self.occluder_mask(occluder),
-            occluder_boundary=self.occluder_boundary(occluder) if self.occluder_boundary else None,
-        )
+        features = {OCCLUDER: occluder, OCCLUDEE: self.occludee_layer(x + occluder)}
+        return {
+            spec.name: self.get_submodule(spec.name)(features[spec.layer])
+            for spec in self.maps
+            if names is None or spec.name in names
+        }
 
 
-class PlainMaskHead(nn.Module):
+def _published_order(spec: MapSpec) -> int:
+    order = ("occluder_mask", "occludee_mask", "occluder_boundary", "occludee_boundary")
+    return order.index(spec.name) if spec.name in order else len(order)
+
+
+class PlainMaskHead(MaskHead):
     """Mask R-CNN's head: convolutions and one decoder (detectron2's MaskRCNNConvUpsampleHead)."""
 
-    def __init__(self, in_channels: int, channels: int, *, num_conv: int = 4, num_mask_classes: int = 1) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        num_conv: int = 4,
+        num_mask_classes: int = 1,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """
+        Args:
+            in_channels: C of the pooled features.
+            channels: of the convolutions.
+            num_conv, num_mask_classes, loss_weights: as for `BilayerMaskHead`.
+        """
+        super().__init__((OCCLUDEE_MASK,), loss_weights)
         self.layer = MaskLayer(in_channels, channels, num_conv=num_conv, use_gcn=False)
         self.mask = MaskDecoder(channels, num_mask_classes)
 
-    def forward(self, x: Tensor, *, masks_only: bool = False) -> MaskLogits:
-        """Float [N, C_in, S, S] to logits [N, K, M, M]; `masks_only` changes nothing here."""
-        return MaskLogits(self.mask(self.layer(x)))
+    def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        return {OCCLUDEE_MASK.name: self.mask(self.layer(x))}

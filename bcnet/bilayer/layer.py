@@ -8,6 +8,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bcnet.ops.batch_norm import SyncBatchNorm2d
+
+GCN_NORMS = {"BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
+
 
 def _msra_fill(conv: nn.Module) -> None:
     # What Caffe2 and detectron2 call MSRA fill.
@@ -23,10 +27,11 @@ class GraphConvolution(nn.Module):
     of the BCNet paper; the BatchNorm (eps 1e-4) is the published code's.
     """
 
-    def __init__(self, channels: int, *, freeze_norm: bool = False) -> None:
+    def __init__(self, channels: int, *, norm: str = "BN", freeze_norm: bool = False) -> None:
         """
         Args:
             channels: C, of the input and of every projection.
+            norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_norm: never use nor update batch statistics in the BatchNorm.
         """
         super().__init__()
@@ -34,7 +39,7 @@ class GraphConvolution(nn.Module):
         self.key = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
         self.value = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
         self.output = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels, eps=1e-4)
+        self.norm = GCN_NORMS[norm](channels, eps=1e-4)
         self.freeze_norm = freeze_norm
         for conv in (self.query, self.key, self.value, self.output):
             _msra_fill(conv)
@@ -55,7 +60,7 @@ class GraphConvolution(nn.Module):
         # Affinities reach 1e5, beyond fp16: the fused kernels keep them, and the softmax, in fp32.
         related = F.scaled_dot_product_attention(query, key, value)[:, 0]
         related = self.output(related.transpose(1, 2).reshape(x.shape))
-        if len(x) == 0:
+        if len(x) == 0 and not getattr(self.norm, "is_synchronized", False):
             # BatchNorm refuses an empty batch; its parameters must stay in the graph for DDP.
             return x + related * (self.norm.weight.sum() + self.norm.bias.sum())
         return x + self.norm(related)
@@ -71,6 +76,7 @@ class MaskLayer(nn.Module):
         *,
         num_conv: int = 4,
         use_gcn: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
     ) -> None:
         """
@@ -85,7 +91,7 @@ class MaskLayer(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels if i == 0 else channels, channels, kernel_size=3, padding=1) for i in range(num_conv)
         )
-        self.gcn = GraphConvolution(channels, freeze_norm=freeze_gcn_norm) if use_gcn else None
+        self.gcn = GraphConvolution(channels, norm=gcn_norm, freeze_norm=freeze_gcn_norm) if use_gcn else None
         for conv in self.convs:
             _msra_fill(conv)
 

@@ -1,94 +1,92 @@
-"""Losses of a mask head.
+"""Losses of a mask head, over its maps.
 
 Letters: N RoIs, M mask side.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcnet.bilayer.head import MaskLogits
-from bcnet.bilayer.targets import MaskTargets
+from bcnet.bilayer.targets import MapTarget
 from bcnet.distributed import mean_over_processes
-
-
-class MaskLossWeights(NamedTuple):
-    """Weight of each binary cross-entropy. The published code writes a boundary as 1/2 of twice the BCE: 1."""
-
-    occludee_mask: float = 1.0
-    occludee_boundary: float = 1.0
-    occluder_mask: float = 0.25
-    occluder_boundary: float = 1.0
-
-
-DEFAULT_WEIGHTS = MaskLossWeights()
-LOSS_NAMES = MaskLogits(
-    occludee_mask="loss_mask",
-    occludee_boundary="loss_mask_boundary",
-    occluder_mask="loss_occluder_mask",
-    occluder_boundary="loss_occluder_boundary",
-)
+from bcnet.maps import MapSpec
 
 
 def mask_losses(
-    logits: MaskLogits,
-    targets: MaskTargets,
+    maps: Sequence[MapSpec],
+    logits: Mapping[str, Tensor],
+    targets: Mapping[str, MapTarget],
+    layers: Mapping[str, MapTarget],
     *,
-    weights: MaskLossWeights = DEFAULT_WEIGHTS,
-    occluder_negative_ratio: float = 1.0,
+    negative_ratio: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Mean binary cross-entropy of every map that the head has, weighted, by name (paper, equations 4-6).
+    """Weighted mean loss of every map, by loss name (paper, equations 4-6, for the four published maps).
 
-    The occludee's losses are means over all RoIs. The occluder's are means over the RoIs that
-    `occluder_rois` chooses. Counts of RoIs are averaged over processes. Without RoIs, or without chosen
-    ones, a loss is zero and still differentiable. Nothing here waits for the device.
+    A loss is a mean over RoIs of the mean over each RoI's pixels: over all RoIs, or for maps that are balanced by a
+    layer over the RoIs of `balanced_rois`. Pixels whose target is unknown are left out, and RoIs without a known pixel.
+    Counts of RoIs are averaged over processes. Without RoIs a loss is zero and still differentiable. Nothing here
+    waits for the device.
 
     Args:
-        logits: [N, M, M] each, of the RoI's class.
-        targets: bool [N, M, M] each.
-        weights: of the four losses.
-        occluder_negative_ratio: see `occluder_rois`.
+        maps: the head's records, with the weights.
+        logits: [N, M, M] by map name, of the RoI's class.
+        targets: by map name, see `map_targets`.
+        layers: crops of the instance masks by layer; those that balance a map are read.
+        negative_ratio: see `balanced_rois`.
 
     Returns:
-        dict: "loss_mask", and where the head has the map "loss_mask_boundary", "loss_occluder_mask" and
-        "loss_occluder_boundary".
+        dict: scalars by the records' `loss_name`.
     """
-    all_rois = torch.ones(len(logits.occludee_mask), device=logits.occludee_mask.device)
-    chosen = occluder_rois(targets.occluder_mask, occluder_negative_ratio).to(all_rois.dtype)
-    counts = mean_over_processes(torch.stack([all_rois.sum(), chosen.sum()])).clamp(min=1)
+    balanced = {
+        layer: balanced_rois(layers[layer].values, negative_ratio)
+        for layer in dict.fromkeys(spec.balanced_by for spec in maps if spec.balanced_by is not None)
+    }
+    selected, per_roi = [], []
+    for spec in maps:
+        target = targets[spec.name]
+        per_pixel = _per_pixel_loss(spec, logits[spec.name].float(), target.values.to(torch.float32))
+        rois = torch.ones_like(per_pixel[:, 0, 0]) if spec.balanced_by is None else balanced[spec.balanced_by]
+        if target.known is None:
+            per_roi.append(per_pixel.mean(dim=(1, 2)))
+        else:
+            known = target.known.to(per_pixel.dtype)
+            pixels = known.sum(dim=(1, 2))
+            per_roi.append((per_pixel * known).sum(dim=(1, 2)) / pixels.clamp(min=1))
+            rois = rois * (pixels > 0)
+        selected.append(rois.to(per_pixel.dtype).detach())
+    counts = mean_over_processes(torch.stack([rois.sum() for rois in selected])).clamp(min=1)
+    return {
+        spec.loss_name: spec.weight * (losses * rois).sum() / count
+        for spec, losses, rois, count in zip(maps, per_roi, selected, counts, strict=True)
+    }
 
-    losses = {}
-    for field, name in zip(MaskLogits._fields, LOSS_NAMES, strict=True):
-        predicted = getattr(logits, field)
-        if predicted is None:
-            continue
-        rois, count = (chosen, counts[1]) if field.startswith("occluder") else (all_rois, counts[0])
-        target = getattr(targets, field).to(torch.float32)
-        per_pixel = F.binary_cross_entropy_with_logits(predicted.float(), target, reduction="none")
-        losses[name] = getattr(weights, field) * (per_pixel.mean(dim=(1, 2)) * rois).sum() / count
-    return losses
+
+def _per_pixel_loss(spec: MapSpec, logits: Tensor, target: Tensor) -> Tensor:
+    if spec.loss is not None:
+        return spec.loss(logits, target)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
 
-def occluder_rois(occluder_mask: Tensor, negative_ratio: float = 1.0) -> Tensor:
-    """The RoIs that train the occluder layer: those with an occluder, and as many others, drawn at random.
+def balanced_rois(masks: Tensor, negative_ratio: float = 1.0) -> Tensor:
+    """RoIs with a non-empty mask, and as many others, drawn at random without replacement.
 
-    Others are drawn without replacement; where there are fewer than asked for, all of them are taken.
+    The published code trains the occluder layer on these. Where there are fewer others than asked for, all are taken.
 
     Args:
-        occluder_mask: bool [N, M, M], the occluder targets.
-        negative_ratio: others per RoI with an occluder; negative takes every RoI.
+        masks: bool [N, M, M], for example the occluder targets.
+        negative_ratio: others per RoI with a mask; negative takes every RoI.
 
     Returns:
         Tensor: bool [N].
     """
-    occluded = occluder_mask.flatten(1).any(dim=1)
+    positive = masks.flatten(1).any(dim=1)
     if negative_ratio < 0:
-        return torch.ones_like(occluded)
-    # Occluded RoIs sort first, the others follow in random order; no count leaves the device.
-    order = torch.rand(len(occluded), device=occluded.device) - occluded.to(torch.float32) * 2
+        return torch.ones_like(positive)
+    # Positive RoIs sort first, the others follow in random order; no count leaves the device.
+    order = torch.rand(len(positive), device=positive.device) - positive.to(torch.float32) * 2
     place = order.argsort().argsort()
-    return place < occluded.sum() * (1 + negative_ratio)
+    return place < positive.sum() * (1 + negative_ratio)

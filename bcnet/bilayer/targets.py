@@ -1,10 +1,11 @@
-"""Training targets of a mask head: both layers' masks in the RoI frame, and their boundaries.
+"""Training targets of a mask head: instance masks cropped to the RoIs, and the targets of its maps.
 
-Letters: N RoIs, G instances, h x w window of a mask, M mask side.
+Letters: N RoIs, G instances, L layers, h x w window of a mask, M mask side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,64 +13,131 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from bcnet.maps import BOUNDARY, MapSpec
 from bcnet.ops import axis_weights
+from bcnet.structures import InstanceMasks, unknown_layer
 
-ROUNDING = 1e-9  # of averages in float64, with room to spare
-
-
-class MaskTargets(NamedTuple):
-    """Targets of N RoIs, bool [N, M, M] each."""
-
-    occludee_mask: Tensor
-    occludee_boundary: Tensor
-    occluder_mask: Tensor
-    occluder_boundary: Tensor
+# An average counts as one half from this much below it on: rounding of the averages in either precision.
+HALF_FLOAT64 = 0.5 - 1e-9
+HALF_FLOAT32 = 0.5 - 1e-5
+_OUTSIDE = -1e5  # pixels: left of and above every window by more than RoIAlign reaches
 
 
-def crop_layers(bitmaps: Tensor, origins: Tensor, boxes: Tensor, instances: Tensor, side: int) -> Tensor:
-    """Crops both layers' masks to the RoIs and resizes them: detectron2's ``BitMasks.crop_and_resize``.
+class MapTarget(NamedTuple):
+    """A target of N RoIs.
 
-    Aligned RoIAlign with sampling ratio 0, then >= 1/2.
+    Attributes:
+        values: bool [N, M, M] (float for a map with its own `MapSpec.derive`).
+        known: bool [N, M, M], False where the target is unknown; None where all of it is known.
+    """
+
+    values: Tensor
+    known: Tensor | None = None
+
+
+def crop_layers(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: int) -> dict[str, MapTarget]:
+    """Crops every layer of the masks to the RoIs and resizes it: detectron2's ``BitMasks.crop_and_resize``.
+
+    Aligned RoIAlign with sampling ratio 0, then >= 1/2. Averages of exactly one half count as mask on every device. A
+    pixel is unknown where the unknown part of its average decides between the two.
 
     Args:
-        bitmaps: uint8 [G, 2, h, w], windows of the occludee and occluder masks (see `InstanceMasks`).
-        origins: int64 [G, 2], image coordinates (x, y) of each window.
+        masks: of G instances.
         boxes: float32 [N, 4], RoIs, xyxy in absolute pixels of the image.
         instances: int64 [N], the matched instance of each RoI.
         side: M.
 
     Returns:
-        Tensor: bool [2, N, M, M], occludee first.
+        dict: by layer, without the layers of `unknown_layer`.
     """
-    if len(boxes) == 0:
-        return torch.zeros(2, 0, side, side, dtype=torch.bool, device=boxes.device)
-    origin = origins[instances].to(boxes.dtype)
-    in_window = boxes - torch.cat([origin, origin], dim=1)
-    if boxes.device.type == "cpu":
-        return (_crop_by_matrices(bitmaps, in_window, instances, side) >= 0.5 - ROUNDING).transpose(0, 1)
-    # Always fp32: in half precision the comparison with 1/2 would move the mask's edge.
-    rois = torch.cat([instances[:, None].float(), in_window.float()], dim=1)
-    cropped = roi_align(bitmaps.float(), rois, side, spatial_scale=1.0, sampling_ratio=0, aligned=True)
-    return (cropped >= 0.5).transpose(0, 1)
+    crop = _crop_by_matrices if boxes.device.type == "cpu" else _crop_by_roi_align
+    averages, half = crop(masks, boxes, instances, side)
+    by_layer = dict(zip(masks.layers, averages.unbind(dim=1), strict=True))
+    targets = {}
+    for name, average in by_layer.items():
+        if (unknown := by_layer.get(unknown_layer(name))) is not None:
+            values = average >= half
+            targets[name] = MapTarget(values, known=values | (average + unknown < half))
+        elif name not in map(unknown_layer, by_layer):
+            targets[name] = MapTarget(average >= half)
+    return targets
 
 
-def _crop_by_matrices(bitmaps: Tensor, boxes: Tensor, instances: Tensor, side: int) -> Tensor:
-    """RoIAlign of each instance's window, float64 [N, 2, M, M], that reads only the pixels of the RoIs.
+def _crop_by_matrices(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: int) -> tuple[Tensor, float]:
+    """RoIAlign of each instance's window, float64 [N, L, M, M], that reads only the pixels of the RoIs.
 
     In float64: averages of exactly one half, which boxes of whole pixels often have, are told from smaller ones.
     """
-    height, width = bitmaps.shape[-2:]
-    borders = boxes.double() - 0.5
-    sizes = torch.full_like(instances, height), torch.full_like(instances, width)
-    rows = axis_weights(borders[:, 1], borders[:, 3], sizes[0], side)
-    columns = axis_weights(borders[:, 0], borders[:, 2], sizes[1], side)
-    cropped = torch.zeros(len(boxes), 2, side, side, dtype=torch.float64)
+    windows = torch.from_numpy(masks.windows)[instances]
+    borders = boxes.double() - windows[:, :2].repeat(1, 2) - 0.5
+    rows = axis_weights(borders[:, 1], borders[:, 3], windows[:, 3], side)
+    columns = axis_weights(borders[:, 0], borders[:, 2], windows[:, 2], side)
+    cropped = torch.zeros(len(boxes), len(masks.layers), side, side, dtype=torch.float64)
     spans = zip(instances.tolist(), *rows.spans(), *columns.spans(), strict=True)
     with torch.autocast("cpu", enabled=False):
         for out, (i, y, h, x, w), by_row, by_column in zip(cropped, spans, rows.weights, columns.weights, strict=True):
-            window = bitmaps[i, :, y : y + h, x : x + w].double()
-            torch.matmul(by_row[:, :h] @ window, by_column[:, :w].T, out=out)
-    return cropped
+            if h and w:
+                window = masks.window(i)[:, y : y + h, x : x + w].double()
+                torch.matmul(by_row[:, :h] @ window, by_column[:, :w].T, out=out)
+    return cropped, HALF_FLOAT64
+
+
+def _crop_by_roi_align(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: int) -> tuple[Tensor, float]:
+    """torchvision's RoIAlign of the padded windows, float32 [N, L, M, M], without waiting for the device.
+
+    Always in float32: in half precision the comparison with 1/2 would move the mask's edge. All RoIs go to every group
+    of windows, those of other groups as points outside, where RoIAlign gives exact zeros.
+    """
+    x, y, group, position = masks.places[instances].unbind(dim=1)
+    in_window = boxes.float() - torch.stack([x, y, x, y], dim=1)
+    cropped = in_window.new_zeros(len(boxes), len(masks.layers), side, side)
+    for number, padded in enumerate(masks.padded_groups()):
+        own = group == number
+        rois = torch.where(own[:, None], in_window, _OUTSIDE)
+        rois = torch.cat([torch.where(own, position, 0)[:, None].float(), rois], dim=1)
+        cropped = cropped + roi_align(padded.float(), rois, side, spatial_scale=1.0, sampling_ratio=0, aligned=True)
+    return cropped, HALF_FLOAT32
+
+
+def join_crops(crops: Sequence[Mapping[str, MapTarget]]) -> dict[str, MapTarget]:
+    """The crops of several images as those of one batch of RoIs, in order."""
+    return {name: _join([crop[name] for crop in crops]) for name in crops[0]}
+
+
+def _join(targets: Sequence[MapTarget]) -> MapTarget:
+    values = torch.cat([target.values for target in targets])
+    if all(target.known is None for target in targets):
+        return MapTarget(values)
+    known = [torch.ones_like(t.values, dtype=torch.bool) if t.known is None else t.known for t in targets]
+    return MapTarget(values, torch.cat(known))
+
+
+def map_targets(maps: Sequence[MapSpec], layers: Mapping[str, MapTarget]) -> dict[str, MapTarget]:
+    """The target of each map, by its name.
+
+    A boundary is unknown where a pixel of the 3x3 cross around it is.
+
+    Args:
+        maps: the head's records.
+        layers: crops by layer, see `crop_layers`.
+
+    Raises:
+        ValueError: a map learns a layer that there is none of.
+    """
+    targets = {}
+    for spec in maps:
+        if spec.target not in layers:
+            raise ValueError(
+                f"map {spec.name!r} learns the mask layer {spec.target!r}; the targets have: {', '.join(layers)}"
+            )
+        values, known = layers[spec.target]
+        if spec.derive is not None:
+            values = spec.derive(values)
+        elif spec.kind == BOUNDARY:
+            values = mask_boundary(values)
+            known = None if known is None else ~_any_in_cross(~known[:, None])[:, 0]
+        targets[spec.name] = MapTarget(values, known)
+    return targets
 
 
 def mask_boundary(masks: Tensor) -> Tensor:
@@ -96,13 +164,3 @@ def _any_in_cross(masks: Tensor) -> Tensor:
     vertical = padded[..., :-2, 1:-1] | padded[..., 2:, 1:-1]
     horizontal = padded[..., 1:-1, :-2] | padded[..., 1:-1, 2:]
     return masks | vertical | horizontal
-
-
-def mask_targets(layers: Tensor) -> MaskTargets:
-    """Adds the boundaries.
-
-    Args:
-        layers: bool [2, N, M, M] of `crop_layers`.
-    """
-    occludee_boundary, occluder_boundary = mask_boundary(layers)
-    return MaskTargets(layers[0], occludee_boundary, layers[1], occluder_boundary)

@@ -8,7 +8,7 @@ became of every tensor.
 
 from bcnet.checkpoint.convert import Conversion, convert_checkpoint, to_bcnet, to_detectron2
 from bcnet.checkpoint.files import read_checkpoint, weights_of, write_checkpoint, write_weights
-from bcnet.checkpoint.load import load_weights
+from bcnet.checkpoint.load import load_weights, read_model_file
 from bcnet.checkpoint.report import LoadReport, conversion_table
 from bcnet.checkpoint.urls import local_path
 
@@ -20,6 +20,7 @@ __all__ = [
     "load_weights",
     "local_path",
     "read_checkpoint",
+    "read_model_file",
     "to_bcnet",
     "to_detectron2",
     "weights_of",

@@ -173,3 +173,15 @@ def weights_of(content: Mapping, source: str) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+def class_names_of(content: Mapping, source: str) -> tuple[str, ...]:
+    """The names of the classes 0..K-1 that a model file holds; empty where it holds none.
+
+    Raises:
+        ValueError: what it holds under "class_names" is no list of texts.
+    """
+    names = content.get("class_names") or ()
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{source!r}: class_names must be a list of texts, got {str(names)[:80]}")
+    return tuple(names)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bcnet.checkpoint import names
 from bcnet.checkpoint.convert import Conversion, to_bcnet
-from bcnet.checkpoint.files import read_checkpoint, weights_of
+from bcnet.checkpoint.files import class_names_of, read_checkpoint, weights_of
 from bcnet.checkpoint.report import LoadReport
 from bcnet.checkpoint.settings import settings_warnings
 from bcnet.checkpoint.urls import local_path
@@ -22,7 +22,27 @@ _RESNET = "backbone.resnet."
 _COUNTER = ".num_batches_tracked"
 
 
-def load_weights(model: nn.Module, source: str, *, strict: bool = True) -> LoadReport:
+def read_model_file(source: str) -> dict:
+    """The content of a model file, downloaded first where the source is a URL.
+
+    Args:
+        source: path or URL, see `bcnet.checkpoint.urls`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the download failed; says what to download and where to put it.
+        ValueError: the file cannot be read.
+    """
+    path = local_path(source)
+    try:
+        return read_checkpoint(path)
+    except ValueError as error:
+        if path == source or "://" not in source:
+            raise
+        raise ValueError(f"{error}\nIt was downloaded from {source}; delete it to download it again") from error
+
+
+def load_weights(model: nn.Module, source: str, *, strict: bool = True, content: Mapping | None = None) -> LoadReport:
     """Loads weights into a model, in place, whatever code they come from.
 
     Weights that load are those of this engine, of detectron2 (its model zoo, the plugin), of the published BCNet
@@ -38,6 +58,7 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True) -> LoadR
         strict: whether the model must come out as the file has it, as evaluation needs: anything missing or
             reshaped, and anything in the file that the model lacks and that would change what it computes, is an
             error. If not, as training needs, these keep the values that the model was initialised with.
+        content: of the source, where it has been read already (`read_model_file`).
 
     Returns:
         LoadReport: which tensors were loaded, skipped, reshaped or missing. It is logged as one table.
@@ -49,19 +70,15 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True) -> LoadR
             fits; or, with `strict`, anything differs. With one table of everything. The model is unchanged.
     """
     source = os.fspath(source)
-    path = local_path(source)
-    try:
-        content = read_checkpoint(path)
-        state = weights_of(content, source)
-    except ValueError as error:
-        if path == source or "://" not in source:
-            raise
-        raise ValueError(f"{error}\nIt was downloaded from {source}; delete it to download it again") from error
+    if content is None:
+        content = read_model_file(source)
+    state = weights_of(content, source)
     try:
         conversion = _convert(model, state)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     report = match_weights(model, conversion, source=source)
+    report.class_names = class_names_of(content, source)
     author = content.get("__author__")
     report.warnings.extend(settings_warnings(model, conversion, author if isinstance(author, str) else ""))
     _refuse_another_model(model, report, strict=strict)

@@ -18,6 +18,7 @@ class LoadReport:
         source: where the weights came from.
         origin: the code whose names they have.
         model: the model's class.
+        class_names: names of the classes 0..K-1 that the file holds; empty where it holds none.
         loaded: the model's tensors that were loaded, with their names in the file ("" where the value follows
             from the file's format).
         skipped: tensors of the file that are not used, and why.
@@ -30,6 +31,7 @@ class LoadReport:
     source: str
     origin: str
     model: str
+    class_names: tuple[str, ...] = ()
     loaded: dict[str, str] = field(default_factory=dict)
     skipped: list[LeftOut] = field(default_factory=list)
     reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)

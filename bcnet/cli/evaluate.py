@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 
 from bcnet.cli.errors import one_line_errors
+from bcnet.cli.imports import add_import_argument
 
 EPILOG = """examples:
   a model on DATASETS.TEST:  %(prog)s --config-file CONFIG --weights model_final.pth
@@ -19,9 +20,19 @@ Of a model, it writes OUTPUT_DIR/inference/<data set>/ with the results file and
 """
 
 
+# Arguments that a model's evaluation has no use for, and what to set instead.
+_OF_A_FILE = {
+    "score_threshold": "",
+    "mask_target": "; set INPUT.MASK_TARGET",
+    "split_lists": "",
+    "output": "; metrics.json is written to OUTPUT_DIR/inference/<data set>/",
+}
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Evaluates a model on data sets, or a COCO results file: box, mask and boundary AP, AP and recall under occlusion,
-    counts at a score threshold; and amodal masks, hidden parts and the order of depth where the annotations have them.
+    counts at a score threshold; amodal masks, hidden parts and depth order where the annotations have them; and
+    registered metrics of one's own.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -33,13 +44,22 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     model.add_argument("--config-file", metavar="FILE", help="YAML file, or the name of one that comes with bcnet")
     model.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
     model.add_argument("--num-gpus", type=int, default=1, help="GPUs, one process each")
+    both = parser.add_argument_group("both")
+    both.add_argument(
+        "--max-detections",
+        type=int,
+        metavar="N",
+        help="highest scoring detections per image (model) or per image and class (results file) that count "
+        "(default: TEST.DETECTIONS_PER_IMAGE; 100)",
+    )
+    both.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics to compute (default: all registered)")
     file = parser.add_argument_group("a results file")
     file.add_argument("--annotations", help="COCO annotation file, or a data set's name or spec")
-    file.add_argument("--results", help="COCO results file, as evaluation writes it")
-    file.add_argument("--output", help="json file for all the metrics")
-    file.add_argument("--score-threshold", type=float, default=0.5, help="for counts and relations (default: 0.5)")
+    file.add_argument("--results", help="COCO results file of any tool, or a json that bcnet predict wrote")
+    file.add_argument("--output", help="JSON file to write the metrics to")
+    file.add_argument("--score-threshold", type=float, help="for counts and relations (default: 0.5)")
     file.add_argument(
-        "--mask-target", choices=("visible", "amodal"), default="visible", help="what the model was trained to find"
+        "--mask-target", choices=("visible", "amodal"), help="what the model was trained to find (default: visible)"
     )
     file.add_argument(
         "--split-lists",
@@ -47,11 +67,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         metavar=("OCCLUDED", "SEPARATED"),
         help="the lists of Occluded COCO and Separated COCO, for recall (default: split by the annotations)",
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     of_file = bool(args.annotations or args.results)
     if of_file == bool(args.config_file):
-        parser.error("--config-file says which model to evaluate, --annotations and --results which file; one of both")
+        parser.error("give one or the other: --config-file for a model, --annotations and --results for a file")
     if of_file:
         if not (args.annotations and args.results):
             parser.error("--annotations and --results go together")
@@ -59,14 +80,25 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             parser.error(f"a results file has no config: {' '.join(args.opts) or '--weights'}")
         _evaluate_file(parser, args)
         return
+    for name, instead in _OF_A_FILE.items():
+        if getattr(args, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is for a results file{instead}")
+    _evaluate_model(parser, args, prog)
+
+
+def _evaluate_model(parser: argparse.ArgumentParser, args: argparse.Namespace, prog: str | None) -> None:
     from bcnet.cli.train import main as run_engine
 
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    given = {
+        "MODEL.WEIGHTS": args.weights,
+        "TEST.DETECTIONS_PER_IMAGE": args.max_detections,
+        "TEST.METRICS": args.metrics and tuple(args.metrics),
+    }
+    opts = [part for key, value in given.items() if value is not None for part in (key, str(value))]
+    engine = ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)]
     with one_line_errors(parser):
-        run_engine(
-            ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus), *args.opts, *weights],
-            prog=prog,
-        )
+        imports = [word for name in args.imports for word in ("--import", name)]
+        run_engine([*engine, *imports, *args.opts, *opts], prog=prog)
 
 
 def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -75,15 +107,20 @@ def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True)) if args.split_lists else None
+    given = {
+        "score_threshold": args.score_threshold,
+        "max_detections": args.max_detections,
+        "mask_target": args.mask_target,
+        "metrics": args.metrics,
+    }
     with one_line_errors(parser):
         metrics = evaluate_files(
             args.annotations,
             args.results,
-            args.score_threshold,
-            mask_target=args.mask_target,
             split_lists=lists,
+            **{name: value for name, value in given.items() if value is not None},
         )
-    print(format_report(metrics))
-    if args.output:
-        write_json(args.output, metrics)
-        print(f"\nWrote {args.output}")
+        print(format_report(metrics))
+        if args.output:
+            write_json(args.output, metrics)
+            print(f"\nWrote {args.output}")

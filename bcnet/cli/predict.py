@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from bcnet.cli.imports import add_import_argument
+
 EPILOG = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
 """
@@ -48,6 +50,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         "--resume", action="store_true", help="continue an interrupted run, whose results are in <output>.partial"
     )
     parser.add_argument("--batch-size", type=int, default=4, help="images at once (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="autocast precision (default: %(default)s)",
+    )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -59,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from bcnet.progress import progress_wanted
 
     files = find_images(args.input)
-    model = load(args.config_file, args.weights, args.opts)
+    model = load(args.config_file, args.weights, args.opts, precision=args.precision)
     try:
         summary = predict_files(
             model,

@@ -1,4 +1,4 @@
-"""The command line of `tools/train_net.py` and ``bcnet train``, with detectron2's arguments."""
+"""``bcnet train`` and `tools/train_net.py`: training and evaluation, with detectron2's arguments."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from collections.abc import Sequence
 
 import torch
 
+from bcnet.cli.errors import USER_ERRORS, one_line_errors
+from bcnet.cli.imports import add_import_argument
 from bcnet.config import load_config
+from bcnet.registry import import_modules
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.launch import launch, started_by_torchrun
+from bcnet.training.step_values import NonFiniteLossError
 from bcnet.training.train import evaluate_only, train
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", choices=("torchvision", "detectron2"), default="torchvision", help="the engine that trains"
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     return parser
 
@@ -57,10 +62,16 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """Parses the command line and runs it, in as many processes as it asks for.
 
     Raises:
-        SystemExit: a command line that cannot be run (2), or an interrupted training (128 + signal).
+        SystemExit: a command line that cannot be run (2), input that cannot be used or a loss that is not finite (1,
+            with one message; BCNET_TRACEBACK=1 raises the error itself), or an interrupted training (128 + signal).
     """
     parser = build_parser(prog)
     args = parser.parse_args(arguments)
+    with one_line_errors(parser, (*USER_ERRORS, NonFiniteLossError)):
+        _launch(parser, args)
+
+
+def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.host == "detectron2":
         if importlib.util.find_spec("detectron2") is None:
             parser.error("--host detectron2: the package detectron2 is not installed (see its INSTALL.md)")
@@ -82,7 +93,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         parser.error(f"--num-machines {args.num_machines} needs a --dist-url that all can reach, tcp://address:port")
     launch(
         run,
-        (args.config_file, args.opts, args.eval_only, args.resume),
+        (args.config_file, args.opts, args.eval_only, args.resume, args.imports),
         num_processes=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
@@ -91,8 +102,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
 
 
-def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool) -> None:
+def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool, imports: Sequence[str] = ()) -> None:
     """What each process does."""
+    import_modules(imports)
     cfg = load_config(config_file or None, opts)
     if eval_only:
         evaluate_only(cfg, resume)

@@ -1,6 +1,16 @@
 """Configuration: detectron2's key names with our additions, YAML files, overrides."""
 
-from bcnet.config.config import CfgNode, find_config, get_cfg, load_config, packaged_configs
-from bcnet.config.defaults import add_bcnet_config
+from bcnet.config.defaults import add_bcnet_config, get_cfg, register_config
+from bcnet.config.loading import find_config, load_config, packaged_configs
+from bcnet.config.node import CfgNode, split_overrides
 
-__all__ = ["CfgNode", "add_bcnet_config", "find_config", "get_cfg", "load_config", "packaged_configs"]
+__all__ = [
+    "CfgNode",
+    "add_bcnet_config",
+    "find_config",
+    "get_cfg",
+    "load_config",
+    "packaged_configs",
+    "register_config",
+    "split_overrides",
+]

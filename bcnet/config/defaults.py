@@ -4,33 +4,59 @@ Keys that detectron2 has keep detectron2's name and meaning, so that one YAML fi
 Where our default is not detectron2's (its defaults describe a C4 model, ours an FPN), the files
 `configs/Base-*.yaml` say the value. `add_bcnet_config` adds the keys that detectron2 does not have; the
 detectron2 plugin calls the same function on detectron2's own config.
+
+A key marked "detectron2 alone reads it" is there so that one file runs on both hosts: what it says follows from other
+keys here, and a value that contradicts them is refused. Further keys of detectron2 are accepted in files as long as
+they ask for what the engine does (`bcnet/config/detectron2_keys.py`).
 """
 
 from __future__ import annotations
 
-from bcnet.config.config import CfgNode
+from collections.abc import Callable
+
+from bcnet.config.node import CfgNode
+from bcnet.maps import PUBLISHED_MAPS
+
+_registered: list[Callable[[CfgNode], None]] = []
+
+
+def register_config(add_keys: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
+    """Adds the keys of another package to every config that is made from now on; a decorator.
+
+    Args:
+        add_keys: adds keys to the config that it is called with, in place, as `add_bcnet_config` does. Registering a
+            function of the same module and name again replaces it.
+    """
+    name = (add_keys.__module__, add_keys.__qualname__)
+    _registered[:] = [other for other in _registered if (other.__module__, other.__qualname__) != name]
+    _registered.append(add_keys)
+    return add_keys
+
+
+def get_cfg() -> CfgNode:
+    """A fresh copy of the default config."""
+    return default_config()
 
 
 def add_bcnet_config(cfg) -> None:
-    """Adds the keys of the bilayer head, FCOS, the data and the solver that detectron2 lacks (in place)."""
+    """Adds our keys that detectron2 lacks, and those of `register_config`, in place."""
     node = type(cfg)
 
     # -- The bilayer mask head (MODEL.ROI_MASK_HEAD.NAME: "BilayerMaskHead") --------------------
     bilayer = cfg.MODEL.BILAYER = node()
     bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
     bilayer.BOUNDARY = True  # boundary branches and their losses
+    bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
-    # On detectron2, inference gives the occluder's maps and the boundaries too; stand-alone, the caller says so.
+    # detectron2 alone reads it: inference gives the occluder's maps and boundaries too; here the caller says so.
     bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
-    bilayer.LOSS_WEIGHT.OCCLUDEE_MASK = 1.0
-    bilayer.LOSS_WEIGHT.OCCLUDEE_BOUNDARY = 1.0
-    bilayer.LOSS_WEIGHT.OCCLUDER_MASK = 0.25
-    bilayer.LOSS_WEIGHT.OCCLUDER_BOUNDARY = 1.0
+    for spec in PUBLISHED_MAPS:  # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0
+        bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
     # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
 
-    # Train the mask branch alone, on the features and regions of a detector that stays as MODEL.WEIGHTS has it.
+    # Train the mask branch alone, on the features and RoIs of a detector that stays as MODEL.WEIGHTS has it.
     cfg.MODEL.FREEZE_DETECTOR = False
     # torch.compile for the networks of the detector, in training and inference; the first batches take minutes.
     cfg.MODEL.COMPILE = False
@@ -65,21 +91,24 @@ def add_bcnet_config(cfg) -> None:
     cfg.SOLVER.LOG_PERIOD = 20  # iterations between two lines of log and metrics
     cfg.SOLVER.CHECKPOINTS_KEPT = 3  # of the periodic ones; 0 keeps all
 
+    for add_keys in _registered:
+        add_keys(cfg)
+
 
 def default_config() -> CfgNode:
     """The defaults: detectron2's keys that this engine reads, then ours."""
     cfg = CfgNode()
-    cfg.VERSION = 2
+    cfg.VERSION = 2  # detectron2 alone reads it
     cfg.OUTPUT_DIR = "./output"
     cfg.SEED = -1  # negative: a random seed, which the log names
     cfg.CUDNN_BENCHMARK = False
-    cfg.VIS_PERIOD = 0  # iterations between two pictures of training images in TensorBoard; 0 draws none
+    cfg.VIS_PERIOD = 0  # iterations between two pictures of training images in TensorBoard; 0 or less draws none
     cfg.MODEL = _model_defaults()
     cfg.INPUT = _input_defaults()
 
     cfg.DATASETS = CfgNode()
     cfg.DATASETS.TRAIN = ()  # names of the catalog, or "coco:annotations.json:image_folder"
-    cfg.DATASETS.TEST = ()
+    cfg.DATASETS.TEST = ()  # empty: no evaluation after training
 
     cfg.DATALOADER = CfgNode()
     cfg.DATALOADER.NUM_WORKERS = 4
@@ -89,8 +118,9 @@ def default_config() -> CfgNode:
     cfg.SOLVER = _solver_defaults()
 
     cfg.TEST = CfgNode()
-    cfg.TEST.EVAL_PERIOD = 0
-    cfg.TEST.DETECTIONS_PER_IMAGE = 100
+    cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training alone
+    cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
@@ -103,7 +133,7 @@ def default_config() -> CfgNode:
 
 def _model_defaults() -> CfgNode:
     model = CfgNode()
-    model.META_ARCHITECTURE = "GeneralizedRCNN"  # or "BCNetFCOS"
+    model.META_ARCHITECTURE = "GeneralizedRCNN"  # or "BCNetFCOS", or another of DETECTOR_REGISTRY
     model.DEVICE = "cuda"  # falls back to the CPU, with a warning, where there is no GPU
     model.WEIGHTS = ""
     model.MASK_ON = False
@@ -111,23 +141,24 @@ def _model_defaults() -> CfgNode:
     model.PIXEL_STD = [1.0, 1.0, 1.0]
 
     model.BACKBONE = CfgNode()
-    model.BACKBONE.NAME = "build_resnet_fpn_backbone"  # or "build_bcnet_fcos_resnet_fpn_backbone"
+    # Or "build_bcnet_fcos_resnet_fpn_backbone", with P6 and P7, or another of BACKBONE_REGISTRY.
+    model.BACKBONE.NAME = "build_resnet_fpn_backbone"
     model.BACKBONE.FREEZE_AT = 2  # stages frozen: 0 none, 1 stem, 2 stem and res2, ...
     model.FPN = CfgNode()
     model.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     model.FPN.OUT_CHANNELS = 256
     model.RESNETS = CfgNode()
     model.RESNETS.DEPTH = 50
-    model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    model.RESNETS.NORM = "FrozenBN"  # or "BN"
+    model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # detectron2 alone reads it
+    model.RESNETS.NORM = "FrozenBN"  # or "BN", "SyncBN"
     model.RESNETS.NUM_GROUPS = 1
     model.RESNETS.WIDTH_PER_GROUP = 64
     model.RESNETS.STRIDE_IN_1X1 = True
-    model.RESNETS.RES2_OUT_CHANNELS = 256  # 64 for depth 18 and 34, 256 for the others
+    model.RESNETS.RES2_OUT_CHANNELS = 256  # detectron2 alone reads it: 64 for depth 18 and 34, 256 for the others
 
     model.PROPOSAL_GENERATOR = CfgNode()
-    model.PROPOSAL_GENERATOR.NAME = "RPN"
-    model.PROPOSAL_GENERATOR.MIN_SIZE = 0
+    model.PROPOSAL_GENERATOR.NAME = "RPN"  # detectron2 alone reads it
+    model.PROPOSAL_GENERATOR.MIN_SIZE = 0  # proposals have both sides above it, in pixels
     model.ANCHOR_GENERATOR = CfgNode()
     model.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
     model.ANCHOR_GENERATOR.ASPECT_RATIOS = [[0.5, 1.0, 2.0]]
@@ -148,7 +179,7 @@ def _model_defaults() -> CfgNode:
     rpn.NMS_THRESH = 0.7
 
     heads = model.ROI_HEADS = CfgNode()
-    heads.NAME = "StandardROIHeads"
+    heads.NAME = "StandardROIHeads"  # detectron2 alone reads it
     heads.NUM_CLASSES = 80
     heads.IN_FEATURES = ["p2", "p3", "p4", "p5"]  # of the box and mask heads; FCOS pools from FCOS.IN_FEATURES
     heads.IOU_THRESHOLDS = [0.5]
@@ -158,7 +189,7 @@ def _model_defaults() -> CfgNode:
     heads.NMS_THRESH_TEST = 0.5
     heads.PROPOSAL_APPEND_GT = True
     box = model.ROI_BOX_HEAD = CfgNode()
-    box.NAME = "FastRCNNConvFCHead"
+    box.NAME = "FastRCNNConvFCHead"  # detectron2 alone reads it
     box.NUM_FC = 2
     box.FC_DIM = 1024
     box.POOLER_RESOLUTION = 7
@@ -168,7 +199,8 @@ def _model_defaults() -> CfgNode:
     box.SMOOTH_L1_BETA = 0.0
     box.CLS_AGNOSTIC_BBOX_REG = False
     mask = model.ROI_MASK_HEAD = CfgNode()
-    mask.NAME = "BilayerMaskHead"  # or "MaskRCNNConvUpsampleHead", the plain head
+    # Or "MaskRCNNConvUpsampleHead", the plain head, or another of MASK_HEAD_REGISTRY.
+    mask.NAME = "BilayerMaskHead"
     mask.NUM_CONV = 4  # of each layer (bilayer) or of the head (plain)
     mask.CONV_DIM = 256
     mask.POOLER_RESOLUTION = 14
@@ -179,14 +211,14 @@ def _model_defaults() -> CfgNode:
 
 def _input_defaults() -> CfgNode:
     inputs = CfgNode()
-    inputs.MIN_SIZE_TRAIN = (800,)
+    inputs.MIN_SIZE_TRAIN = (800,)  # 0 leaves the image at its size
     inputs.MIN_SIZE_TRAIN_SAMPLING = "choice"  # or "range"
     inputs.MAX_SIZE_TRAIN = 1333
     inputs.MIN_SIZE_TEST = 800  # 0 leaves the image at its size
     inputs.MAX_SIZE_TEST = 1333
     inputs.RANDOM_FLIP = "horizontal"  # or "vertical", "none"
     inputs.FORMAT = "BGR"  # or "RGB"
-    inputs.MASK_FORMAT = "bitmask"  # both hosts read polygons and RLE; kept for detectron2's mapper
+    inputs.MASK_FORMAT = "bitmask"  # detectron2 alone reads it; both hosts read polygons and RLE
     return inputs
 
 
@@ -205,7 +237,7 @@ def _solver_defaults() -> CfgNode:
     solver.WARMUP_FACTOR = 1.0 / 1000
     solver.WARMUP_ITERS = 1000
     solver.IMS_PER_BATCH = 16  # over all processes
-    solver.CHECKPOINT_PERIOD = 5000
+    solver.CHECKPOINT_PERIOD = 5000  # 0 writes checkpoints before evaluations and at the end alone
     solver.CLIP_GRADIENTS = CfgNode()
     solver.CLIP_GRADIENTS.ENABLED = False
     solver.CLIP_GRADIENTS.CLIP_TYPE = "value"  # or "norm" of each parameter, "full_model" norm

@@ -1,17 +1,17 @@
-"""What the readers of amodal formats share: a visible and an amodal mask become one annotation of COCO's kind."""
+"""Shared by the readers of amodal formats: a visible and an amodal mask become one annotation of COCO's kind."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-from bcnet.data.parsing import is_finite, mask_box, missing, without_short_polygons
+from bcnet.data.coco_json import is_finite, mask_box, read_flag, read_mask, short
+from bcnet.data.findings import Findings
+from bcnet.data.reader import annotation_label
 from bcnet.data.records import ImageRecord
 
 
 def amodal_annotation(
     annotation: dict,
     record: ImageRecord,
-    counts: Counter,
+    findings: Findings,
     *,
     visible: object,
     amodal: object,
@@ -25,12 +25,12 @@ def amodal_annotation(
       and a visible box of zero size.
     - A box that is absent, or starts left of or above the image, is replaced by that of the mask's pixels.
 
-    Crowds get the visible mask alone.
+    Crowds get the visible mask alone; one without a usable mask is its box, and without a box it is dropped, counted.
 
     Args:
         annotation: gives ``id``, ``category_id``, ``iscrowd`` and ``ignore``.
         record: its image.
-        counts: counts what is odd.
+        findings: takes what is odd.
         visible, amodal: polygons or RLE; None where there is none.
         bbox, amodal_bbox: xywh boxes of the file; None where it has none, or where it is not known whose
             they are.
@@ -38,23 +38,21 @@ def amodal_annotation(
     Raises:
         ValueError: a mask is neither polygons nor an RLE of the image's size, or its content is malformed.
     """
-    fault = missing(annotation, ("category_id",))
-    if fault is not None:
-        raise ValueError(fault)
+    label = annotation_label(annotation)
     common = {key: annotation.get(key) for key in ("id", "category_id", "iscrowd", "ignore")}
-    usable_amodal, amodal_bbox = _mask_and_box("amodal mask", amodal, amodal_bbox, record, counts)
+    if read_flag("iscrowd", common["iscrowd"]) or read_flag("ignore", common["ignore"]):
+        return _crowd(common, visible, bbox, record, findings, label)
+    usable_amodal, amodal_bbox = _mask_and_box("amodal mask", amodal, amodal_bbox, record, findings, label)
     if usable_amodal is None:
-        counts["annotations without an amodal mask in the image, dropped"] += 1
+        findings.drop("annotations without an amodal mask in the image, dropped", label)
         return None
     if visible is amodal and bbox is None:  # nothing is hidden
         usable_visible, bbox = usable_amodal, amodal_bbox
     else:
-        usable_visible, bbox = _mask_and_box("visible mask", visible, bbox, record, counts)
+        usable_visible, bbox = _mask_and_box("visible mask", visible, bbox, record, findings, label)
     if usable_visible is None:
-        counts["objects without a visible pixel, hidden altogether"] += 1
+        findings.note("objects without a visible pixel, hidden altogether", label)
         bbox = [*amodal_bbox[:2], 0, 0]
-    if common["iscrowd"] or common["ignore"]:
-        return {**common, "bbox": bbox, "segmentation": usable_visible}
     return {
         **common,
         "bbox": bbox,
@@ -64,24 +62,40 @@ def amodal_annotation(
     }
 
 
+def _crowd(
+    common: dict, visible: object, bbox: object, record: ImageRecord, findings: Findings, label: str
+) -> dict | None:
+    try:
+        segmentation, box = _mask_and_box("visible mask", visible, bbox, record, findings, label)
+    except ValueError:  # malformed; the reader takes the box instead, and says so
+        segmentation, box = visible, bbox
+    if segmentation is None:
+        box = bbox
+    if not _is_box_in_image(box, record):
+        findings.drop("crowds without a usable mask or box, dropped", label)
+        return None
+    return {**common, "bbox": box, "segmentation": segmentation}
+
+
 def _mask_and_box(
-    key: str, segmentation: object, box: object, record: ImageRecord, counts: Counter
+    key: str, segmentation: object, box: object, record: ImageRecord, findings: Findings, label: str
 ) -> tuple[list | dict | None, list[float]]:
     """A mask with its box, or None and an empty box where it has no pixels."""
     nothing = None, [0, 0, 0, 0]
     if segmentation is None or segmentation == []:
         return nothing
-    segmentation = without_short_polygons(key, segmentation, record, counts)
-    if segmentation == []:
+    mask = read_mask(key, segmentation, record, findings, label)
+    if mask is None:
         return nothing
     if box is not None and _is_box_in_image(box, record):
-        return segmentation, box
-    pixels_box = mask_box(segmentation, record)
+        return mask.segmentation, box
+    pixels_box = mask_box(mask.segmentation, record)
     if pixels_box[2] == 0 or pixels_box[3] == 0:
         return nothing
     if box is not None:
-        counts[f"boxes malformed or starting outside the image, replaced by the box of the {key}"] += 1
-    return segmentation, pixels_box
+        what = f"boxes malformed or starting outside the image, replaced by the box of the {key}"
+        findings.note(what, label, f"it is {short(box)}")
+    return mask.segmentation, pixels_box
 
 
 def _is_box_in_image(box: object, record: ImageRecord) -> bool:

@@ -5,7 +5,8 @@ A data set is named in three ways, all of them accepted wherever the config or a
 - a built-in name such as ``coco_2017_train``, whose files lie under the data root,
 - a name that `register_dataset` was called with,
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
-  "coco", "kins", "cocoa" (COCOA and COCOA-cls), "d2sa" and "occluded_coco".
+  "coco", "coco_used" (without the categories that no annotation has), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa"
+  and "occluded_coco".
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
 ``datasets`` of the current directory, as detectron2 has it.
@@ -18,7 +19,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bcnet.data.coco import load_coco
+from bcnet.data.coco import load_coco, load_coco_used
 from bcnet.data.cocoa import load_cocoa
 from bcnet.data.kins import load_kins
 from bcnet.data.occluded_coco import load_occluded_coco
@@ -29,6 +30,7 @@ Reader = Callable[..., tuple[list[ImageRecord], DatasetInfo]]
 # A reader is called as reader(annotation_file, image_root, name=...).
 _READERS: dict[str, Reader] = {
     "coco": load_coco,
+    "coco_used": load_coco_used,  # without the categories that no annotation has
     "kins": load_kins,
     "cocoa": load_cocoa,
     "d2sa": load_cocoa,  # the same format as COCOA-cls

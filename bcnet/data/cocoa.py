@@ -15,8 +15,8 @@ visible             ``visible_mask``; absent where nothing is hidden, it is then
 boxes               those of the masks' pixels; whose box ``bbox`` is differs from file to file
 ==================  ==================================================================================
 
-``isStuff`` regions are kept as crowds: neither trained on nor evaluated nor occluders. Of several annotations of
-an image, by different people, the first is read, as the data set's own evaluation does.
+``isStuff`` regions are kept as crowds: neither trained on nor evaluated nor occluders, and in no order. Of several
+annotations of an image, by different people, the first is read, as the data set's own evaluation does.
 
 Order: ``depth_constraint`` of an image, "1-2,1-5", says that the region at place 1 (of ``regions``, from 1) lies
 in front of those at 2 and 5; it lists the regions that overlap. Without it the ``order`` of the regions is taken,
@@ -31,13 +31,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bcnet.data.amodal import amodal_annotation, as_polygons
-from bcnet.data.coco import pairs_in_front, read_annotations
+from bcnet.data.coco import read_annotations
+from bcnet.data.coco_json import is_id, is_size, missing, read_flag, read_number, short
+from bcnet.data.findings import Findings
 from bcnet.data.images import open_image
-from bcnet.data.parsing import is_finite, is_id, is_size, missing, short
+from bcnet.data.reader import AnnotationFormat, Pairs, image_label, pairs_in_front
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.files import read_json
 
@@ -75,23 +76,19 @@ def load_cocoa(annotation_file: str, image_root: str, name: str = "") -> tuple[l
         content = _merged(content, image_root)
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not images:
-        raise ValueError(f"{annotation_file} is no COCOA file: it has neither a list of images nor regions")
+        raise ValueError(f"{annotation_file} is not a COCOA file: it has neither a list of images nor regions")
     annotations = content.get("annotations")
     if isinstance(annotations, list) and any(isinstance(entry, dict) and "regions" in entry for entry in annotations):
-        counts: Counter[str] = Counter()
+        findings = Findings(annotation_file)
         content = {
             "images": images,
             "categories": [{"id": 1, "name": CLASS_NAME}],
-            "annotations": list(_regions(annotations, counts)),
+            "annotations": list(_regions(annotations, findings)),
         }
-        return read_annotations(
-            content, annotation_file, image_root, name, translate=_translate_region, order=_region_order, counts=counts
-        )
+        return read_annotations(content, annotation_file, image_root, name, format=_COCOA, findings=findings)
     if not isinstance(content.get("categories"), list) or not content["categories"]:
-        raise ValueError(f"{annotation_file} is no COCOA file: its annotations have no regions, and it no categories")
-    return read_annotations(
-        content, annotation_file, image_root, name, translate=_translate_object, order=_object_order
-    )
+        raise ValueError(f"{annotation_file} is not a COCOA file: neither regions nor categories")
+    return read_annotations(content, annotation_file, image_root, name, format=_COCOA_CLS)
 
 
 def _merged(entries: Sequence[tuple[str, object]], image_root: str) -> dict:
@@ -100,7 +97,7 @@ def _merged(entries: Sequence[tuple[str, object]], image_root: str) -> dict:
     for position, (path, entry) in enumerate(entries):
         fault = missing(entry, ("image_id", "regions"))
         if fault is not None:
-            raise ValueError(f"{path} is no COCOA annotation of an image: {fault}")
+            raise ValueError(f"{path} is not a COCOA annotation of an image: {fault}")
         file_name = _image_file(path, entry, image_root)
         height, width = _image_size(path, entry, os.path.join(image_root, file_name))
         content["images"].append({"id": entry["image_id"], "file_name": file_name, "height": height, "width": width})
@@ -139,7 +136,7 @@ def _image_size(path: str, entry: dict, image_file: str) -> tuple[int, int]:
     return image.height, image.width
 
 
-def _regions(annotations: Sequence[object], counts: Counter) -> Iterator[object]:
+def _regions(annotations: Sequence[object], findings: Findings) -> Iterator[object]:
     """One annotation per region, with its place from 1 and what the image says of all of them."""
     seen = set()
     for position, entry in enumerate(annotations):
@@ -147,7 +144,8 @@ def _regions(annotations: Sequence[object], counts: Counter) -> Iterator[object]
             yield entry
             continue
         if entry["image_id"] in seen:
-            counts["further annotations of an image, dropped"] += 1
+            label = f"image {short(entry['image_id'])}"
+            findings.drop("further annotations of an image, dropped", label)
             continue
         seen.add(entry["image_id"])
         regions = entry.get("regions")
@@ -163,27 +161,27 @@ def _regions(annotations: Sequence[object], counts: Counter) -> Iterator[object]
             }
 
 
-def _translate_region(annotation: dict, record: ImageRecord, counts: Counter) -> dict | None:
+def _translate_region(annotation: dict, record: ImageRecord, findings: Findings) -> dict | None:
     region = annotation.get("region")
     if not isinstance(region, dict):
         raise ValueError(f"a region must be an object with a segmentation, got {short(region)}")
-    _check_order(region.get("order"))
-    return _translate(
-        {"id": annotation["id"], "category_id": 1, "iscrowd": region.get("isStuff")}, region, record, counts
-    )
+    read_number("order", region.get("order"))
+    iscrowd = read_flag("isStuff", region.get("isStuff"))
+    return _translate({"id": annotation["id"], "category_id": 1, "iscrowd": iscrowd}, region, record, findings)
 
 
-def _translate_object(annotation: dict, record: ImageRecord, counts: Counter) -> dict | None:
+def _translate_object(annotation: dict, record: ImageRecord, findings: Findings) -> dict | None:
     region = _amodal_region(annotation)
-    _check_order(_object_place(annotation))
-    iscrowd = annotation.get("iscrowd") or annotation.get("isStuff") or region.get("isStuff")
-    return _translate({**annotation, "iscrowd": iscrowd}, annotation, record, counts)
+    read_number("order", _object_place(annotation))
+    flags = [("iscrowd", annotation), ("isStuff", annotation), ("isStuff", region)]
+    iscrowd = any([read_flag(key, source.get(key)) for key, source in flags])  # noqa: C419 (every value is checked)
+    return _translate({**annotation, "iscrowd": iscrowd}, annotation, record, findings)
 
 
-def _translate(annotation: dict, masks: dict, record: ImageRecord, counts: Counter) -> dict | None:
+def _translate(annotation: dict, masks: dict, record: ImageRecord, findings: Findings) -> dict | None:
     amodal = as_polygons(masks.get("segmentation"))
     visible = amodal if masks.get("visible_mask") is None else as_polygons(masks["visible_mask"])
-    return amodal_annotation(annotation, record, counts, visible=visible, amodal=amodal)
+    return amodal_annotation(annotation, record, findings, visible=visible, amodal=amodal)
 
 
 def _amodal_region(annotation: dict) -> dict:
@@ -196,24 +194,20 @@ def _object_place(annotation: dict) -> object:
     return _amodal_region(annotation).get("order") if order is None else order
 
 
-def _check_order(order: object) -> None:
-    if order is not None and not is_finite(order):
-        raise ValueError(f"order must be a number, got {short(order)}")
+def _object_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
+    return _total_order(record, [_object_place(annotation) for annotation in annotations], findings)
 
 
-def _object_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
-    return _total_order(record, [_object_place(annotation) for annotation in annotations], counts)
-
-
-def _region_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
+def _region_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
     constraint = annotations[0]["depth_constraint"] if annotations else None
     if constraint is not None:
         pairs = _constraint_pairs(constraint)
         if _is_sound(pairs, annotations):
             indices = {annotation["place"]: index for index, annotation in enumerate(annotations)}
             return [(indices[back], indices[front]) for front, back in pairs if front in indices and back in indices]
-        counts["images whose depth_constraint does not fit their regions, ordered by 'order' instead"] += 1
-    return _total_order(record, [annotation["region"].get("order") for annotation in annotations], counts)
+        what = "images whose depth_constraint does not fit their regions, ordered by 'order' instead"
+        findings.note(what, image_label(record))
+    return _total_order(record, [annotation["region"].get("order") for annotation in annotations], findings)
 
 
 def _constraint_pairs(constraint: object) -> list[tuple[int, int]]:
@@ -250,13 +244,18 @@ def _is_sound(pairs: Sequence[tuple[int, int]], annotations: Sequence[dict]) -> 
     return True
 
 
-def _total_order(record: ImageRecord, orders: Sequence[float | None], counts: Counter) -> list[tuple[int, int]] | None:
+def _total_order(record: ImageRecord, orders: Sequence[float | None], findings: Findings) -> Pairs | None:
     known = [
         order
         for order, instance in zip(orders, record.instances, strict=True)
         if order is not None and not instance.iscrowd
     ]
     if len(set(known)) < len(known):
-        counts["images in which objects share one order, taken as of unknown order"] += 1
+        what = "images in which objects share one order, taken as of unknown order"
+        findings.note(what, image_label(record))
         return None
-    return pairs_in_front(record, orders, counts, "an order")
+    return pairs_in_front(record, orders, findings, "an order")
+
+
+_COCOA = AnnotationFormat(translate=_translate_region, order=_region_order, has_area=False, has_stuff=True)
+_COCOA_CLS = AnnotationFormat(translate=_translate_object, order=_object_order, has_area=False, has_stuff=True)

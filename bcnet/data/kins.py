@@ -20,29 +20,26 @@ with equal places, do not occlude each other.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from bcnet.data.amodal import amodal_annotation
 from bcnet.data.coco import read_annotations
-from bcnet.data.parsing import is_finite, read_coco_json, short
+from bcnet.data.coco_json import read_coco_json, read_number, short
+from bcnet.data.findings import Findings
+from bcnet.data.reader import AnnotationFormat, Pairs, image_label
 from bcnet.data.records import DatasetInfo, ImageRecord
 
 
 def load_kins(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
     """Reads a KINS json; arguments, result and errors are those of `bcnet.data.coco.load_coco`."""
-    return read_annotations(
-        read_coco_json(annotation_file), annotation_file, image_root, name, translate=_translate, order=_cluster_order
-    )
+    return read_annotations(read_coco_json(annotation_file), annotation_file, image_root, name, format=_KINS)
 
 
-def _translate(annotation: dict, record: ImageRecord, counts: Counter) -> dict | None:
+def _translate(annotation: dict, record: ImageRecord, findings: Findings) -> dict | None:
     if "a_segm" in annotation:
         visible, amodal, bbox, amodal_bbox = "i_segm", "a_segm", "i_bbox", "a_bbox"
         for key in ("oco_id", "ico_id"):
-            value = annotation.get(key)
-            if value is not None and not is_finite(value):
-                raise ValueError(f"{key} must be a number, got {short(value)}")
+            read_number(key, annotation.get(key))
     elif "inmodal_seg" in annotation:
         visible, amodal, bbox, amodal_bbox = "inmodal_seg", "segmentation", "inmodal_bbox", "bbox"
     else:
@@ -53,7 +50,7 @@ def _translate(annotation: dict, record: ImageRecord, counts: Counter) -> dict |
     return amodal_annotation(
         annotation,
         record,
-        counts,
+        findings,
         visible=annotation.get(visible),
         amodal=annotation.get(amodal),
         bbox=annotation.get(bbox),
@@ -61,7 +58,7 @@ def _translate(annotation: dict, record: ImageRecord, counts: Counter) -> dict |
     )
 
 
-def _cluster_order(record: ImageRecord, annotations: Sequence[dict], counts: Counter) -> list[tuple[int, int]] | None:
+def _cluster_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
     places = {
         index: (annotation["oco_id"], annotation["ico_id"])
         for index, annotation in enumerate(annotations)
@@ -71,7 +68,8 @@ def _cluster_order(record: ImageRecord, annotations: Sequence[dict], counts: Cou
     }
     if len(places) < sum(not instance.iscrowd for instance in record.instances):
         if places:
-            counts["images in which some objects only have oco_id and ico_id, taken as of unknown order"] += 1
+            what = "images in which some objects only have oco_id and ico_id, taken as of unknown order"
+            findings.note(what, image_label(record))
         return None
     return [
         (i, j)
@@ -79,3 +77,6 @@ def _cluster_order(record: ImageRecord, annotations: Sequence[dict], counts: Cou
         for j, (other_cluster, other_place) in places.items()
         if cluster == other_cluster and other_place < place
     ]
+
+
+_KINS = AnnotationFormat(translate=_translate, order=_cluster_order, has_area=False)

@@ -6,16 +6,19 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
+from bcnet.data.classes import listed, match_classes, training_classes
 from bcnet.data.images import UnreadableImageError
 from bcnet.data.mapper import DatasetMapper
-from bcnet.data.records import DatasetInfo, ImageRecord, SerializedList
+from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
+from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
 
@@ -23,6 +26,9 @@ _logger = logging.getLogger(__name__)
 
 # Key of a sample under which a worker tells the main process which files it could not read.
 _UNREADABLE = "unreadable_images"
+# Key of the error that the main process raises: one that a worker raises would come with the worker's traceback in
+# its message, and the name of the file is all that the user needs.
+_ERROR = "error"
 
 
 class _TrainDataset(Dataset):
@@ -46,12 +52,13 @@ class _TrainDataset(Dataset):
                 sample = self.mapper(self.records[candidate], augmentation_rng(self.seed, position))
             except UnreadableImageError as error:
                 if not self.skip_unreadable:
-                    raise
+                    return {_ERROR: error}
                 unreadable.append(str(error))
                 continue
             sample[_UNREADABLE] = unreadable
             return sample
-        raise UnreadableImageError(f"none of {len(unreadable)} images could be read; the first: {unreadable[0]}")
+        message = f"none of {len(unreadable)} images could be read; the first: {unreadable[0]}"
+        return {_ERROR: UnreadableImageError(message)}
 
     def _candidates(self, index: int) -> Iterator[int]:
         """The image, then the images of its group that follow it in the data set, around its end."""
@@ -75,9 +82,7 @@ class _TestDataset(Dataset):
         try:
             return {**self.mapper(self.records[index]), _UNREADABLE: []}
         except UnreadableImageError as error:
-            if not self.skip_unreadable:
-                raise
-            return {_UNREADABLE: [str(error)]}
+            return {_UNREADABLE: [str(error)]} if self.skip_unreadable else {_ERROR: error}
 
 
 class _Loader:
@@ -98,6 +103,9 @@ class _Loader:
                 raise
             raise error.with_traceback(None)  # noqa: B904, the error is the same one
         for sample in batch:
+            if _ERROR in sample:
+                # Popped, so that this frame does not hold the error, whose traceback holds this frame (see above).
+                raise sample.pop(_ERROR)
             for message in sample.pop(_UNREADABLE):
                 if message not in self.unreadable_images:
                     _logger.warning("skipped by INPUT.BAD_IMAGE: %s", message)
@@ -149,7 +157,7 @@ class TestLoader(_Loader):
         return len(self._loader)
 
 
-def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
+def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[str] = ()) -> TrainLoader:
     """The endless stream of training batches.
 
     The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
@@ -160,6 +168,8 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
         cfg: reads DATASETS.TRAIN, DATALOADER, INPUT, SEED, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE_STEPS,
             MODEL.MASK_ON, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
         start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
+        class_names: of the weights that training starts from; the data's classes are brought to their order
+            (`training_classes`).
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
@@ -167,11 +177,11 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
 
     Raises:
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
-        ValueError: no training set or no image is left; training sets of different classes; more classes
-            than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
+        ValueError: no training set or no image is left; a training set with a class that the first one lacks; more
+            classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
             batch that cannot be divided among the processes.
     """
-    records, info = _load_training_sets(cfg)
+    records, info = _load_training_sets(cfg, class_names)
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
     else:
@@ -198,7 +208,7 @@ def build_train_loader(cfg, start_iteration: int = 0) -> TrainLoader:
     return TrainLoader(_data_loader(cfg, dataset, batches), info, seed)
 
 
-def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader:
+def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetInfo], batch_size: int = 1) -> TestLoader:
     """This process' share of a data set's images, in order, without targets.
 
     Shares are contiguous and differ by one image at most. With INPUT.BAD_IMAGE "skip" an unreadable image is
@@ -206,7 +216,7 @@ def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader
 
     Args:
         cfg: reads INPUT, DATALOADER.NUM_WORKERS and MODEL.DEVICE.
-        dataset_name: a name of the catalog, or ``coco:annotations.json:image_folder``.
+        dataset: a name of the catalog, ``coco:annotations.json:image_folder``, or what `load_dataset` gave.
         batch_size: images per batch; the last one may be smaller.
 
     Raises:
@@ -214,36 +224,26 @@ def build_test_loader(cfg, dataset_name: str, batch_size: int = 1) -> TestLoader
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    records, info = load_dataset(dataset_name)
+    records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
     # What the test mapper does not read need not be kept for the workers.
-    for record in records:
-        record.instances = []
+    records = [replace(record, instances=[], in_front=None) for record in records]
     shard = contiguous_shard(len(records), rank(), world_size())
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
-    dataset = _TestDataset(
+    images = _TestDataset(
         SerializedList(records),
         DatasetMapper.from_config(cfg, training=False),
         skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
     )
-    return TestLoader(_data_loader(cfg, dataset, batches), info)
+    return TestLoader(_data_loader(cfg, images, batches), info)
 
 
-def _load_training_sets(cfg) -> tuple[list[ImageRecord], DatasetInfo]:
+def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageRecord], DatasetInfo]:
     names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
-    records: list[ImageRecord] = []
-    infos: list[DatasetInfo] = []
-    for name in names:
-        loaded, info = load_dataset(name)
-        records += loaded
-        infos.append(info)
-        if info.class_names != infos[0].class_names:
-            raise ValueError(
-                f"training sets must have the same classes: {infos[0].name!r} has {_listed(infos[0].class_names)}, "
-                f"{info.name!r} has {_listed(info.class_names)}"
-            )
-    _check_classes(cfg, infos[0])
+    loaded = [load_dataset(name) for name in names]
+    records = [record for part, _ in loaded for record in part]
+    info = _to_common_classes(cfg, loaded, class_names)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         total = len(records)
         records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
@@ -257,14 +257,41 @@ def _load_training_sets(cfg) -> tuple[list[ImageRecord], DatasetInfo]:
                 f"{len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {cfg.INPUT.MASK_TARGET!r}):\n  "
                 + "\n  ".join(faults[:5])
             )
-    return records, infos[0]
+    return records, info
 
 
-def _check_classes(cfg, info: DatasetInfo) -> None:
+def _to_common_classes(
+    cfg, loaded: Sequence[tuple[list[ImageRecord], DatasetInfo]], class_names: Sequence[str]
+) -> DatasetInfo:
+    """Brings the records' classes, in place, to one order: that of the weights, or else of the first training set.
+
+    Returns:
+        DatasetInfo: of the first set, with the common classes; a class of the weights alone has the category id -1.
+    """
+    first = loaded[0][1]
+    _check_class_count(cfg, first)
+    common, rows = training_classes(first.class_names, class_names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    for records, info in loaded:
+        positions = match_classes(info.class_names, first.class_names)
+        if None in positions:
+            raise ValueError(
+                "training sets must have the same classes as the first one, or a subset of them: "
+                f"{first.name!r} has {listed(first.class_names)}, {info.name!r} has {listed(info.class_names)}"
+            )
+        new_classes = [rows[position] for position in positions]
+        if new_classes != list(range(len(new_classes))):
+            for record in records:
+                for instance in record.instances:
+                    instance.category = new_classes[instance.category]
+    ids = dict(zip(rows, first.category_ids, strict=True))
+    return replace(first, class_names=tuple(common), category_ids=tuple(ids.get(row, -1) for row in range(len(common))))
+
+
+def _check_class_count(cfg, info: DatasetInfo) -> None:
     configured = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if info.num_classes > configured:
         raise ValueError(
-            f"data set {info.name!r} has {info.num_classes} classes ({_listed(info.class_names)}), but "
+            f"data set {info.name!r} has {info.num_classes} classes ({listed(info.class_names)}), but "
             f"MODEL.ROI_HEADS.NUM_CLASSES is {configured}; set it to {info.num_classes}"
         )
     if info.num_classes < configured:
@@ -275,10 +302,6 @@ def _check_classes(cfg, info: DatasetInfo) -> None:
             configured,
             configured - info.num_classes,
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 5 else f"{', '.join(names[:5])}, ... ({len(names)})"
 
 
 def _data_loader(cfg, dataset: Dataset, batches) -> DataLoader:

@@ -15,6 +15,7 @@ from bcnet.data.masks import instance_masks
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import source_masks, target_boxes
 from bcnet.data.transforms import Augmentation, Transform
+from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.structures import InstanceMasks, Targets
 
 _MIN_BOX_SIDE = 1e-5  # pixels, of detectron2's filter_empty_instances
@@ -32,7 +33,8 @@ class DatasetMapper:
         training: whether targets are made.
         with_masks: False makes targets whose masks are all empty, for detectors of boxes alone; then
             annotations need no segmentation.
-        mask_target: what the occludee layer learns: "visible", or "amodal" for data sets with amodal masks.
+        mask_target: target of the occludee layer: "visible", or "amodal" for data sets with amodal masks.
+        layers: names of the mask layers to make, see `source_masks`.
         max_image_pixels: a larger image is unreadable; 0 is no limit.
     """
 
@@ -44,6 +46,7 @@ class DatasetMapper:
         training: bool = True,
         with_masks: bool = True,
         mask_target: str = "visible",
+        layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
         max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         self.augmentation = augmentation
@@ -53,6 +56,7 @@ class DatasetMapper:
         if mask_target not in ("visible", "amodal"):
             raise ValueError(f"mask_target must be 'visible' or 'amodal', got {mask_target!r}")
         self.mask_target = mask_target
+        self.layers = tuple(layers)
         self.max_image_pixels = max_image_pixels
 
     @classmethod
@@ -114,7 +118,7 @@ class DatasetMapper:
             ValueError: see `__call__`.
         """
         if self.with_masks:
-            source = source_masks(record, self.mask_target)
+            source = source_masks(record, self.mask_target, self.layers)
             positions, source_boxes = source.positions, source.boxes
         else:
             positions, source_boxes = target_boxes(record, self.mask_target)
@@ -123,15 +127,12 @@ class DatasetMapper:
         if self.with_masks:
             candidates = [i for i, keep in enumerate(kept) if keep]
             rows, columns = transform.source_pixels()
-            masks, nonempty = instance_masks(
-                [source.occludees[i] for i in candidates], [source.occluders[i] for i in candidates], rows, columns
-            )
+            layers = {name: [rles[i] for i in candidates] for name, rles in source.layers.items()}
+            masks, nonempty = instance_masks(layers, rows, columns)
             chosen = [i for i, keep in zip(candidates, nonempty, strict=True) if keep]
         else:
             chosen = [i for i, keep in enumerate(kept) if keep]
-            masks = InstanceMasks(
-                torch.zeros(len(chosen), 2, 1, 1, dtype=torch.uint8), torch.zeros(len(chosen), 2, dtype=torch.int64)
-            )
+            masks = InstanceMasks.without_pixels(len(chosen))
         classes = torch.tensor([record.instances[positions[i]].category for i in chosen], dtype=torch.int64)
         return Targets(boxes[chosen], classes, masks, record.image_id)
 

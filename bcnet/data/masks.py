@@ -1,11 +1,11 @@
 """From RLE masks of the source image to the windows of the transformed one, without a full-image array.
 
-Letters: G instances, L=2 layers (0 occludee, 1 occluder), H x W source image, h x w window.
+Letters: G instances, L layers, H x W source image, h x w window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -34,49 +34,50 @@ def decode_window(rle: dict, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def instance_masks(
-    occludees: Sequence[dict], occluders: Sequence[dict | None], rows: np.ndarray, columns: np.ndarray
+    layers: Mapping[str, Sequence[dict | None]], rows: np.ndarray, columns: np.ndarray
 ) -> tuple[InstanceMasks, list[bool]]:
     """The masks of one image's instances after a nearest resize and a flip.
 
     Args:
-        occludees: G compressed RLE masks [H, W].
-        occluders: G compressed RLE masks [H, W]; None is an empty mask.
-        rows, columns: int64 [h], [w], the source pixel of each output row and column, rising or falling
+        layers: by name G compressed RLE masks [H, W]; None is an empty mask. The first layer decides whether an
+            instance is kept.
+        rows, columns: int64 [h], [w], the source pixel of each output row and column, monotonic
             (`Transform.source_pixels`).
 
     Returns:
         The windows that `InstanceMasks.from_full` cuts from ``mask[rows][:, columns]``, of the instances
-        whose occludee mask is not empty there; and for each of the G instances whether it is among them.
+        whose first layer is not empty there; and for each of the G instances whether it is among them.
     """
     crops, origins, kept = [], [], []
-    for occludee, occluder in zip(occludees, occluders, strict=True):
-        layers, x0, y0 = _transformed_layers(occludee, occluder, rows, columns)
-        kept.append(bool(layers[0].any()))
+    for rles in zip(*layers.values(), strict=True):
+        pixels, x0, y0 = _transformed_layers(rles, rows, columns)
+        kept.append(bool(pixels[0].any()))
         if kept[-1]:
-            crop, origin = _tight_window(layers, x0, y0, len(rows), len(columns))
+            crop, origin = _tight_window(pixels, x0, y0, len(rows), len(columns))
             crops.append(torch.from_numpy(crop))
             origins.append(origin)
-    return InstanceMasks.from_windows(crops, origins), kept
+    return InstanceMasks.from_windows(tuple(layers), crops, origins), kept
 
 
 def _transformed_layers(
-    occludee: dict, occluder: dict | None, rows: np.ndarray, columns: np.ndarray
+    rles: Sequence[dict | None], rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, int, int]:
-    """Both transformed masks where either may be set: uint8 [2, h, w], and the x and y of the first pixel."""
-    rles = [occludee] if occluder is None else [occludee, occluder]
-    boxes = coco_mask.toBbox(rles)
+    """The transformed layers where any may be set: uint8 [L, h, w], and the x and y of the first pixel."""
+    boxes = coco_mask.toBbox([rle for rle in rles if rle is not None]).reshape(-1, 4)
     boxes = boxes[boxes[:, 2] > 0].astype(np.int64)
     if len(boxes) == 0:
-        return np.zeros((2, 0, 0), dtype=np.uint8), 0, 0
+        return np.zeros((len(rles), 0, 0), dtype=np.uint8), 0, 0
     x0, y0 = boxes[:, :2].min(axis=0)
     x1, y1 = (boxes[:, :2] + boxes[:, 2:]).max(axis=0)
     left, right = _span(columns, x0, x1)
     top, bottom = _span(rows, y0, y1)
-    layers = np.zeros((2, bottom - top, right - left), dtype=np.uint8)
+    layers = np.zeros((len(rles), bottom - top, right - left), dtype=np.uint8)
     if layers.size == 0:
         return layers, left, top
     picked_columns, picked_rows = columns[left:right] - x0, rows[top:bottom] - y0
-    for layer, rle in zip(layers, rles, strict=False):
+    for layer, rle in zip(layers, rles, strict=True):
+        if rle is None:
+            continue
         # Columns first, as they are the contiguous axis of COCO's masks; then whole rows are copied.
         by_column = decode_window(rle, x0, y0, x1, y1).T[picked_columns]
         np.take(cv2.transpose(by_column), picked_rows, axis=0, out=layer, mode="clip")
@@ -84,7 +85,7 @@ def _transformed_layers(
 
 
 def _span(table: np.ndarray, start: int, stop: int) -> tuple[int, int]:
-    """The positions [a, b) of a rising or falling table whose entries are in [start, stop)."""
+    """The positions [a, b) of a monotonic table whose entries are in [start, stop)."""
     if len(table) > 1 and table[0] > table[-1]:
         a, b = _span(table[::-1], start, stop)
         return len(table) - b, len(table) - a
@@ -93,11 +94,11 @@ def _span(table: np.ndarray, start: int, stop: int) -> tuple[int, int]:
 
 
 def _tight_window(layers: np.ndarray, x0: int, y0: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Cuts uint8 [2, h, w] at (x0, y0) of a height x width image to what is set, with the margin of one."""
+    """Cuts uint8 [L, h, w] at (x0, y0) of a height x width image to what is set, with the margin of one."""
     union = layers.any(axis=0)
     ys, xs = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
     top, bottom, left, right = ys[0], ys[-1] + 1, xs[0], xs[-1] + 1
-    window = np.zeros((2, bottom - top + 2, right - left + 2), dtype=np.uint8)
+    window = np.zeros((len(layers), bottom - top + 2, right - left + 2), dtype=np.uint8)
     window[:, 1:-1, 1:-1] = layers[:, top:bottom, left:right]
     # Outside the image the margin repeats the edge; inside it is zero, because the window is tight.
     if y0 + top == 0:

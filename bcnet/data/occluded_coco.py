@@ -15,7 +15,9 @@ import os
 
 from bcnet.data.coco import read_annotations
 from bcnet.data.coco_classes import COCO_CLASSES
-from bcnet.data.parsing import Faults, mask_box, read_coco_json, short
+from bcnet.data.coco_json import mask_box, read_coco_json, short
+from bcnet.data.findings import Findings
+from bcnet.data.reader import AnnotationFormat
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.files import read_json
 
@@ -36,7 +38,7 @@ def load_occluded_coco(annotation_file: str, image_root: str, name: str = "") ->
         return read_annotations(read_coco_json(annotation_file), annotation_file, image_root, name)
     if not isinstance(entries, (list, tuple)) or not entries:
         raise ValueError(f"{annotation_file} must hold a list of objects, got {short(entries)}")
-    faults = Faults(annotation_file)
+    findings = Findings(annotation_file)
     category_ids = {class_name: category_id for category_id, class_name in COCO_CLASSES.items()}
     images: dict[str, dict] = {}
     annotations = []
@@ -52,14 +54,14 @@ def load_occluded_coco(annotation_file: str, image_root: str, name: str = "") ->
             record = ImageRecord(file_name, image["id"], height, width)
             annotations.append({**annotation, "bbox": mask_box(rle, record)})
         except ValueError as error:
-            faults.add(f"entry {position}", str(error))
-    faults.raise_if_any()
+            findings.fault(f"entry {position}", error)
+    findings.raise_if_faulty()
     content = {
         "images": list(images.values()),
         "categories": [{"id": category_id, "name": class_name} for category_id, class_name in COCO_CLASSES.items()],
         "annotations": annotations,
     }
-    return read_annotations(content, annotation_file, image_root, name)
+    return read_annotations(content, annotation_file, image_root, name, format=AnnotationFormat(has_area=False))
 
 
 def _checked_entry(entry: object) -> tuple[str, str, dict]:
@@ -87,4 +89,4 @@ def _read_pickle(path: str) -> object:
         try:
             return load_numpy_pickle(file)
         except Exception as error:  # whatever a damaged file leads to
-            raise ValueError(f"{path} is no pickle of plain lists and numbers: {error}") from error
+            raise ValueError(f"{path} is not a pickle of plain lists and numbers: {error}") from error

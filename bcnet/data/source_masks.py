@@ -1,6 +1,6 @@
-"""The masks that an image's instances are trained on, in the original image.
+"""Mask layers of an image's instances (occludee, occluder, amodal) in the original image.
 
-Both hosts take them from here: the stand-alone mapper and the detectron2 plugin's.
+The mappers of both hosts take them from here.
 
 Letters: G instances, H x W image.
 """
@@ -13,25 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from bcnet.data.records import ImageRecord, InstanceRecord
-from bcnet.occlusion import occluder_rles
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+from bcnet.occlusion.rule import occluder_rles
 from bcnet.ops.rle import box_rle, segmentation_to_rle
 
 
 @dataclass
 class SourceMasks:
-    """The G instances of an image that are no crowds.
+    """The masks of the G instances of an image, crowds left out.
 
     Attributes:
-        positions: place of each in the record's instances.
+        positions: place of each instance in the record's instances.
         boxes: xywh in absolute pixels, as in the file.
-        occludees: compressed RLEs [H, W].
-        occluders: compressed RLEs [H, W]; None where nothing occludes.
+        layers: by layer name G compressed RLEs [H, W]; None is an empty mask.
     """
 
     positions: list[int]
     boxes: list[Sequence[float]]
-    occludees: list[dict]
-    occluders: list[dict | None]
+    layers: dict[str, list[dict | None]]
 
 
 def target_boxes(record: ImageRecord, mask_target: str) -> tuple[list[int], list[Sequence[float]]]:
@@ -44,26 +43,35 @@ def target_boxes(record: ImageRecord, mask_target: str) -> tuple[list[int], list
     return positions, boxes
 
 
-def source_masks(record: ImageRecord, mask_target: str = "visible") -> SourceMasks:
-    """Boxes, occludee masks and occluder masks of an image's instances, crowds left out.
+def source_masks(
+    record: ImageRecord, mask_target: str = "visible", layers: Sequence[str] = (OCCLUDEE, OCCLUDER)
+) -> SourceMasks:
+    """Boxes and mask layers of an image's instances, crowds left out.
 
-    Occluders are the file's own where it has them, and otherwise derived by `occluder_rles` from the visible
-    masks, with the record's order of depth where it is known.
+    "occludee" is the visible or the amodal mask by `mask_target`; "amodal" is the amodal mask. "occluder" is the file's
+    own where it has them, and otherwise derived by `occluder_rles` from the visible masks, with the record's depth
+    order where it is known.
 
     Args:
         record: the image.
-        mask_target: what the occludee layer learns, "visible" or "amodal".
+        mask_target: target of the occludee layer, "visible" or "amodal".
+        layers: names of the layers to make.
 
     Raises:
-        ValueError: an instance's segmentation is absent or malformed; names the file, the annotation and
-            the value.
+        ValueError: an instance's segmentation is missing or malformed; names the file, the annotation and
+            the value. A layer that is not known.
     """
     positions, boxes = target_boxes(record, mask_target)
     instances = [record.instances[i] for i in positions]
-    visible = [_visible_rle(record, instance) for instance in instances]
-    occluders = _occluders(record, positions, boxes, visible)
-    occludees = visible if mask_target == "visible" else [_amodal_rle(record, instance) for instance in instances]
-    return SourceMasks(positions, boxes, occludees, occluders)
+    visible = [visible_rle(record, instance) for instance in instances]
+    makers = {
+        OCCLUDEE: lambda: visible if mask_target == "visible" else [amodal_rle(record, i) for i in instances],
+        OCCLUDER: lambda: _occluders(record, positions, boxes, visible),
+        AMODAL: lambda: [amodal_rle(record, i) for i in instances],
+    }
+    if unknown := [name for name in layers if name not in makers]:
+        raise ValueError(f"unknown mask layer {unknown[0]!r}; there are: {', '.join(makers)}")
+    return SourceMasks(positions, boxes, {name: makers[name]() for name in layers})
 
 
 def _occluders(
@@ -73,12 +81,7 @@ def _occluders(
     if all(instance.occluder is not None for instance in instances):
         derived: list[dict | None] = [None] * len(instances)
     else:
-        in_front = None
-        if record.in_front is not None:
-            in_front = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
-            for behind, front in record.in_front:
-                in_front[behind, front] = True
-            in_front = in_front[np.ix_(positions, positions)]
+        in_front = in_front_matrix(record, positions)
         derived = occluder_rles(
             np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
             visible,
@@ -94,7 +97,25 @@ def _occluders(
     return derived
 
 
-def _visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:
+    """bool [G, G] of the instances at these positions, True at [i, j] where j lies in front of i.
+
+    None where the order is not known.
+    """
+    if record.in_front is None:
+        return None
+    matrix = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
+    for behind, front in record.in_front:
+        matrix[behind, front] = True
+    return matrix[np.ix_(positions, positions)]
+
+
+def visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+    """The visible mask of an object, empty where it is hidden altogether.
+
+    Raises:
+        ValueError: it has no mask, or a malformed one; names the file, the annotation and the value.
+    """
     if instance.segmentation:
         return _rle(record, instance, "segmentation", instance.segmentation)
     if instance.amodal:  # an object that is hidden altogether
@@ -104,7 +125,8 @@ def _visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
     )
 
 
-def _amodal_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+    """The amodal mask of an object; raises as `visible_rle`."""
     if not instance.amodal:
         raise ValueError(
             f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"

@@ -1,10 +1,9 @@
-"""From the package's result object to detectron2's."""
+"""Conversion of `Detections` to detectron2's `Instances`."""
 
 from __future__ import annotations
 
 from detectron2.structures import Boxes, Instances
 
-from bcnet.detectron2.postprocessing import LAYER_FIELDS
 from bcnet.structures import Detections
 
 
@@ -21,6 +20,6 @@ def detections_to_instances(detections: Detections) -> Instances:
         scores=detections.scores,
         pred_classes=detections.classes,
     )
-    for name in detections.maps():
-        instances.set(LAYER_FIELDS.get(name, "pred_masks"), detections.pasted(name))
+    for spec in detections.present:
+        instances.set(spec.detectron2_field, detections.pasted(spec.name))
     return instances

@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.source_masks import SourceMasks, source_masks
 from bcnet.detectron2.datasets import dict_to_record
+from bcnet.maps import OCCLUDEE, OCCLUDER
 
 
 class BCNetDatasetMapper(DatasetMapper):
@@ -72,7 +73,7 @@ class BCNetDatasetMapper(DatasetMapper):
         ]
         instances = utils.annotations_to_instances(annotations, image_shape, mask_format=self.instance_mask_format)
         if annotations:
-            instances.gt_occluder_masks = _transformed_masks(source.occluders, transforms, image_shape)
+            instances.gt_occluder_masks = _transformed_masks(source.layers[OCCLUDER], transforms, image_shape)
         if self.recompute_boxes:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
@@ -80,7 +81,7 @@ class BCNetDatasetMapper(DatasetMapper):
     def _source_annotations(self, annotations: Sequence[dict], source: SourceMasks) -> list[dict]:
         """detectron2's annotations of the instances that are no crowds, with the target's boxes and masks."""
         chosen = []
-        for position, box, occludee in zip(source.positions, source.boxes, source.occludees, strict=True):
+        for position, box, occludee in zip(source.positions, source.boxes, source.layers[OCCLUDEE], strict=True):
             # As floats: detectron2's transforms cut what they make of a json's whole numbers to whole pixels.
             annotation = {**annotations[position], "bbox": [float(x) for x in box], "bbox_mode": BoxMode.XYWH_ABS}
             if self.mask_target == "amodal":

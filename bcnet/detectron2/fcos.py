@@ -17,8 +17,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from bcnet.fcos import FCOSHead
-from bcnet.modeling.build import build_fcos_detection, build_fcos_head
-from bcnet.modeling.fcos import FCOSDetection
+from bcnet.modeling.fcos import FCOSDetection, build_fcos_head
 from bcnet.modeling.mask_branch import MaskRoIs
 
 
@@ -72,7 +71,7 @@ class BCNetFCOS(nn.Module):
         keywords = {
             "backbone": backbone,
             "head": build_fcos_head(cfg, channels),
-            "detection": build_fcos_detection(cfg, strides),
+            "detection": FCOSDetection.from_config(cfg, strides),
             "in_features": in_features,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

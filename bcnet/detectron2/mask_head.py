@@ -5,7 +5,7 @@ Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, D detections of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import configurable
@@ -16,10 +16,11 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from bcnet import bilayer
-from bcnet.bilayer import MaskLogits, MaskLossWeights, MaskTargets, mask_losses, mask_targets
+from bcnet.bilayer import MapTarget, map_targets, select_class
 from bcnet.detectron2.occluders import occluder_masks_of_rois
-from bcnet.detectron2.postprocessing import LAYER_FIELDS, paste_layers_with_masks
-from bcnet.modeling.build import bilayer_keywords, build_mask_loss
+from bcnet.detectron2.postprocessing import paste_layers_with_masks
+from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER
+from bcnet.modeling.mask_heads import bilayer_keywords
 
 _VISUALIZED_ROIS = 8
 
@@ -42,18 +43,20 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         num_conv: int = 4,
         use_gcn: bool = True,
         use_boundary: bool = True,
+        gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
-        loss_weights: MaskLossWeights | None = None,
-        occluder_negative_ratio: float = 1.0,
+        loss_weights: Mapping[str, float] | None = None,
+        negative_ratio: float = 1.0,
         output_layers: bool = False,
         vis_period: int = 0,
     ) -> None:
         """
         Args:
             input_shape: of the pooled features; its channels are C.
-            num_mask_classes, num_conv, use_gcn, use_boundary, freeze_gcn_norm: of the engine's head.
-            loss_weights, occluder_negative_ratio: of `mask_losses`.
-            output_layers: whether inference gives the occluder's maps and the boundaries too.
+            num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, loss_weights: see
+                `bcnet.bilayer.BilayerMaskHead`.
+            negative_ratio: see `bcnet.bilayer.balanced_rois`.
+            output_layers: whether inference gives all maps, not the masks alone.
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
         """
         super().__init__(
@@ -62,10 +65,11 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             num_mask_classes=num_mask_classes,
             use_gcn=use_gcn,
             use_boundary=use_boundary,
+            gcn_norm=gcn_norm,
             freeze_gcn_norm=freeze_gcn_norm,
+            loss_weights=loss_weights,
         )
-        self.loss_weights = loss_weights or MaskLossWeights()
-        self.occluder_negative_ratio = occluder_negative_ratio
+        self.negative_ratio = negative_ratio
         self.output_layers = output_layers
         self.vis_period = vis_period
         if output_layers:
@@ -87,7 +91,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
             "vis_period": cfg.VIS_PERIOD,
             **bilayer_keywords(cfg, input_shape.channels),
-            **build_mask_loss(cfg),
+            "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
         }
 
     def forward(self, x: Tensor, instances: Sequence[Instances]) -> dict[str, Tensor] | Sequence[Instances]:
@@ -97,42 +101,39 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             instances: per image, the foreground proposals in training, the detections in inference.
 
         Returns:
-            In training the losses by name (`mask_losses`). In inference the instances with ``pred_masks``
-            float32 [D, 1, M, M], probabilities, and with `output_layers` the fields of `LAYER_FIELDS` as
-            ROIMasks [D, M, M]; detectron2's post-processing pastes them into the image.
+            In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
+            probabilities, and with `output_layers` the other maps (`MapSpec.detectron2_field`) as ROIMasks
+            [D, M, M]; detectron2's post-processing pastes them into the image.
         """
         if not self.training:
             return self._predict(x, instances)
-        logits = super().forward(x).of_class(torch.cat([i.gt_classes for i in instances]))
-        targets = roi_targets(instances, side=logits.occludee_mask.shape[-1], device=x.device)
+        logits = select_class(super().forward(x), torch.cat([i.gt_classes for i in instances]))
+        layers = roi_targets(instances, side=next(iter(logits.values())).shape[-1], device=x.device)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
-            _visualize(logits, targets)
-        return mask_losses(
-            logits, targets, weights=self.loss_weights, occluder_negative_ratio=self.occluder_negative_ratio
-        )
+            _visualize(logits, map_targets(self.maps, layers))
+        return self.losses(logits, layers, negative_ratio=self.negative_ratio)
 
     def layers(self, x: Tensor) -> Tensor:
-        """The occludee's mask logits alone, [N, K, M, M], as `BaseMaskRCNNHead` asks for."""
-        return super().forward(x, masks_only=True).occludee_mask
+        """The occludee's mask logits alone, [N, K, M, M], which `BaseMaskRCNNHead` demands."""
+        return super().forward(x, [OCCLUDEE_MASK.name])[OCCLUDEE_MASK.name]
 
     def _predict(self, x: Tensor, instances: Sequence[Instances]) -> Sequence[Instances]:
-        logits = super().forward(x, masks_only=not self.output_layers)
-        logits = logits.of_class(torch.cat([i.pred_classes for i in instances])).float()
+        specs = [spec for spec in self.maps if self.output_layers or not spec.on_request]
+        logits = super().forward(x, [spec.name for spec in specs])
+        logits = select_class(logits, torch.cat([i.pred_classes for i in instances]))
         counts = [len(i) for i in instances]
-        for name, values in logits._asdict().items():
-            if values is None:
-                continue
-            for image, maps in zip(instances, values.sigmoid().split(counts), strict=True):
-                if name == "occludee_mask":
-                    image.pred_masks = maps[:, None]
-                else:
-                    image.set(LAYER_FIELDS[name], ROIMasks(maps))
+        for spec in specs:
+            maps = logits[spec.name].float().sigmoid().split(counts)
+            for image, values in zip(instances, maps, strict=True):
+                image.set(
+                    spec.detectron2_field, values[:, None] if spec.name == OCCLUDEE_MASK.name else ROIMasks(values)
+                )
         return instances
 
 
 @torch.no_grad()
-def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.device) -> MaskTargets:
-    """The targets of foreground proposals, bool [N, M, M] each.
+def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.device) -> dict[str, MapTarget]:
+    """The mask layers of foreground proposals, cropped to them: bool [N, M, M] by layer.
 
     Masks are cropped by their own class: BitMasks with aligned RoIAlign as the stand-alone engine does,
     PolygonMasks by rasterising the polygons in the box.
@@ -148,7 +149,8 @@ def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.devi
         occluders = rois.gt_occluder_masks if rois.has("gt_occluder_masks") else occluder_masks_of_rois(rois)
         boxes = rois.proposal_boxes.tensor
         layers.append(torch.stack([_crop(masks, boxes, side).to(device) for masks in (rois.gt_masks, occluders)]))
-    return mask_targets(torch.cat(layers, dim=1))
+    occludee, occluder = torch.cat(layers, dim=1)
+    return {OCCLUDEE: MapTarget(occludee), OCCLUDER: MapTarget(occluder)}
 
 
 def _crop(masks, boxes: Tensor, side: int) -> Tensor:
@@ -156,16 +158,11 @@ def _crop(masks, boxes: Tensor, side: int) -> Tensor:
     return cropped if cropped.dtype == torch.bool else cropped > 0.5
 
 
-def _visualize(logits: MaskLogits, targets: MaskTargets) -> None:
+def _visualize(logits: Mapping[str, Tensor], targets: Mapping[str, MapTarget]) -> None:
+    """Puts predictions and targets of some RoIs side by side into the event storage, one picture per map."""
     storage = get_event_storage()
-    columns = [
-        maps[:_VISUALIZED_ROIS].float()
-        for maps in (
-            logits.occludee_mask.detach().sigmoid(),
-            targets.occludee_mask,
-            logits.occluder_mask.detach().sigmoid(),
-            targets.occluder_mask,
-        )
-    ]
-    for index, drawing in enumerate(torch.cat(columns, dim=2)):
-        storage.put_image(f"Occludee and occluder, prediction and target each ({index})", drawing.expand(3, -1, -1))
+    for name, values in logits.items():
+        predicted = values[:_VISUALIZED_ROIS].detach().float().sigmoid()
+        both = torch.cat([predicted, targets[name].values[:_VISUALIZED_ROIS].float()], dim=2)
+        for index, drawing in enumerate(both):
+            storage.put_image(f"{name}, prediction and target ({index})", drawing.expand(3, -1, -1))

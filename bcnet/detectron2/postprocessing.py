@@ -1,4 +1,4 @@
-"""The occluder's maps and the boundaries, from the RoI frame into the image.
+"""Pasting of a mask head's further maps (occluder, boundaries) from the RoI frame into the image.
 
 Letters: D detections, M mask side, H x W image.
 """
@@ -10,30 +10,23 @@ import functools
 from detectron2.modeling.meta_arch import rcnn
 from detectron2.structures import Instances, ROIMasks
 
+from bcnet.maps import OCCLUDEE_MASK
 from bcnet.ops.paste import paste_masks
-
-# Field of Instances for each map beside pred_masks, by the map's name in `MaskLogits`.
-LAYER_FIELDS = {
-    "occludee_boundary": "pred_boundaries",
-    "occluder_mask": "pred_occluder_masks",
-    "occluder_boundary": "pred_occluder_boundaries",
-}
 
 
 def paste_layers(instances: Instances) -> Instances:
-    """Pastes the layers' maps that are still in the RoI frame into the image that ``pred_boxes`` lie in.
+    """Pastes maps that are still in the RoI frame into the image that ``pred_boxes`` lie in.
 
     Args:
-        instances: the fields of `LAYER_FIELDS` that are ROIMasks [D, M, M] (probabilities) become bool
-            [D, H, W] at 1/2; other fields, and absent ones, stay as they are.
+        instances: fields that are ROIMasks [D, M, M] (probabilities) become bool [D, H, W] at 1/2; ``pred_masks``,
+            which detectron2 pastes itself, and other fields stay as they are.
 
     Returns:
         Instances: the same object.
     """
-    for field in LAYER_FIELDS.values():
-        if instances.has(field) and isinstance(instances.get(field), ROIMasks):
-            maps = instances.get(field).tensor
-            instances.set(field, paste_masks(maps, instances.pred_boxes.tensor, instances.image_size))
+    for field, value in instances.get_fields().items():
+        if field != OCCLUDEE_MASK.detectron2_field and isinstance(value, ROIMasks):
+            instances.set(field, paste_masks(value.tensor, instances.pred_boxes.tensor, instances.image_size))
     return instances
 
 

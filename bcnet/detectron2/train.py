@@ -19,7 +19,7 @@ from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 
 import bcnet.training.solver as engine_solver
-from bcnet.config import find_config
+from bcnet.config import find_config, split_overrides
 from bcnet.config.defaults import add_bcnet_config
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
@@ -27,6 +27,7 @@ from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
+from bcnet.registry import import_modules
 from bcnet.training.launch import started_by_torchrun
 
 logger = logging.getLogger(__name__)
@@ -126,13 +127,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ValueError: a key of ours that detectron2's trainer has no counterpart for.
         KeyError: an unknown key or data set.
     """
+    import_modules(getattr(args, "imports", ()))
     cfg = get_cfg()
     add_bcnet_config(cfg)
     if args.config_file:
         # In a copy, because `default_setup` reads the file that the arguments name.
         args = argparse.Namespace(**{**vars(args), "config_file": find_config(args.config_file)})
         cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts or [])
+    cfg.merge_from_list(split_overrides(args.opts or []))
     for key, neutral in _STAND_ALONE_KEYS.items():
         section, name = key.rsplit(".", 1)
         node = cfg

@@ -1,4 +1,4 @@
-"""COCO evaluation, AP and recall under occlusion, boundary AP, amodal masks, order of depth, files for the server."""
+"""Evaluation: COCO AP, AP and recall under occlusion, boundary AP, amodal masks, depth order, files for the server."""
 
 from bcnet.evaluation.average_precision import average_precision, subset_average_precision
 from bcnet.evaluation.coco import CocoEvaluator
@@ -14,14 +14,19 @@ from bcnet.evaluation.occlusion import (
 )
 from bcnet.evaluation.operating_point import operating_point
 from bcnet.evaluation.order import occlusion_order_accuracy
+from bcnet.evaluation.registry import METRIC_REGISTRY, Metric, MetricInputs
 from bcnet.evaluation.report import flat_metrics, format_average_precision, format_report
+from bcnet.evaluation.results import read_results, uniform_results
 from bcnet.evaluation.server_files import check_submission, write_submissions
 from bcnet.evaluation.split_recall import split_annotations, split_recall
 
 __all__ = [
+    "METRIC_REGISTRY",
     "OCCLUSION_LEVELS",
     "CocoEvaluator",
     "GroundTruth",
+    "Metric",
+    "MetricInputs",
     "average_precision",
     "check_submission",
     "evaluate_files",
@@ -36,8 +41,10 @@ __all__ = [
     "occlusion_order_accuracy",
     "operating_point",
     "overlap_average_precision",
+    "read_results",
     "split_annotations",
     "split_recall",
     "subset_average_precision",
+    "uniform_results",
     "write_submissions",
 ]

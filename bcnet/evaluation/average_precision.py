@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from faster_coco_eval import COCOeval_faster
 
+from bcnet.data.classes import class_labels
+from bcnet.evaluation.coco_api import ground_truth_to_coco, results_to_coco
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth
 
 SIZE_RANGES = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e5**2)}
@@ -32,14 +34,15 @@ def average_precision(
 
     Returns:
         dict: ``AP, AP50, AP75, APs, APm, APl`` and ``AP-<class>`` in percent; nan where there is no ground truth.
+        Classes of one name have their category id in the key: ``AP-<class> (id <category id>)``.
     """
     evaluation = _evaluate(ground_truth, results, iou_type, max_detections)
     precision = evaluation.eval["precision"][..., -1]  # [T, R, K, A, P] at the largest limit
     metrics = _summary(precision[..., 0])
     for index, name in enumerate(SIZE_RANGES, start=1):
         metrics[f"AP{name}"] = _mean(precision[..., index])
-    for index, name in enumerate(ground_truth.class_names):
-        metrics[f"AP-{name}"] = _mean(precision[:, :, index, 0])
+    for index, label in enumerate(class_labels(ground_truth.class_names, ground_truth.category_ids)):
+        metrics[f"AP-{label}"] = _mean(precision[:, :, index, 0])
     return metrics
 
 
@@ -52,9 +55,8 @@ def subset_average_precision(
 ) -> dict[str, float]:
     """``AP, AP50, AP75`` in percent over the annotations for which `member` is true.
 
-    An instance outside the subset is neither demanded nor punished: a detection that matches it counts
-    neither as right nor as wrong, as COCO does with objects outside a range of sizes. A detection that matches
-    nothing is a false one in every subset.
+    An instance outside the subset is ignored: neither a false negative nor a false positive, as COCO treats objects
+    outside a range of sizes. A detection that matches nothing is a false positive in every subset.
     """
 
     def change(annotation: dict) -> dict:
@@ -75,13 +77,13 @@ def _evaluate(
     if iou_type not in IOU_TYPES:
         raise ValueError(f"iou_type is {iou_type!r}; it must be one of {', '.join(IOU_TYPES)}")
     evaluation = COCOeval_faster(
-        ground_truth.to_coco(change),
-        ground_truth.results_to_coco(results, iou_type),
+        ground_truth_to_coco(ground_truth, change),
+        results_to_coco(ground_truth, results, iou_type),
         iou_type,
         ranges={name: list(limits) for name, limits in SIZE_RANGES.items()},
         print_function=_quiet,
     )
-    evaluation.params.maxDets = [1, 10, max_detections]
+    evaluation.params.maxDets = [max_detections]
     evaluation.evaluate()
     evaluation.accumulate()
     # The evaluator sorts the categories; bring the classes back into their own order.

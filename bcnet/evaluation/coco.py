@@ -1,9 +1,10 @@
-"""COCO evaluation of detections as they come."""
+"""COCO evaluator: collects detections image by image and computes the registered metrics."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from bcnet.distributed import is_main_process, rank, world_size
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.metrics import evaluate_results
+from bcnet.evaluation.registry import METRIC_REGISTRY
 from bcnet.evaluation.report import format_report
 from bcnet.evaluation.server_files import write_submissions
 from bcnet.files import write_json, write_json_list
@@ -40,11 +42,12 @@ class CocoEvaluator:
         output_dir: where `compute` writes ``coco_instances_results.json`` and ``metrics.json``, or, of a test set
             without annotations, ``submission/`` (`write_submissions`); None writes nothing.
         max_detections: highest scoring detections per image and class that count.
-        score_threshold: of the detections that are counted as right and false ones.
+        score_threshold: of the detections that are counted as true and false positives.
+        metrics: names in `METRIC_REGISTRY`; none chooses all.
 
     Raises:
         FileNotFoundError: no annotation file.
-        ValueError: it is not a COCO file.
+        ValueError: it is not a COCO file; an unknown metric.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class CocoEvaluator:
         output_dir: str | os.PathLike | None = None,
         max_detections: int = 100,
         score_threshold: float = 0.5,
+        metrics: Sequence[str] = (),
     ) -> None:
+        METRIC_REGISTRY.chosen(metrics)  # an unknown name is an error now, not after the inference
         if isinstance(dataset, GroundTruth):
             self._ground_truth = dataset
         elif isinstance(dataset, (str, os.PathLike)):
@@ -65,6 +70,7 @@ class CocoEvaluator:
         self._output_dir = output_dir
         self._max_detections = max_detections
         self._score_threshold = score_threshold
+        self._metrics = tuple(metrics)
         self.reset()
 
     def reset(self) -> None:
@@ -151,6 +157,7 @@ class CocoEvaluator:
             score_threshold=self._score_threshold,
             max_detections=self._max_detections,
             with_masks=self._has_masks,
+            metrics=self._metrics,
         )
         logger.info("Metrics of %s\n%s", truth.source, format_report(metrics))
         if self._output_dir is not None:

@@ -1,51 +1,42 @@
-"""Ground truth and results in the form that faster-coco-eval and pycocotools read."""
+"""Ground truth of a COCO annotation file, made uniform for evaluation."""
 
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-import numpy as np
-from faster_coco_eval import COCO
-from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
 from pycocotools import mask as coco_mask
 
-from bcnet.ops.rle import box_rle, segmentation_to_rle
-
-if TYPE_CHECKING:
-    from bcnet.data import DatasetInfo, ImageRecord
+from bcnet.data.coco import read_annotations
+from bcnet.data.coco_json import check_coco_json
+from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.evaluation.ground_truth_annotations import IGNORED_AREA, numbered_annotations
+from bcnet.files import read_json
+from bcnet.ops.rle import segmentation_to_rle
 
 logger = logging.getLogger(__name__)
-
-# Object sizes in the evaluators end at 1e10 pixels; an instance beyond every range is ignored.
-IGNORED_AREA = 1e11
-NO_MASK = {"size": [1, 1], "counts": "1"}
 
 
 @dataclass
 class GroundTruth:
-    """A COCO annotation file, made uniform for evaluation.
+    """What detections are compared with: the records of a data set in the evaluators' form.
 
-    Images and annotations are numbered from 1 in the order of their ids: the evaluators need integer image
-    ids, take an annotation id of 0 for "not matched", and lose annotations that share an id.
+    Images are numbered from 1 in the order of their ids, annotations in the order of the records: the evaluators need
+    integer image ids, and take an annotation id of 0 for "not matched".
 
     Attributes:
         source: the file, for messages.
-        images: the json's image entries by the data set's own id.
-        annotations: annotations with ``image_id`` replaced by the image's number, ``id`` by their own,
-            ``segmentation`` as compressed RLE, and ``iscrowd``, ``bbox`` and ``area`` filled in where the json
-            lacks them. Empty for a test set.
+        images: COCO's image entries by the data set's own id.
+        annotations: COCO's annotations, with the number of the image as ``image_id``, their own as ``id`` and the
+            data set's id as ``annotation_id``; ``segmentation`` and ``amodal_segmentation`` are compressed RLEs.
+            Empty for a test set.
         category_ids: the data set's category id of each class 0..K-1.
         class_names: the K names.
-        in_front: known orders of depth: pairs of annotation numbers (i, j), j in front of i, by the image's
-            number. See `order_of`.
+        in_front: known depth orders: pairs of annotation numbers (i, j), j in front of i, by the image's number.
         image_ids: the data set's image ids; the image of number n is entry n - 1.
         image_numbers: the numbers by the data set's ids.
         mask_target: what ``segmentation``, ``bbox`` and ``area`` are of: "visible", or "amodal" (`amodal`).
@@ -76,19 +67,13 @@ class GroundTruth:
 
         Args:
             category_ids, class_names: the classes 0..K-1; by default the json's categories by rising id, as
-                detectron2 orders them.
+                detectron2 orders them. Annotations of other categories are left out, with a warning.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: the file is not a COCO json, or an annotation has a malformed segmentation or none where
-                others have one. Names the file and the annotation.
+            ValueError: malformed content, as of `bcnet.data.coco.load_coco`; but images need no file name.
         """
-        with open(annotation_file, encoding="utf-8") as file:
-            try:
-                content = json.load(file)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{annotation_file} is not JSON: {error}") from error
-        return cls.from_dict(content, str(annotation_file), category_ids, class_names)
+        return cls.from_dict(read_json(annotation_file), str(annotation_file), category_ids, class_names)
 
     @classmethod
     def from_dict(
@@ -98,76 +83,58 @@ class GroundTruth:
         category_ids: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> GroundTruth:
-        """As `from_file`, of the parsed json. Its dicts are copied, not changed."""
-        if not isinstance(content, dict) or "images" not in content or "categories" not in content:
-            keys = sorted(content) if isinstance(content, dict) else type(content).__name__
-            raise ValueError(f"{source} is not a COCO annotation file: it needs images and categories, got {keys}")
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        if category_ids is None:
-            category_ids = [category["id"] for category in categories]
-            class_names = [category["name"] for category in categories]
-        truth = cls(
-            source,
-            {image["id"]: image for image in content["images"]},
-            [],
-            list(category_ids),
-            [str(name) for name in class_names or category_ids],
-        )
-        known = set(truth.category_ids)
-        annotations = content.get("annotations") or []
-        kept = [a for a in annotations if a["category_id"] in known and a["image_id"] in truth.images]
-        if len(kept) < len(annotations):
-            logger.warning(
-                "%s: %d of %d annotations are of images or categories that are not listed; they are left out",
-                source,
-                len(annotations) - len(kept),
-                len(annotations),
-            )
-        kept.sort(key=lambda annotation: annotation["id"])
-        truth.annotations = [truth._uniform(annotation, number) for number, annotation in enumerate(kept, start=1)]
-        truth._check_masks(kept)
-        return truth
+        """As `from_file`, of the parsed json, which is not changed."""
+        check_coco_json(content, source)
+        truth = cls.from_records(*read_annotations(content, source, None))
+        return truth if category_ids is None else truth._with_classes(category_ids, class_names)
 
     @classmethod
     def from_records(cls, records: Sequence[ImageRecord], info: DatasetInfo) -> GroundTruth:
-        """Of a data set as `bcnet.data.load_dataset` gives it, for files that are not in COCO's format.
-
-        The order of depth is the records'.
-
-        The area that decides between small, medium and large is that of the mask; COCO's own files say it
-        themselves, with small differences, so for them `from_file` gives the official figures.
+        """Of a data set as `bcnet.data.load_dataset` gives it, of any format.
 
         Raises:
-            ValueError: as `from_file`.
+            ValueError: a malformed segmentation (which no reader gives); names the file and the annotation.
         """
-        content: dict = {"images": [], "annotations": []}
-        content["categories"] = [
-            {"id": category_id, "name": name}
-            for category_id, name in zip(info.category_ids, info.class_names, strict=True)
-        ]
-        in_front = {}
-        for record in records:
-            image = {"id": record.image_id, "height": record.height, "width": record.width}
-            content["images"].append({**image, "file_name": os.path.basename(record.file_name)})
-            if record.in_front is not None:
-                first = len(content["annotations"]) + 1
-                in_front[record.image_id] = [(first + i, first + j) for i, j in record.in_front]
-            for instance in record.instances:
-                annotation = {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": record.image_id,
-                    "category_id": info.category_ids[instance.category],
-                    "bbox": list(instance.bbox),
-                    "iscrowd": int(instance.iscrowd),
-                    "segmentation": instance.segmentation,
-                    "amodal_segmentation": instance.amodal,
-                    "amodal_bbox": instance.amodal_bbox,
-                }
-                content["annotations"].append({key: value for key, value in annotation.items() if value is not None})
-        truth = cls.from_dict(content, info.annotation_file, info.category_ids, info.class_names)
-        # The ids above count from 1 in this order, so they are the annotations' numbers too.
-        truth.in_front = {truth.image_numbers[image_id]: pairs for image_id, pairs in in_front.items()}
+        images = {
+            record.image_id: {
+                "id": record.image_id,
+                "file_name": os.path.basename(record.file_name),
+                "height": record.height,
+                "width": record.width,
+            }
+            for record in records
+        }
+        truth = cls(info.annotation_file, images, [], list(info.category_ids), list(info.class_names))
+        truth.annotations, truth.in_front = numbered_annotations(records, info, truth.image_numbers)
+        objects = [annotation for annotation in truth.annotations if not annotation["iscrowd"]]
+        without = [annotation for annotation in objects if "segmentation" not in annotation]
+        if 0 < len(without) < len(objects):
+            logger.warning(
+                "%s: %d of %d objects have no segmentation (the first is annotation %r): boxes alone are compared",
+                truth.source,
+                len(without),
+                len(objects),
+                without[0]["annotation_id"],
+            )
         return truth
+
+    def _with_classes(self, category_ids: Sequence[int], class_names: Sequence[str] | None) -> GroundTruth:
+        """The same with other classes 0..K-1."""
+        known = set(category_ids)
+        kept = [annotation for annotation in self.annotations if annotation["category_id"] in known]
+        if len(kept) < len(self.annotations):
+            logger.warning(
+                "%s: %d of %d annotations are of categories that are not asked for; they are left out",
+                self.source,
+                len(self.annotations) - len(kept),
+                len(self.annotations),
+            )
+        numbers = {annotation["id"] for annotation in kept}
+        in_front = {
+            image: [pair for pair in pairs if numbers.issuperset(pair)] for image, pairs in self.in_front.items()
+        }
+        names = [str(name) for name in class_names or category_ids]
+        return replace(self, annotations=kept, category_ids=list(category_ids), class_names=names, in_front=in_front)
 
     def amodal(self) -> GroundTruth:
         """The same with whole objects, hidden part included: ``amodal_segmentation``, its box and its area.
@@ -179,7 +146,7 @@ class GroundTruth:
         """
         if not self.all_have("amodal_segmentation"):
             raise ValueError(
-                f"{self.source}: not every annotation has an amodal_segmentation; the mask target 'amodal' asks for it"
+                f"{self.source}: not every annotation has an amodal_segmentation; the mask target 'amodal' requires it"
             )
         changed = []
         for annotation in self.annotations:
@@ -195,42 +162,6 @@ class GroundTruth:
             changed.append(annotation)
         return replace(self, annotations=changed, mask_target="amodal")
 
-    def _uniform(self, annotation: dict, number: int) -> dict:
-        image_id = annotation["image_id"]
-        uniform = {
-            **annotation,
-            "id": number,
-            "image_id": self.image_numbers[image_id],
-            "iscrowd": int(annotation.get("iscrowd", 0)),
-        }
-        uniform.pop("ignore", None)  # pycocotools overwrites it with iscrowd; here it never gets that far
-        rle = None
-        try:
-            if annotation.get("segmentation"):
-                rle = uniform["segmentation"] = self.rle(_usable(annotation["segmentation"]), image_id)
-            elif annotation.get("amodal_segmentation"):
-                # Hidden altogether: nobody is asked to find it, unless its amodal mask is what is looked for.
-                rle = uniform["segmentation"] = box_rle(0, 0, 0, 0, self.image_size(image_id))
-                uniform["area"] = IGNORED_AREA
-        except ValueError as error:
-            raise ValueError(f"annotation {annotation['id']}: {error}") from error
-        if "bbox" not in annotation:
-            if rle is None:
-                raise ValueError(f"{self.source}: annotation {annotation['id']} has neither bbox nor segmentation")
-            uniform["bbox"] = coco_mask.toBbox(rle).tolist()
-        if "area" not in uniform:
-            uniform["area"] = uniform["bbox"][2] * uniform["bbox"][3] if rle is None else float(coco_mask.area(rle))
-        return uniform
-
-    def _check_masks(self, annotations: Sequence[dict]) -> None:
-        pairs = zip(annotations, self.annotations, strict=True)
-        without = [annotation for annotation, uniform in pairs if not uniform.get("segmentation")]
-        if 0 < len(without) < len(annotations):
-            raise ValueError(
-                f"{self.source}: annotation {without[0]['id']} of image {without[0]['image_id']!r} has no "
-                f"segmentation, but {len(annotations) - len(without)} of {len(annotations)} annotations have one"
-            )
-
     def instances(self) -> list[dict]:
         """The annotations that a detector is asked to find: no crowds, and nothing that is wholly hidden."""
         return [a for a in self.annotations if not a["iscrowd"] and a["area"] < IGNORED_AREA]
@@ -245,20 +176,12 @@ class GroundTruth:
 
     @property
     def has_order(self) -> bool:
-        """True if the order of depth is known for some image."""
-        return bool(self.in_front) or any("depth" in annotation for annotation in self.annotations)
+        """True if the depth order is known for some image."""
+        return bool(self.in_front)
 
     def order_of(self, number: int) -> list[tuple[int, int]] | None:
-        """Pairs of annotation numbers (i, j), j in front of i, of an image; None where its order is not known.
-
-        It is `in_front`, or follows from ``depth`` (smaller is nearer), which then every instance must have.
-        """
-        if number in self.in_front:
-            return self.in_front[number]
-        depths = [(a["id"], a.get("depth")) for a in self.by_image.get(number, ()) if not a["iscrowd"]]
-        if not depths or any(depth is None for _, depth in depths):
-            return None
-        return [(i, j) for i, below in depths for j, above in depths if above < below]
+        """Pairs of annotation numbers (i, j), j in front of i, of an image; None where its order is not known."""
+        return self.in_front.get(number)
 
     def all_have(self, key: str) -> bool:
         """True if every annotation, crowds aside, has a value for a key, and there is one."""
@@ -283,113 +206,9 @@ class GroundTruth:
     def image_size(self, image_id: int | str) -> tuple[int, int]:
         """(height, width) as the json says."""
         image = self.images[image_id]
-        if "height" not in image or "width" not in image:
-            raise ValueError(f"{self.source}: image {image_id!r} has no height and width")
         return image["height"], image["width"]
-
-    def to_coco(self, change: Callable[[dict], dict] | None = None, coco_class: type = COCO):
-        """The evaluators' `COCO` object of it.
-
-        Args:
-            change: called with each annotation, returns what takes its place; a copy is made without it.
-                The evaluators write into the annotations, so every object gets its own.
-            coco_class: faster-coco-eval's `COCO` or pycocotools'.
-        """
-        images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
-        annotations = [change(annotation) if change else dict(annotation) for annotation in self.annotations]
-        categories = [
-            {"id": category_id, "name": name}
-            for category_id, name in zip(self.category_ids, self.class_names, strict=True)
-        ]
-        return _indexed(coco_class, images, annotations, categories)
-
-    def results_to_coco(self, results: Iterable[dict], iou_type: str, coco_class: type = COCO):
-        """The evaluators' `COCO` object of COCO results.
-
-        The size of a detection is that of its box where boxes are compared and of its mask where masks are,
-        as detectron2 does it (pycocotools alone would take the box for both).
-
-        Args:
-            results: COCO result dicts with the data set's own image ids.
-            iou_type: "bbox", or "segm" or "boundary", which read ``segmentation``.
-        """
-        key = "bbox" if iou_type == "bbox" else "segmentation"
-        annotations = [
-            {
-                "id": number,
-                "image_id": self.image_numbers[result["image_id"]],
-                "category_id": result["category_id"],
-                "score": result["score"],
-                "iscrowd": 0,
-                key: result[key],
-            }
-            for number, result in enumerate(results, start=1)
-        ]
-        if key == "bbox":
-            areas = [a["bbox"][2] * a["bbox"][3] for a in annotations]
-        else:
-            areas = mask_area([a["segmentation"] for a in annotations]) if annotations else []
-        for annotation, area in zip(annotations, np.asarray(areas, dtype=float).tolist(), strict=True):
-            annotation["area"] = area
-        if iou_type == "boundary":
-            # Boundaries cost most of the evaluation's time, and most detections are of a class that their image does
-            # not have: nothing is ever compared with these.
-            present = {(annotation["image_id"], annotation["category_id"]) for annotation in self.annotations}
-            for annotation in annotations:
-                if (annotation["image_id"], annotation["category_id"]) not in present:
-                    annotation[key] = NO_MASK
-        images = [{**self.images[image_id], "id": number} for image_id, number in self.image_numbers.items()]
-        categories = [{"id": category_id} for category_id in self.category_ids]
-        return _indexed(coco_class, images, annotations, categories)
-
-    def check_results(self, results: Sequence[dict], source: str) -> None:
-        """Refuses results that do not belong to this annotation file.
-
-        Raises:
-            ValueError: names the file, the entry and the actual value: an unknown image or category, a missing
-                or non-finite score, a missing box and mask, or a mask of another size than its image.
-        """
-        known = set(self.category_ids)
-        for index, result in enumerate(results):
-            where = f"{source}: result {index}"
-            if not isinstance(result, dict) or not {"image_id", "category_id", "score"} <= result.keys():
-                raise ValueError(f"{where} needs image_id, category_id and score, got {str(result)[:200]}")
-            if result["image_id"] not in self.image_numbers:
-                raise ValueError(f"{where} is of image {result['image_id']!r}, which {self.source} does not list")
-            if result["category_id"] not in known:
-                raise ValueError(f"{where} is of category {result['category_id']!r}; {self.source} has {sorted(known)}")
-            if not isinstance(result["score"], (int, float)) or not math.isfinite(result["score"]):
-                raise ValueError(f"{where} has the score {result['score']!r}")
-            if "segmentation" in result:
-                size = tuple(result["segmentation"]["size"])
-                if size != self.image_size(result["image_id"]):
-                    raise ValueError(
-                        f"{where} has a mask of {size} (height, width), but image {result['image_id']!r} "
-                        f"is {self.image_size(result['image_id'])}"
-                    )
-            elif "bbox" not in result:
-                raise ValueError(f"{where} has neither bbox nor segmentation")
 
 
 def visible_mask(annotation: dict) -> dict:
     """The visible mask of an annotation of a `GroundTruth`, whichever mask it asks for."""
     return annotation.get("visible_segmentation") or annotation["segmentation"]
-
-
-def _usable(segmentation: list | dict) -> list | dict:
-    """Without polygons of fewer than 3 points or an odd count of numbers, if others are left (as the reader does)."""
-    if not isinstance(segmentation, list):
-        return segmentation
-    kept = [polygon for polygon in segmentation if not isinstance(polygon, list) or _is_polygon(polygon)]
-    return kept or segmentation
-
-
-def _is_polygon(polygon: list) -> bool:
-    return len(polygon) >= 6 and len(polygon) % 2 == 0
-
-
-def _indexed(coco_class: type, images: list, annotations: list, categories: list):
-    coco = coco_class()
-    coco.dataset = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-    coco.createIndex()
-    return coco

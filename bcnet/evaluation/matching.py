@@ -1,4 +1,4 @@
-"""Which detection is which instance, as COCO matches them: by falling score, each instance once, same class."""
+"""COCO matching of detections to ground-truth instances: by descending score, each instance once, same class."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from bcnet.evaluation.coco_api import ground_truth_to_coco, results_to_coco
 from bcnet.evaluation.ground_truth import GroundTruth
 
 
@@ -31,7 +32,9 @@ def matched_images(
     """
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         evaluation = COCOeval(
-            ground_truth.to_coco(coco_class=COCO), ground_truth.results_to_coco(results, iou_type, COCO), iou_type
+            ground_truth_to_coco(ground_truth, coco_class=COCO),
+            results_to_coco(ground_truth, results, iou_type, COCO),
+            iou_type,
         )
         evaluation.params.iouThrs = [iou_threshold]
         evaluation.params.areaRng = [[0, 1e10]]

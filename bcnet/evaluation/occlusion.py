@@ -6,12 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pycocotools import mask as coco_mask
-
 from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
 from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.occlusion.rule import occluder_rles
+from bcnet.occlusion.shares import hidden_share, occluder_share
 
 logger = logging.getLogger(__name__)
 
@@ -53,22 +52,14 @@ def hidden_shares(ground_truth: GroundTruth) -> tuple[str, dict[int, float]]:
 
     Returns:
         The measure's name, and the share by annotation number (``id`` in `GroundTruth.annotations`).
-
-    Raises:
-        ValueError: a ``hidden_fraction`` outside 0..1; names file, annotation and value.
     """
     instances = ground_truth.instances()
     if ground_truth.all_have("hidden_fraction"):
-        for annotation in instances:
-            if not 0 <= annotation["hidden_fraction"] <= 1:
-                raise ValueError(
-                    f"{ground_truth.source}: hidden_fraction of an annotation of image "
-                    f"{ground_truth.image_id(annotation)!r} is {annotation['hidden_fraction']}, not in 0..1"
-                )
         return "hidden_fraction", {a["id"]: float(a["hidden_fraction"]) for a in instances}
     if ground_truth.all_have("amodal_segmentation"):
-        return "amodal", {a["id"]: _amodal_share(ground_truth, a) for a in instances}
-    return "occluder_share", _occluder_shares(ground_truth)
+        return "amodal", {a["id"]: hidden_share(a["amodal_segmentation"], visible_mask(a)) for a in instances}
+    shares = {a["id"]: occluder_share(visible_mask(a), occluder) for a, occluder in occluders_of(ground_truth)}
+    return "occluder_share", shares
 
 
 def occlusion_average_precision(
@@ -79,8 +70,8 @@ def occlusion_average_precision(
 ) -> dict:
     """Mask AP of the instances of each occlusion level; instances of other levels are ignored.
 
-    A detection of an instance of another level counts neither as right nor as wrong, one that matches nothing
-    counts as false in every level. Levels of few instances therefore have lower AP than the whole: compare
+    A detection of an instance of another level is ignored: neither a true nor a false positive. One that matches
+    nothing is a false positive in every level. Levels of few instances therefore have lower AP than the whole: compare
     two models at one level, not two levels of one model.
 
     Args:
@@ -141,17 +132,8 @@ def overlap_average_precision(
     return report | {name: metrics[name] for name in SUMMARY}
 
 
-def _amodal_share(ground_truth: GroundTruth, annotation: dict) -> float:
-    image_id = ground_truth.image_id(annotation)
-    amodal = ground_truth.rle(annotation["amodal_segmentation"], image_id)
-    visible = visible_mask(annotation)
-    area = float(coco_mask.area(amodal))
-    seen = float(coco_mask.area(coco_mask.merge([amodal, visible], intersect=True)))
-    return 1 - seen / area if area else 0.0
-
-
 def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
-    """Each instance with its occluder mask by the training rule, from the visible masks and without an order."""
+    """Each instance with its occluder mask by the training rule, from the visible masks and without depth order."""
     for group in ground_truth.by_image.values():
         occluders = occluder_rles(
             [a["bbox"] for a in group],
@@ -162,12 +144,3 @@ def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]
         for annotation, occluder in zip(group, occluders, strict=True):
             if not annotation["iscrowd"] and annotation["area"] < IGNORED_AREA:
                 yield annotation, occluder
-
-
-def _occluder_shares(ground_truth: GroundTruth) -> dict[int, float]:
-    shares = {}
-    for annotation, occluder in occluders_of(ground_truth):
-        covered = 0.0 if occluder is None else float(coco_mask.area(occluder))
-        area = float(coco_mask.area(visible_mask(annotation)))
-        shares[annotation["id"]] = covered / (covered + area) if covered else 0.0
-    return shares

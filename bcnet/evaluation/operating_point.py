@@ -1,10 +1,11 @@
-"""Precision and recall at one score threshold: what a user of the detector gets, as plain counts."""
+"""Precision, recall and true and false positives per class at one score threshold."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from bcnet.data.classes import class_labels
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.matching import matched_images
 
@@ -19,8 +20,7 @@ def operating_point(
 ) -> dict:
     """Right, false and missed detections per class among those at or above a score.
 
-    Matching is COCO's: falling score, each instance once, same class. A detection on a crowd region counts
-    neither way.
+    Matching is COCO's: by descending score, each instance once, same class. A detection on a crowd region is ignored.
 
     Args:
         ground_truth: with annotations.
@@ -43,7 +43,8 @@ def operating_point(
         totals[0] += right
         totals[1] += int((~matched & counted).sum())
         totals[2] += instances - right
-    names = dict(zip(ground_truth.category_ids, ground_truth.class_names, strict=True))
+    labels = class_labels(ground_truth.class_names, ground_truth.category_ids)
+    names = dict(zip(ground_truth.category_ids, labels, strict=True))
     return {
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,

@@ -1,11 +1,14 @@
-"""Metrics as tables."""
+"""Text report of metrics: tables of AP, of each registered metric and by class."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
+from bcnet.evaluation.registry import METRIC_REGISTRY
+
 CLASS_PREFIX = "AP-"
+AP_METRICS = ("bbox", "segm", "boundary", "amodal")  # rows of the first table
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -45,23 +48,29 @@ def format_average_precision(metrics: Mapping[str, float], columns: int = 3) -> 
 
 
 def format_report(metrics: Mapping[str, Mapping]) -> str:
-    """`evaluate_results`' dict as text: AP, AP under occlusion, recall, hidden parts and order, and by class."""
-    tasks = [name for name in ("bbox", "segm", "boundary", "amodal") if name in metrics]
-    overall = [name for name in metrics[tasks[0]] if not name.startswith(CLASS_PREFIX)] if tasks else []
-    parts = [format_table(["", *overall], [[task, *(metrics[task][name] for name in overall)] for task in tasks])]
-    if "occlusion" in metrics:
-        occlusion = metrics["occlusion"]
-        columns = ("instances", "AP", "AP50", "AP75")
-        rows = [
-            [name, f"{100 * level['from']:g}-{100 * level['to']:g} %", *(level[column] for column in columns)]
-            for name, level in occlusion["levels"].items()
-        ]
+    """`evaluate_results`' dict as text: AP, each registered metric, and AP and counts by class."""
+    tasks = [name for name in AP_METRICS if name in metrics]
+    parts = [_format_ap(metrics, tasks)] if tasks else []
+    for name, values in metrics.items():
+        if isinstance(values, Mapping) and name not in (*AP_METRICS, "operating_point"):
+            report = METRIC_REGISTRY.get(name).report if name in METRIC_REGISTRY else None
+            parts.append(report(values) if report else _format_numbers(name, values))
+    if "operating_point" in metrics:
+        parts.append(_format_by_class(metrics, tasks))
+    if metrics.get("results_cut"):
         parts.append(
-            f"Mask AP by occlusion; hidden = {occlusion['description']}.\n"
-            "Compare models within a row; the rows have different instances and the same false detections.\n"
-            + format_table(["occlusion", "hidden", *columns], rows)
+            f"{metrics['results_cut']} of {metrics['results']} results are ignored: more than "
+            f"{metrics['max_detections']} per image and class"
         )
-    parts += [part(metrics[name]) for name, part in _PARTS.items() if name in metrics]
+    return "\n\n".join(parts)
+
+
+def _format_ap(metrics: Mapping[str, Mapping], tasks: Sequence[str]) -> str:
+    overall = [name for name in metrics[tasks[0]] if not name.startswith(CLASS_PREFIX)]
+    return format_table(["", *overall], [[task, *(metrics[task][name] for name in overall)] for task in tasks])
+
+
+def _format_by_class(metrics: Mapping[str, Mapping], tasks: Sequence[str]) -> str:
     point = metrics["operating_point"]
     counts = ("true_positives", "false_positives", "false_negatives", "precision", "recall")
     rows = [
@@ -69,21 +78,40 @@ def format_report(metrics: Mapping[str, Mapping]) -> str:
         for name, key, values in [("(all)", "AP", point["total"])]
         + [(name, f"{CLASS_PREFIX}{name}", values) for name, values in point["classes"].items()]
     ]
-    headers = ["class", *(f"{task} AP" for task in tasks), "right", "false", "missed", "precision", "recall"]
-    parts.append(
+    headers = ["class", *(f"{task} AP" for task in tasks), "TP", "FP", "FN", "precision", "recall"]
+    return (
         f"By class; counts of detections that score {point['score_threshold']:g} or more "
         f"at {point['iou_type']} IoU {point['iou_threshold']:g}\n" + format_table(headers, rows)
     )
-    return "\n\n".join(parts)
 
 
-def _format_overlap(overlap: Mapping) -> str:
+def _format_numbers(name: str, values: Mapping) -> str:
+    return f"{name}\n" + format_table(["", "value"], [[key, value] for key, value in flat_metrics(values).items()])
+
+
+def format_occlusion(occlusion: Mapping) -> str:
+    """Of `occlusion_average_precision`."""
+    columns = ("instances", "AP", "AP50", "AP75")
+    rows = [
+        [name, f"{100 * level['from']:g}-{100 * level['to']:g} %", *(level[column] for column in columns)]
+        for name, level in occlusion["levels"].items()
+    ]
+    return (
+        f"Mask AP by occlusion; hidden = {occlusion['description']}.\n"
+        "Compare models within a row; the rows have different instances and the same false positives.\n"
+        + format_table(["occlusion", "hidden", *columns], rows)
+    )
+
+
+def format_overlap(overlap: Mapping) -> str:
+    """Of `overlap_average_precision`."""
     title = f"Mask AP on the images with overlapping objects ({overlap['overlap']} of {overlap['threshold']:g} or more)"
     columns = ("images", "AP", "AP50", "AP75")
     return f"{title}\n{format_table(columns, [[overlap[column] for column in columns]])}"
 
 
-def _format_recall(recall: Mapping) -> str:
+def format_recall(recall: Mapping) -> str:
+    """Of `split_recall`."""
     how = "of the published lists" if recall["split_by"] == "lists" else f"by {recall['split_by']}"
     columns = ("instances", "found", "recall")
     rows = [
@@ -97,14 +125,16 @@ def _format_recall(recall: Mapping) -> str:
     )
 
 
-def _format_hidden_part(hidden: Mapping) -> str:
+def format_hidden_part(hidden: Mapping) -> str:
+    """Of `hidden_part_iou`."""
     columns = ("instances", "found", "iou_found", "iou")
     return "IoU of hidden parts (iou: those not found count 0)\n" + format_table(
         columns, [[hidden[column] for column in columns]]
     )
 
 
-def _format_order(order: Mapping) -> str:
+def format_order(order: Mapping) -> str:
+    """Of `occlusion_order_accuracy`."""
     columns = (
         *("pairs", "found", "right", "reversed", "undecided"),
         *("accuracy", "edge_recall", "edge_precision", "depth_accuracy"),
@@ -112,14 +142,6 @@ def _format_order(order: Mapping) -> str:
     return f"Who lies on top, of pairs with {order['measure']}\n" + format_table(
         columns, [[order[column] for column in columns]]
     )
-
-
-_PARTS = {
-    "overlap": _format_overlap,
-    "recall": _format_recall,
-    "hidden_part": _format_hidden_part,
-    "order": _format_order,
-}
 
 
 def _cell(value: object) -> str:

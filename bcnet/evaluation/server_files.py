@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from bcnet.data.findings import Findings
 from bcnet.evaluation.ground_truth import GroundTruth
+from bcnet.evaluation.results import uniform_result
 from bcnet.files import atomic_write, write_json_list
-from bcnet.ops.rle import segmentation_to_rle
 
 MAX_PER_IMAGE = 100  # of the server
 TASKS = {"bbox": "bbox", "segm": "segmentation"}  # what is scored, and the key of a result that it reads
@@ -96,17 +96,17 @@ def check_submission(path: str | os.PathLike, ground_truth: GroundTruth, task: s
     """
     name = os.path.splitext(os.path.basename(path))[0] if name is None else name
     per_image: Counter = Counter()
-    known = set(ground_truth.category_ids)
+    findings = Findings(name)
     with zipfile.ZipFile(path) as archive:
         if archive.namelist() != [f"{name}.json"]:
             raise ValueError(f"{path} must hold {name}.json and nothing else, it holds {archive.namelist()}")
         with archive.open(f"{name}.json") as file:
             for line, result in _results(io.TextIOWrapper(file, encoding="utf-8"), f"{name}.json"):
                 try:
-                    _check_result(result, ground_truth, known, task)
-                except (KeyError, TypeError, ValueError) as error:
-                    reason = f"it has no {error}" if isinstance(error, KeyError) else error
-                    raise ValueError(f"{name}.json: line {line}: {reason}: {str(result)[:200]}") from error
+                    if uniform_result(result, ground_truth, findings, f"line {line}").get(TASKS[task]) is None:
+                        raise ValueError(f"it has no {TASKS[task]}")
+                except ValueError as error:
+                    raise ValueError(f"{name}.json: line {line}: {error}") from error
                 per_image[result["image_id"]] += 1
     crowded = [image_id for image_id, count in per_image.items() if count > MAX_PER_IMAGE]
     if crowded:
@@ -130,20 +130,6 @@ def _results(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict]]:
             raise ValueError(f"{name}: line {number} is not one result: {error}") from error
     if not last.endswith("]"):
         raise ValueError(f"{name} is cut off: its last line is {last[:80]!r}")
-
-
-def _check_result(result: dict, ground_truth: GroundTruth, categories: set[int], task: str) -> None:
-    image_id = result["image_id"]
-    if image_id not in ground_truth.images:
-        raise ValueError(f"image {image_id!r} is not listed in {ground_truth.source}")
-    if result["category_id"] not in categories:
-        raise ValueError(f"category {result['category_id']!r} is not one of {sorted(categories)}")
-    if not math.isfinite(result["score"]):
-        raise ValueError(f"the score is {result['score']}")
-    if task == "segm":
-        segmentation_to_rle(result["segmentation"], *ground_truth.image_size(image_id))
-    elif len(result["bbox"]) != 4 or not all(math.isfinite(value) for value in result["bbox"]):
-        raise ValueError(f"the box is {result['bbox']}")
 
 
 def _highest_scoring(results: Sequence[dict]) -> list[dict]:

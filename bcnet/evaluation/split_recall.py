@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from bcnet.data.classes import class_positions
 from bcnet.evaluation.ground_truth import GroundTruth, visible_mask
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, hidden_shares, occluders_of
 from bcnet.occlusion.rule import MIN_PIXELS
@@ -112,16 +113,24 @@ def _is_separated(visible: dict, whole: dict) -> bool:
 
 
 def _listed(name: str, ground_truth: GroundTruth, chosen: GroundTruth) -> Iterator[tuple[int | str, dict]]:
-    """The objects of a list, each with its image's id."""
+    """The objects of a list, each with its image's id and the ground truth's category id of its class."""
+    positions = class_positions(chosen.class_names, ground_truth.class_names, f"the list {name!r}", ground_truth.source)
+    category_ids = {
+        category_id: ground_truth.category_ids[position]
+        for category_id, position in zip(chosen.category_ids, positions, strict=True)
+        if position is not None
+    }
     absent = 0
     for annotation in chosen.instances():
         image_id = chosen.image_id(annotation)
-        if image_id in ground_truth.images:
-            yield image_id, annotation
+        if image_id in ground_truth.images and annotation["category_id"] in category_ids:
+            yield image_id, {**annotation, "category_id": category_ids[annotation["category_id"]]}
         else:
             absent += 1
     if absent:
-        logger.warning("%s: %d listed objects are on images that %s lacks", name, absent, ground_truth.source)
+        logger.warning(
+            "%s: %d listed objects are on images or of classes that %s lacks", name, absent, ground_truth.source
+        )
 
 
 def _recall(

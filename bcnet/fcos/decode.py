@@ -1,4 +1,4 @@
-"""From predictions at points to boxes.
+"""FCOS decoding: from predictions at points to boxes, scores and classes after NMS.
 
 Letters: P_l points of a level, K classes, D detections.
 """
@@ -21,21 +21,26 @@ def decode_detections(
     strides: Sequence[int],
     image_sizes: Sequence[tuple[int, int]],
     *,
-    score_threshold: float = 0.03,
-    topk: int = 1000,
-    nms_threshold: float = 0.6,
-    max_detections: int = 100,
+    score_threshold: float,
+    topk: int,
+    nms_threshold: float,
+    max_detections: int | None,
     min_score: float = 0.0,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Boxes, scores and classes of each image, by falling score.
 
     A class of a point is a candidate if its probability *before* centerness exceeds the threshold. The `topk`
-    of each level by probability times centerness go on; the score is the square root of that product.
-    Scores below `min_score` are dropped. Suppression is per class, on boxes as predicted; what is kept is clipped to
+    of each level by probability times centerness are kept; the score is the square root of that product.
+    Scores below `min_score` are dropped. NMS is per class, on boxes as predicted; what is kept is clipped to
     the image.
 
     Args:
         image_sizes: (height, width) of each image before padding.
+        score_threshold: class probability, 0..1, that a candidate exceeds.
+        topk: maximum number of candidates per level.
+        nms_threshold: IoU of two boxes of one class above which the one with the lower score is dropped.
+        max_detections: maximum number of detections per image; None is no limit.
+        min_score: lowest score, 0..1.
 
     Returns:
         Per image boxes float32 [D, 4] (xyxy in absolute pixels), scores float32 [D] and classes int64 [D].

@@ -38,10 +38,10 @@ class FCOSHead(nn.Module):
         channels: int,
         num_classes: int,
         *,
-        num_levels: int = 5,
-        num_conv: int = 4,
-        norm_groups: int = 32,
-        prior_prob: float = 0.01,
+        num_levels: int,
+        num_conv: int,
+        norm_groups: int,
+        prior_prob: float,
     ) -> None:
         """
         Args:
@@ -62,8 +62,8 @@ class FCOSHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
-        nn.init.constant_(self.cls_logits.bias, -math.log((1 - prior_prob) / prior_prob))
+                nn.init.zeros_(module.get_parameter("bias"))
+        nn.init.constant_(self.cls_logits.get_parameter("bias"), -math.log((1 - prior_prob) / prior_prob))
 
     @staticmethod
     def _tower(channels: int, num_conv: int, norm_groups: int) -> nn.Sequential:

@@ -19,9 +19,9 @@ def fcos_losses(
     output: FCOSOutput,
     targets: FCOSTargets,
     *,
-    focal_alpha: float = 0.25,
-    focal_gamma: float = 2.0,
-    box_weight: float = 1.25,
+    focal_alpha: float,
+    focal_gamma: float,
+    box_weight: float,
 ) -> dict[str, Tensor]:
     """Focal, GIoU and centerness loss, as BCNet's published code weighs and normalises them.
 

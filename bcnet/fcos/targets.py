@@ -31,8 +31,8 @@ def assign_targets(
     classes: Sequence[Tensor],
     *,
     num_classes: int,
-    center_sampling_radius: float = 1.5,
-    sizes_of_interest: Sequence[float] = (64, 128, 256, 512),
+    center_sampling_radius: float,
+    sizes_of_interest: Sequence[float],
 ) -> FCOSTargets:
     """Assigns objects to points: FCOS section 3.2 with center sampling, as BCNet's published code does.
 

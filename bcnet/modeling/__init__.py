@@ -1,9 +1,32 @@
-"""The detectors: backbone, RPN, RoI branches, and how a config builds them."""
+"""The detectors: backbone, RPN, RoI branches, the registries that a config chooses from, and building from a config."""
 
-from bcnet.modeling.build import build_mask_head, build_model, resolve_device
+from bcnet.modeling.backbone import ResNetFPN
+from bcnet.modeling.build import build_model, resolve_device
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.faster_rcnn import FasterRCNN
 from bcnet.modeling.fcos import FCOS
+from bcnet.modeling.registry import (
+    BACKBONE_REGISTRY,
+    DETECTOR_REGISTRY,
+    MASK_HEAD_REGISTRY,
+    Backbone,
+    build_backbone,
+    build_mask_head,
+)
 from bcnet.modeling.thresholds import Thresholds
 
-__all__ = ["FCOS", "Detector", "FasterRCNN", "Thresholds", "build_mask_head", "build_model", "resolve_device"]
+__all__ = [
+    "BACKBONE_REGISTRY",
+    "DETECTOR_REGISTRY",
+    "FCOS",
+    "MASK_HEAD_REGISTRY",
+    "Backbone",
+    "Detector",
+    "FasterRCNN",
+    "ResNetFPN",
+    "Thresholds",
+    "build_backbone",
+    "build_mask_head",
+    "build_model",
+    "resolve_device",
+]

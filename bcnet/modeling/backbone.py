@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
+
+from bcnet.modeling.registry import BACKBONE_REGISTRY
+from bcnet.ops.batch_norm import SyncBatchNorm2d
 
 _BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -21,7 +23,7 @@ _BLOCKS = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
-NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}
+NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
 
 
 def build_resnet(
@@ -37,11 +39,11 @@ def build_resnet(
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        norm: "FrozenBN" or "BN".
+        norm: "FrozenBN", "BN", or "SyncBN" for batch statistics of all processes.
         groups, width_per_group: 32 and 8 make ResNeXt-101-32x8d.
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution (MSRA's weights) rather than its 3x3.
-        freeze_at: stages that are not trained: 0 none, 1 the stem, 2 the stem and res2, up to 5 all. Their
-            BatchNorm is frozen too.
+        freeze_at: stages that are not trained: 0 or less none, 1 the stem, 2 the stem and res2, 5 or more all.
+            Their BatchNorm is frozen too.
     """
     block, counts = _BLOCKS[depth]
     resnet = ResNet(block, list(counts), groups=groups, width_per_group=width_per_group, norm_layer=NORMS[norm])
@@ -51,7 +53,7 @@ def build_resnet(
             if isinstance(module, Bottleneck):
                 module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
     stages = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)]
-    for name in (name for stage in stages[:freeze_at] for name in stage):
+    for name in (name for stage in stages[: max(freeze_at, 0)] for name in stage):
         module = getattr(resnet, name)
         module.requires_grad_(False)
         setattr(resnet, name, _freeze_batch_norm(module))
@@ -69,16 +71,14 @@ def _freeze_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
+@BACKBONE_REGISTRY.register(name="build_resnet_fpn_backbone")
 class ResNetFPN(nn.Module):
-    """Feature pyramid on a ResNet: {"p2": [B, C, H/4, W/4], ...}, fine to coarse.
-
-    With res2 among its inputs it ends with P6, a subsampled P5 (Faster R-CNN); without, with P6 and P7,
-    stride-2 convolutions of P5 (FCOS).
-    """
+    """Feature pyramid on a ResNet that ends with P6, a subsampled P5: {"p2": [B, C, H/4, W/4], ...}, fine to coarse."""
 
     size_divisibility = 32
+    last_level = 6
 
-    def __init__(self, resnet: ResNet, *, in_features: Sequence[str], out_channels: int = 256) -> None:
+    def __init__(self, resnet: ResNet, *, in_features: Sequence[str], out_channels: int) -> None:
         """
         Args:
             resnet: of `build_resnet`.
@@ -89,29 +89,54 @@ class ResNetFPN(nn.Module):
             ValueError: other input features.
         """
         super().__init__()
-        stages = [int(name.removeprefix("res")) for name in in_features]
-        if stages not in ([2, 3, 4, 5], [3, 4, 5]):
-            raise ValueError(f"in_features must be res2..res5 or res3..res5, got {list(in_features)}")
+        stages = [int(name.removeprefix("res")) for name in in_features if name.removeprefix("res").isdigit()]
+        if stages not in ([2, 3, 4, 5], [3, 4, 5]) or len(stages) != len(in_features):
+            raise ValueError(f"MODEL.FPN.IN_FEATURES must be res2..res5 or res3..res5, got {list(in_features)}")
         self.resnet = resnet
         self.stages = stages
         # torchvision leaves the last stage's channels in `inplanes`; each stage doubles them.
         channels = [resnet.inplanes // 2 ** (5 - stage) for stage in stages]
-        extra_levels = LastLevelP6P7(out_channels, out_channels) if stages[0] == 3 else None
-        self.fpn = FeaturePyramidNetwork(channels, out_channels, extra_blocks=extra_levels)
+        self.fpn = FeaturePyramidNetwork(channels, out_channels, extra_blocks=self.extra_levels(out_channels))
         self.out_channels = out_channels
-        last = 7 if extra_levels is not None else 6
-        self.strides = {f"p{level}": 2**level for level in range(stages[0], last + 1)}
+        self.strides = {f"p{level}": 2**level for level in range(stages[0], self.last_level + 1)}
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    @classmethod
+    def from_config(cls, cfg) -> ResNetFPN:
+        """Reads MODEL.RESNETS, MODEL.FPN and MODEL.BACKBONE.FREEZE_AT."""
+        resnets = cfg.MODEL.RESNETS
+        resnet = build_resnet(
+            resnets.DEPTH,
+            norm=resnets.NORM,
+            groups=resnets.NUM_GROUPS,
+            width_per_group=resnets.WIDTH_PER_GROUP,
+            stride_in_1x1=resnets.STRIDE_IN_1X1,
+            freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        )
+        return cls(resnet, in_features=cfg.MODEL.FPN.IN_FEATURES, out_channels=cfg.MODEL.FPN.OUT_CHANNELS)
+
+    @staticmethod
+    def extra_levels(channels: int) -> ExtraFPNBlock:
+        """The levels beyond P5."""
+        return LastLevelMaxPool()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
         """From normalised images, float [B, 3, H, W] with H and W divisible by 32."""
         resnet = self.resnet
-        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x))))
+        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
         stages = {}
         for stage in range(2, 6):
             x = getattr(resnet, f"layer{stage - 1}")(x)
             if stage in self.stages:
                 stages[f"p{stage}"] = x
-        levels = list(self.fpn(stages).values())
-        if self.stages[0] == 2:
-            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
-        return dict(zip(self.strides, levels, strict=True))
+        return dict(zip(self.strides, self.fpn(stages).values(), strict=True))
+
+
+@BACKBONE_REGISTRY.register(name="build_bcnet_fcos_resnet_fpn_backbone")
+class ResNetFPNWithP7(ResNetFPN):
+    """Feature pyramid on a ResNet that ends with P6 and P7, stride-2 convolutions of P5 (FCOS)."""
+
+    last_level = 7
+
+    @staticmethod
+    def extra_levels(channels: int) -> ExtraFPNBlock:
+        return LastLevelP6P7(channels, channels)

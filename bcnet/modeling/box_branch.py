@@ -1,4 +1,4 @@
-"""The box branch of Faster R-CNN: which class each proposal is, and where its box lies.
+"""The box branch of Faster R-CNN: RoI pooling, class scores and box regression of each proposal.
 
 Letters: N proposals of all images, K classes, D detections.
 """
@@ -17,20 +17,20 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from bcnet.distributed import mean_over_processes
 from bcnet.modeling.matching import match_boxes
 from bcnet.modeling.pooler import RoIPooler
+from bcnet.modeling.registry import Backbone, level_strides
 from bcnet.modeling.rpn import smooth_l1
-from bcnet.modeling.thresholds import Thresholds
+from bcnet.modeling.thresholds import Thresholds, max_detections_of
 
 
 class BoxHead(nn.Module):
     """Fully connected layers, class logits (background last) and per-class box deltas."""
 
-    def __init__(
-        self, in_features: int, num_classes: int, *, num_fc: int = 2, fc_dim: int = 1024, class_agnostic: bool = False
-    ) -> None:
+    def __init__(self, in_features: int, num_classes: int, *, num_fc: int, fc_dim: int, class_agnostic: bool) -> None:
         """
         Args:
             in_features: C * S * S of the pooled features.
             num_classes: K.
+            num_fc, fc_dim: number and width of the hidden layers.
             class_agnostic: one box per proposal rather than one per class.
         """
         super().__init__()
@@ -62,17 +62,28 @@ class BoxBranch(nn.Module):
         head: BoxHead,
         *,
         num_classes: int,
-        iou_threshold: float = 0.5,
-        batch_size_per_image: int = 512,
-        positive_fraction: float = 0.25,
-        append_gt: bool = True,
-        box_weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
-        smooth_l1_beta: float = 0.0,
-        box_loss_weight: float = 1.0,
-        score_threshold: float = 0.05,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
+        iou_threshold: float,
+        batch_size_per_image: int,
+        positive_fraction: float,
+        append_gt: bool,
+        box_weights: Sequence[float],
+        smooth_l1_beta: float,
+        box_loss_weight: float,
+        score_threshold: float,
+        nms_threshold: float,
+        max_detections: int | None,
     ) -> None:
+        """
+        Args:
+            num_classes: K.
+            iou_threshold: IoU with an object from which on a proposal is foreground.
+            batch_size_per_image: proposals sampled for the losses, at most `positive_fraction` of them foreground.
+            append_gt: whether the ground-truth boxes are among the proposals that train.
+            box_weights: of the four deltas (dx, dy, dw, dh).
+            smooth_l1_beta: where the box loss turns from squared to linear; 0 is L1.
+            score_threshold, nms_threshold, max_detections: limits of inference, see `Thresholds`; scores must exceed
+                the first, and None is no limit of the number.
+        """
         super().__init__()
         self.pooler = pooler
         self.head = head
@@ -86,6 +97,39 @@ class BoxBranch(nn.Module):
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+
+    @classmethod
+    def from_config(cls, cfg, backbone: Backbone) -> BoxBranch:
+        """Reads MODEL.ROI_HEADS, MODEL.ROI_BOX_HEAD and TEST.DETECTIONS_PER_IMAGE.
+
+        Raises:
+            ValueError: IN_FEATURES names a level that the backbone does not have.
+        """
+        heads, box = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
+        strides = level_strides(backbone, heads.IN_FEATURES, "MODEL.ROI_HEADS.IN_FEATURES")
+        side = box.POOLER_RESOLUTION
+        head = BoxHead(
+            backbone.out_channels * side**2,
+            heads.NUM_CLASSES,
+            num_fc=box.NUM_FC,
+            fc_dim=box.FC_DIM,
+            class_agnostic=box.CLS_AGNOSTIC_BBOX_REG,
+        )
+        return cls(
+            RoIPooler(side, strides, box.POOLER_SAMPLING_RATIO),
+            head,
+            num_classes=heads.NUM_CLASSES,
+            iou_threshold=heads.IOU_THRESHOLDS[0],
+            batch_size_per_image=heads.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=heads.POSITIVE_FRACTION,
+            append_gt=heads.PROPOSAL_APPEND_GT,
+            box_weights=box.BBOX_REG_WEIGHTS,
+            smooth_l1_beta=box.SMOOTH_L1_BETA,
+            box_loss_weight=box.BBOX_REG_LOSS_WEIGHT,
+            score_threshold=heads.SCORE_THRESH_TEST,
+            nms_threshold=heads.NMS_THRESH_TEST,
+            max_detections=max_detections_of(cfg),
+        )
 
     @torch.no_grad()
     def sample(
@@ -126,7 +170,7 @@ class BoxBranch(nn.Module):
         count = mean_over_processes(logits.new_full((), float(len(labels)))).clamp(min=1)
         foreground = torch.nonzero(labels < self.num_classes)[:, 0]
         targets = self.box_coder.encode_single(matched_boxes[foreground], boxes[foreground])
-        predicted = deltas.view(len(deltas), -1, 4)[foreground]
+        predicted = deltas.unflatten(1, (-1, 4))[foreground]
         predicted = predicted[torch.arange(len(foreground)), labels[foreground] if predicted.shape[1] > 1 else 0]
         loss_box = smooth_l1(predicted, targets, self.smooth_l1_beta)
         return {
@@ -141,7 +185,7 @@ class BoxBranch(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per image boxes float32 [D, 4] (xyxy, clipped), scores [D] and classes [D], by falling score."""
+        """Per image boxes float32 [D, 4] (xyxy, clipped), scores [D] and classes [D], by falling score; N may be 0."""
         thresholds = thresholds or Thresholds()
         nms_threshold = self.nms_threshold if thresholds.nms is None else thresholds.nms
         max_detections = thresholds.max_detections or self.max_detections
@@ -151,7 +195,7 @@ class BoxBranch(nn.Module):
         probabilities = logits.softmax(dim=1)[:, :-1]
         detections = []
         for boxes, scores, size in zip(decoded.split(sizes), probabilities.split(sizes), image_sizes, strict=True):
-            boxes = clip_boxes_to_image(boxes.reshape(len(boxes), -1, 4), size)
+            boxes = clip_boxes_to_image(boxes.unflatten(1, (-1, 4)), size)
             high = scores > self.score_threshold if thresholds.score is None else scores >= thresholds.score
             proposal, label = torch.nonzero(high, as_tuple=True)
             boxes = boxes[proposal, label if boxes.shape[1] > 1 else 0]

@@ -1,18 +1,18 @@
-"""What both detectors share: from images to features, and masks for what the detector finds.
+"""Base class of the detectors: normalisation, padding, backbone features, and masks of the detections.
 
 Letters: B images, H x W padded image, K classes.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bcnet.modeling.backbone import ResNetFPN
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
+from bcnet.modeling.modes import evaluating
+from bcnet.modeling.registry import Backbone
 from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
 
@@ -22,19 +22,20 @@ class Detector(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNetFPN,
-        mask_branch: MaskBranch | None,
         *,
-        num_classes: int,
+        backbone: Backbone,
+        mask_branch: MaskBranch | None,
         mask_features: Sequence[str],
+        num_classes: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
         """
         Args:
+            backbone: an `nn.Module`.
             mask_branch: None detects boxes alone.
-            num_classes: K.
             mask_features: names of the levels that masks are pooled from, fine to coarse.
+            num_classes: K.
             pixel_mean, pixel_std: per channel, 0..255, in the channel order of the images.
         """
         super().__init__()
@@ -61,8 +62,8 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     @property
-    def max_detections(self) -> int:
-        """Detections per image."""
+    def max_detections(self) -> int | None:
+        """Maximum number of detections per image; None is no limit."""
         raise NotImplementedError
 
     def forward(
@@ -91,13 +92,13 @@ class Detector(nn.Module):
             features, image_sizes = self.features(images)
             losses, rois = self.detection_losses(features, image_sizes, targets)
         if self.detector_is_frozen:
-            losses = {}  # they come with the regions, cost little beside the features, and have nothing to teach
+            losses = {}  # a frozen detector has no trainable parameters; its losses come with the RoIs
         if self.mask_branch is not None:
             losses.update(self.mask_branch.losses(self._pooled(features), rois, targets))
         return losses
 
     def networks(self) -> list[nn.Module]:
-        """The parts that are all arithmetic: what lies between them chooses boxes, and its shapes go by the values."""
+        """Submodules without data-dependent shapes; safe for torch.compile."""
         return [self.backbone] + ([] if self.mask_branch is None else [self.mask_branch.head])
 
     def compile(self, **options) -> None:
@@ -110,10 +111,10 @@ class Detector(nn.Module):
             network.compile(**{"dynamic": True, **options})
 
     def freeze_detector(self) -> None:
-        """Leaves the mask branch alone to train, on the features and regions of the detector as it is.
+        """Freezes every parameter except the mask branch's.
 
         Raises:
-            ValueError: the detector has no mask branch, so that nothing is left.
+            ValueError: the detector has no mask branch.
         """
         if self.mask_branch is None:
             raise ValueError("nothing is left to train: MODEL.FREEZE_DETECTOR is True and MODEL.MASK_ON False")
@@ -133,7 +134,7 @@ class Detector(nn.Module):
     def inference(
         self, images: Sequence[Tensor], *, with_occluder: bool = False, thresholds: Thresholds | None = None
     ) -> list[Detections]:
-        """Detections of each image in its own coordinates, whatever mode the module is in.
+        """Detections of each image in its own coordinates, whatever mode the module and its submodules are in.
 
         An image smaller than the largest of the batch is padded to its size, and what lies beyond an image's edge
         has some influence on what is found at the edge. Images of one padded size (`size_divisibility`) give together
@@ -144,7 +145,7 @@ class Detector(nn.Module):
             with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
             thresholds: None takes those that the model was built with.
         """
-        with self._evaluating():
+        with evaluating(self):
             features, image_sizes = self.features(images)
             detections = self.detect(features, image_sizes, thresholds)
             if self.mask_branch is not None:
@@ -154,7 +155,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def inference_boxes(self, images: Sequence[Tensor], *, thresholds: Thresholds | None = None) -> list[Detections]:
         """`inference` without the mask branch."""
-        with self._evaluating():
+        with evaluating(self):
             return self.detect(*self.features(images), thresholds)
 
     @torch.no_grad()
@@ -173,18 +174,9 @@ class Detector(nn.Module):
         """
         if self.mask_branch is None:
             raise ValueError("this detector was built without masks (MODEL.MASK_ON is False)")
-        with self._evaluating():
+        with evaluating(self):
             features, _ = self.features(images)
             return self.mask_branch.predict(self._pooled(features), detections, with_occluder)
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        was_training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(was_training)
 
     def features(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""
@@ -204,7 +196,7 @@ class Detector(nn.Module):
     def detection_losses(
         self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
-        """The detector's losses, and per image the regions that train the mask branch."""
+        """The detector's losses, and per image the RoIs that train the mask branch."""
         raise NotImplementedError
 
     def detect(

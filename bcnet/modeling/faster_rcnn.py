@@ -9,25 +9,70 @@ from torch import Tensor, nn
 
 from bcnet.modeling.box_branch import BoxBranch
 from bcnet.modeling.detector import Detector
-from bcnet.modeling.mask_branch import MaskRoIs
+from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
+from bcnet.modeling.mask_heads import build_mask_branch
+from bcnet.modeling.registry import DETECTOR_REGISTRY, Backbone, build_backbone, level_strides
 from bcnet.modeling.rpn import RPN
 from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
 
 
+@DETECTOR_REGISTRY.register(name="GeneralizedRCNN")
 class FasterRCNN(Detector):
     """RPN, box branch, and a mask branch trained on the sampled foreground proposals."""
 
-    def __init__(self, *args, rpn: RPN, rpn_features: Sequence[str], box_branch: BoxBranch, **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        rpn: RPN,
+        rpn_features: Sequence[str],
+        box_branch: BoxBranch,
+        mask_branch: MaskBranch | None,
+        mask_features: Sequence[str],
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
         """
         Args:
             rpn_features: names of the levels that carry anchors, fine to coarse.
-            Others: see `Detector`; the box branch pools from the same levels as the mask branch.
+            mask_features: names of the levels that masks and boxes are pooled from, fine to coarse.
+            Others: see `Detector`.
         """
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            backbone=backbone,
+            mask_branch=mask_branch,
+            mask_features=mask_features,
+            num_classes=num_classes,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
         self.rpn = rpn
         self.rpn_features = list(rpn_features)
         self.box_branch = box_branch
+
+    @classmethod
+    def from_config(cls, cfg) -> FasterRCNN:
+        """Reads MODEL and TEST.DETECTIONS_PER_IMAGE.
+
+        Raises:
+            ValueError: a name that no registry has, a level that the backbone lacks, or a component's own fault.
+        """
+        backbone = build_backbone(cfg)
+        levels = cfg.MODEL.ROI_HEADS.IN_FEATURES
+        strides = level_strides(backbone, levels, "MODEL.ROI_HEADS.IN_FEATURES")
+        return cls(
+            backbone=backbone,
+            mask_branch=build_mask_branch(cfg, backbone.out_channels, strides),
+            rpn=RPN.from_config(cfg, backbone),
+            rpn_features=cfg.MODEL.RPN.IN_FEATURES,
+            box_branch=BoxBranch.from_config(cfg, backbone),
+            mask_features=levels,
+            num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
+        )
 
     def networks(self) -> list[nn.Module]:
         return [*super().networks(), self.rpn.head, self.box_branch.head]
@@ -50,7 +95,7 @@ class FasterRCNN(Detector):
         return self.box_branch.nms_threshold
 
     @property
-    def max_detections(self) -> int:
+    def max_detections(self) -> int | None:
         return self.box_branch.max_detections
 
     def detect(
@@ -60,5 +105,5 @@ class FasterRCNN(Detector):
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:
         proposals, _, _ = self.rpn([features[name] for name in self.rpn_features], image_sizes, None)
-        found = self.box_branch.detect(self._pooled(features), proposals, image_sizes, thresholds)
-        return [Detections(size, *detection) for size, detection in zip(image_sizes, found, strict=True)]
+        detections = self.box_branch.detect(self._pooled(features), proposals, image_sizes, thresholds)
+        return [Detections(size, *detection) for size, detection in zip(image_sizes, detections, strict=True)]

@@ -1,4 +1,4 @@
-"""FCOS with a mask branch."""
+"""FCOS with a mask branch: points, losses and decoding around the head, and the detector."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from torchvision.models.detection._utils import Matcher
 
 from bcnet.fcos import FCOSHead, FCOSOutput, assign_targets, decode_detections, fcos_losses, level_points
 from bcnet.modeling.detector import Detector
-from bcnet.modeling.mask_branch import MaskRoIs
+from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
+from bcnet.modeling.mask_heads import build_mask_branch
 from bcnet.modeling.matching import match_boxes
-from bcnet.modeling.thresholds import Thresholds
+from bcnet.modeling.registry import DETECTOR_REGISTRY, Backbone, build_backbone, level_strides
+from bcnet.modeling.thresholds import Thresholds, max_detections_of
 from bcnet.structures import Detections, Targets
 
 ALMOST = 1 - 1e-6  # so that the rounding of squares and roots loses nothing
 
 
 class FCOSDetection:
-    """What FCOS does around its head: from points to losses, to boxes, and to the regions that train masks.
+    """FCOS around its head: from points to losses, to boxes, and to the RoIs that train masks.
 
     It holds settings and no parameters, so that any detector with an `FCOSHead` can call it.
     """
@@ -29,22 +31,22 @@ class FCOSDetection:
         strides: Sequence[int],
         num_classes: int,
         *,
-        center_sampling_radius: float = 1.5,
-        sizes_of_interest: Sequence[float] = (64, 128, 256, 512),
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        box_loss_weight: float = 1.25,
-        score_threshold: float = 0.03,
-        topk: int = 1000,
-        nms_threshold: float = 0.6,
-        max_detections: int = 100,
-        mask_iou_threshold: float = 0.5,
+        center_sampling_radius: float,
+        sizes_of_interest: Sequence[float],
+        focal_alpha: float,
+        focal_gamma: float,
+        box_loss_weight: float,
+        score_threshold: float,
+        topk: int,
+        nms_threshold: float,
+        max_detections: int | None,
+        mask_iou_threshold: float,
     ) -> None:
         """
         Args:
             strides: of the levels that detect in pixels, fine to coarse.
             num_classes: K.
-            mask_iou_threshold: overlap with its object from which on a detection trains the mask branch.
+            mask_iou_threshold: IoU with its object from which on a detection trains the mask branch.
             Others: see `assign_targets`, `fcos_losses` and `decode_detections`.
         """
         self.strides = list(strides)
@@ -58,6 +60,29 @@ class FCOSDetection:
             "max_detections": max_detections,
         }
         self.mask_matcher = Matcher(mask_iou_threshold, mask_iou_threshold)
+
+    @classmethod
+    def from_config(cls, cfg, strides: Sequence[int]) -> FCOSDetection:
+        """Reads MODEL.FCOS, MODEL.ROI_HEADS.NUM_CLASSES and IOU_THRESHOLDS, and TEST.DETECTIONS_PER_IMAGE.
+
+        Args:
+            strides: of the levels of MODEL.FCOS.IN_FEATURES in pixels.
+        """
+        fcos = cfg.MODEL.FCOS
+        return cls(
+            strides,
+            cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            center_sampling_radius=fcos.CENTER_SAMPLING_RADIUS,
+            sizes_of_interest=fcos.SIZES_OF_INTEREST,
+            focal_alpha=fcos.FOCAL_LOSS_ALPHA,
+            focal_gamma=fcos.FOCAL_LOSS_GAMMA,
+            box_loss_weight=fcos.BOX_LOSS_WEIGHT,
+            score_threshold=fcos.SCORE_THRESH_TEST,
+            topk=fcos.TOPK_CANDIDATES_TEST,
+            nms_threshold=fcos.NMS_THRESH_TEST,
+            max_detections=max_detections_of(cfg),
+            mask_iou_threshold=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0],
+        )
 
     def points(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Per level [B, C, H_l, W_l], its points: float32 [H_l * W_l, 2], (x, y) in absolute pixels."""
@@ -124,20 +149,75 @@ class FCOSDetection:
         return rois
 
 
+def build_fcos_head(cfg, channels: int) -> FCOSHead:
+    """The head of MODEL.FCOS, for features of so many channels."""
+    fcos = cfg.MODEL.FCOS
+    return FCOSHead(
+        channels,
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        num_levels=len(fcos.IN_FEATURES),
+        num_conv=fcos.NUM_CONVS,
+        norm_groups=fcos.NORM_GROUPS,
+        prior_prob=fcos.PRIOR_PROB,
+    )
+
+
+@DETECTOR_REGISTRY.register(name="BCNetFCOS")
 class FCOS(Detector):
     """FCOS, and a mask branch trained on its own detections plus the ground-truth boxes."""
 
-    def __init__(self, *args, head: FCOSHead, fcos_features: Sequence[str], detection: FCOSDetection, **kwargs) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: FCOSHead,
+        detection: FCOSDetection,
+        fcos_features: Sequence[str],
+        mask_branch: MaskBranch | None,
+        mask_features: Sequence[str],
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
         """
         Args:
+            head, detection: made for the levels of `fcos_features`.
             fcos_features: names of the levels that detect, fine to coarse.
-            detection: made for these levels.
             Others: see `Detector`.
         """
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            backbone=backbone,
+            mask_branch=mask_branch,
+            mask_features=mask_features,
+            num_classes=num_classes,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
         self.head = head
         self.fcos_features = list(fcos_features)
         self.detection = detection
+
+    @classmethod
+    def from_config(cls, cfg) -> FCOS:
+        """Reads MODEL; masks are pooled from the levels that detect, MODEL.FCOS.IN_FEATURES.
+
+        Raises:
+            ValueError: a name that no registry has, a level that the backbone lacks, or a component's own fault.
+        """
+        backbone = build_backbone(cfg)
+        levels = cfg.MODEL.FCOS.IN_FEATURES
+        strides = level_strides(backbone, levels, "MODEL.FCOS.IN_FEATURES")
+        return cls(
+            backbone=backbone,
+            mask_branch=build_mask_branch(cfg, backbone.out_channels, strides),
+            head=build_fcos_head(cfg, backbone.out_channels),
+            detection=FCOSDetection.from_config(cfg, strides),
+            fcos_features=levels,
+            mask_features=levels,
+            num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
+        )
 
     def networks(self) -> list[nn.Module]:
         return [*super().networks(), self.head]
@@ -162,7 +242,7 @@ class FCOS(Detector):
         return self.detection.decoding["nms_threshold"]
 
     @property
-    def max_detections(self) -> int:
+    def max_detections(self) -> int | None:
         return self.detection.decoding["max_detections"]
 
     def detect(
@@ -171,5 +251,5 @@ class FCOS(Detector):
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:
-        found = self.detection.detect(*self.predict_points(features), image_sizes, thresholds)
-        return [Detections(size, *detection) for size, detection in zip(image_sizes, found, strict=True)]
+        detections = self.detection.detect(*self.predict_points(features), image_sizes, thresholds)
+        return [Detections(size, *detection) for size, detection in zip(image_sizes, detections, strict=True)]

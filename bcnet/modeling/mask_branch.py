@@ -1,4 +1,4 @@
-"""The mask branch that both detectors share: pool, predict, and either compare with targets or fill detections.
+"""The mask branch of both detectors: RoI pooling and a mask head, with losses and inference.
 
 Letters: N RoIs of all images, D detections of an image, M mask side.
 """
@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bcnet.bilayer import MaskLossWeights, crop_layers, mask_losses, mask_targets
+from bcnet.bilayer import MaskHead, crop_layers, join_crops, select_class
+from bcnet.maps import required_layers
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.structures import Detections, Targets
 
 
 @dataclass
 class MaskRoIs:
-    """The regions of one image that train the mask head.
+    """The RoIs of one image that train the mask head.
 
     Attributes:
         boxes: float32 [n, 4], xyxy in absolute pixels.
-        instances: int64 [n], the ground-truth instance that each region shows.
+        instances: int64 [n], the ground-truth instance that each RoI is matched to.
     """
 
     boxes: Tensor
@@ -32,55 +33,43 @@ class MaskRoIs:
 class MaskBranch(nn.Module):
     """RoI pooling and a mask head, with the losses and the inference that belong to it."""
 
-    def __init__(
-        self,
-        pooler: RoIPooler,
-        head: nn.Module,
-        *,
-        loss_weights: MaskLossWeights,
-        occluder_negative_ratio: float = 1.0,
-    ) -> None:
+    def __init__(self, pooler: RoIPooler, head: MaskHead, *, negative_ratio: float = 1.0) -> None:
         """
         Args:
-            head: BilayerMaskHead or PlainMaskHead.
-            loss_weights, occluder_negative_ratio: of `mask_losses`.
+            pooler: pools the features of the RoIs.
+            head: predicts the maps.
+            negative_ratio: see `bcnet.bilayer.balanced_rois`.
         """
         super().__init__()
         self.pooler = pooler
         self.head = head
-        self.loss_weights = loss_weights
-        self.occluder_negative_ratio = occluder_negative_ratio
+        self.negative_ratio = negative_ratio
+
+    @property
+    def target_layers(self) -> tuple[str, ...]:
+        """Layers of `InstanceMasks` that the head learns from."""
+        return required_layers(self.head.maps)
 
     def losses(
         self, features: Sequence[Tensor], rois: Sequence[MaskRoIs], targets: Sequence[Targets]
     ) -> dict[str, Tensor]:
-        """The mask head's losses by name; zero, and still differentiable, where there is no region."""
+        """The mask head's losses by name; zero, and still differentiable, where there is no RoI."""
         classes = torch.cat([t.classes[r.instances] for r, t in zip(rois, targets, strict=True)])
-        logits = self.head(self.pooler(features, [r.boxes for r in rois])).of_class(classes)
-        side = logits.occludee_mask.shape[-1]
-        layers = torch.cat(
-            [
-                crop_layers(t.masks.bitmaps, t.masks.origins, r.boxes, r.instances, side)
-                for r, t in zip(rois, targets, strict=True)
-            ],
-            dim=1,
-        )
-        return mask_losses(
-            logits,
-            mask_targets(layers),
-            weights=self.loss_weights,
-            occluder_negative_ratio=self.occluder_negative_ratio,
-        )
+        logits = select_class(self.head(self.pooler(features, [r.boxes for r in rois])), classes)
+        side = next(iter(logits.values())).shape[-1]
+        crops = [crop_layers(t.masks, r.boxes, r.instances, side) for r, t in zip(rois, targets, strict=True)]
+        return self.head.losses(logits, join_crops(crops), negative_ratio=self.negative_ratio)
 
-    def predict(
-        self, features: Sequence[Tensor], detections: Sequence[Detections], with_occluder: bool
-    ) -> list[Detections]:
-        """Adds the occludee's mask to detections, and on request the other three maps that the head has."""
+    def predict(self, features: Sequence[Tensor], detections: Sequence[Detections], all_maps: bool) -> list[Detections]:
+        """Adds maps to detections: all that the head has, or only those that are not `MapSpec.on_request`."""
+        specs = [spec for spec in self.head.maps if all_maps or not spec.on_request]
         pooled = self.pooler(features, [d.boxes for d in detections])
-        logits = self.head(pooled, masks_only=not with_occluder)
-        logits = logits.of_class(torch.cat([d.classes for d in detections])).float()
+        logits = select_class(
+            self.head(pooled, [spec.name for spec in specs]), torch.cat([d.classes for d in detections])
+        )
         sizes = [len(d) for d in detections]
-        maps = {name: values.sigmoid().split(sizes) for name, values in logits._asdict().items() if values is not None}
+        maps = {name: values.float().sigmoid().split(sizes) for name, values in logits.items()}
         return [
-            replace(d, **{name: values[image] for name, values in maps.items()}) for image, d in enumerate(detections)
+            replace(d, maps={name: values[image] for name, values in maps.items()}, specs=tuple(specs))
+            for image, d in enumerate(detections)
         ]

@@ -21,9 +21,15 @@ class RoIPooler(nn.Module):
         Args:
             output_size: S.
             strides: of the levels in pixels, fine to coarse, each twice the one before.
-            sampling_ratio: samples per bin side; 0 adapts to the RoI's size.
+            sampling_ratio: samples per bin side; 0 or less adapts to the RoI's size.
+
+        Raises:
+            ValueError: strides that are not consecutive powers of two.
         """
         super().__init__()
+        first = int(strides[0])
+        if first & (first - 1) or list(strides) != [first * 2**level for level in range(len(strides))]:
+            raise ValueError(f"RoIs are pooled from strides that are consecutive powers of 2, got {list(strides)}")
         self.output_size = output_size
         self.strides = list(strides)
         self.sampling_ratio = sampling_ratio

@@ -16,6 +16,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from bcnet.modeling.anchors import AnchorGenerator
 from bcnet.modeling.matching import BETWEEN, match_boxes
+from bcnet.modeling.registry import Backbone, level_strides
 
 
 class RPN(nn.Module):
@@ -26,24 +27,28 @@ class RPN(nn.Module):
         channels: int,
         anchor_generator: AnchorGenerator,
         *,
-        iou_thresholds: Sequence[float] = (0.3, 0.7),
-        batch_size_per_image: int = 256,
-        positive_fraction: float = 0.5,
-        box_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
-        smooth_l1_beta: float = 0.0,
-        loss_weight: float = 1.0,
-        box_loss_weight: float = 1.0,
-        pre_nms_topk: tuple[int, int] = (2000, 1000),
-        post_nms_topk: tuple[int, int] = (1000, 1000),
-        nms_threshold: float = 0.7,
-        min_size: float = 0.0,
+        iou_thresholds: Sequence[float],
+        batch_size_per_image: int,
+        positive_fraction: float,
+        box_weights: Sequence[float],
+        smooth_l1_beta: float,
+        loss_weight: float,
+        box_loss_weight: float,
+        pre_nms_topk: tuple[int, int],
+        post_nms_topk: tuple[int, int],
+        nms_threshold: float,
+        min_size: float,
     ) -> None:
         """
         Args:
             iou_thresholds: anchors below the first are background, from the second on foreground.
-            batch_size_per_image: anchors sampled for the losses.
-            pre_nms_topk, post_nms_topk: proposals per level before, and per image after suppression, in
-                training and in inference.
+            batch_size_per_image: anchors sampled for the losses, at most `positive_fraction` of them foreground.
+            box_weights: of the four deltas (dx, dy, dw, dh).
+            smooth_l1_beta: where the box loss turns from squared to linear; 0 is L1.
+            loss_weight: of both losses; `box_loss_weight` multiplies the box loss further.
+            pre_nms_topk, post_nms_topk: proposals per level before, and per image after NMS, in training and in
+                inference.
+            nms_threshold: IoU of two proposals of one level above which the one with the lower score is dropped.
             min_size: proposals with a side not above it (pixels) are dropped.
         """
         super().__init__()
@@ -60,6 +65,36 @@ class RPN(nn.Module):
         self.post_nms_topk = post_nms_topk
         self.nms_threshold = nms_threshold
         self.min_size = min_size
+
+    @classmethod
+    def from_config(cls, cfg, backbone: Backbone) -> RPN:
+        """Reads MODEL.RPN, MODEL.ANCHOR_GENERATOR and MODEL.PROPOSAL_GENERATOR.
+
+        Raises:
+            ValueError: IN_FEATURES names a level that the backbone does not have, or the anchors do not fit the levels.
+        """
+        rpn, anchors = cfg.MODEL.RPN, cfg.MODEL.ANCHOR_GENERATOR
+        generator = AnchorGenerator(
+            anchors.SIZES,
+            anchors.ASPECT_RATIOS,
+            level_strides(backbone, rpn.IN_FEATURES, "MODEL.RPN.IN_FEATURES"),
+            offset=anchors.OFFSET,
+        )
+        return cls(
+            backbone.out_channels,
+            generator,
+            iou_thresholds=rpn.IOU_THRESHOLDS,
+            batch_size_per_image=rpn.BATCH_SIZE_PER_IMAGE,
+            positive_fraction=rpn.POSITIVE_FRACTION,
+            box_weights=rpn.BBOX_REG_WEIGHTS,
+            smooth_l1_beta=rpn.SMOOTH_L1_BETA,
+            loss_weight=rpn.LOSS_WEIGHT,
+            box_loss_weight=rpn.BBOX_REG_LOSS_WEIGHT,
+            pre_nms_topk=(rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST),
+            post_nms_topk=(rpn.POST_NMS_TOPK_TRAIN, rpn.POST_NMS_TOPK_TEST),
+            nms_threshold=rpn.NMS_THRESH,
+            min_size=cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE,
+        )
 
     def forward(
         self, features: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]], gt_boxes: Sequence[Tensor] | None
@@ -90,7 +125,7 @@ class RPN(nn.Module):
         deltas: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The best of each level, decoded, clipped and suppressed per level, and the best of what remains."""
+        """Top-k of each level, decoded, clipped and suppressed per level, then top-k of the image; P may be 0."""
         pre_nms_topk = self.pre_nms_topk[0 if self.training else 1]
         post_nms_topk = self.post_nms_topk[0 if self.training else 1]
         boxes, scores, levels = [], [], []

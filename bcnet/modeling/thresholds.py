@@ -1,4 +1,4 @@
-"""What of a detector's candidates becomes a detection."""
+"""Score, NMS and top-k limits of inference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Thresholds:
             on the score for both.
         nms: of two detections of one class whose boxes overlap by more than this IoU, 0..1, the one with the higher
             score stays.
-        max_detections: the best so many of an image are kept.
+        max_detections: maximum number of detections per image.
 
     Raises:
         ValueError: a value outside its range.
@@ -33,3 +33,9 @@ class Thresholds:
                 raise ValueError(f"the {name} threshold must lie in 0..1, got {value}")
         if self.max_detections is not None and self.max_detections < 1:
             raise ValueError(f"max_detections must be at least 1, got {self.max_detections}")
+
+
+def max_detections_of(cfg) -> int | None:
+    """Maximum number of detections per image, ``TEST.DETECTIONS_PER_IMAGE``; None for a negative one: no limit."""
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
+    return limit if limit >= 0 else None

@@ -1,6 +1,15 @@
-"""Who hides whom: in annotations by the occluder rule on RLE masks, among detections by what both layers saw."""
+"""Occlusion relations: of annotations by the occluder rule on RLE masks, of detections by both layers' maps."""
 
-from bcnet.occlusion.relations import occluder_confidence, with_relations
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bcnet.lazy_import import lazy_attributes
 from bcnet.occlusion.rule import occluder_rles
 
+if TYPE_CHECKING:
+    from bcnet.occlusion.relations import occluder_confidence, with_relations
+
 __all__ = ["occluder_confidence", "occluder_rles", "with_relations"]
+
+__getattr__ = lazy_attributes(__name__, dict.fromkeys(("occluder_confidence", "with_relations"), "relations"))

@@ -19,22 +19,21 @@ to the paper's 20 %. It agrees with it, no more: the paper's own list may be ano
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcnet.files import write_json
-from bcnet.occlusion.annotations import (
-    box_fault,
-    image_size,
-    is_crowd,
-    positions_by_image,
-    read_coco_json,
-    read_instances,
-)
+from bcnet.data.coco import mask_reader
+from bcnet.data.coco_json import is_id
+from bcnet.data.records import ImageRecord
+from bcnet.data.source_masks import visible_rle
+from bcnet.files import read_json, write_json
 from bcnet.occlusion.convert import check_output
 from bcnet.occlusion.rule import crop_rle
+
+_logger = logging.getLogger(__name__)
 
 OVERLAPS = ("iou", "same-class-iou", "smaller", "mask")
 DEFAULT_OVERLAP = "same-class-iou"
@@ -89,13 +88,13 @@ def mask_overlaps(boxes: np.ndarray, rles: Sequence[dict], image_size: tuple[int
     return overlaps
 
 
-def select_images(content: dict, overlap: str = DEFAULT_OVERLAP, threshold: float = THRESHOLD) -> list[int]:
-    """Positions of the images in which the overlap of two objects is at least the threshold.
-
-    Annotations that are crowds, or malformed (bbox; for "mask" the segmentation too), do not count as objects.
+def select_images(
+    records: Iterable[ImageRecord], overlap: str = DEFAULT_OVERLAP, threshold: float = THRESHOLD
+) -> list[int]:
+    """Positions of the records in which the overlap of two objects, crowds aside, is at least the threshold.
 
     Args:
-        content: of a COCO json (`read_coco_json`).
+        records: images; for the reading "mask", objects without a mask do not count.
         overlap: one of `OVERLAPS`.
 
     Raises:
@@ -105,27 +104,17 @@ def select_images(content: dict, overlap: str = DEFAULT_OVERLAP, threshold: floa
         raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must be above 0 and at most 1, got {threshold}")
-    groups, _ = positions_by_image(content)
-    selected = []
-    for number, (image, positions) in enumerate(zip(content["images"], groups, strict=True)):
-        size = image_size(image)
-        if size is None:
-            continue
-        annotations = [(position, content["annotations"][position]) for position in positions]
-        if overlap == "mask":
-            instances = read_instances(image, annotations)
-            overlaps = mask_overlaps(instances.boxes, instances.rles, size)
-        else:
-            objects = [
-                annotation
-                for _, annotation in annotations
-                if not is_crowd(annotation) and box_fault(annotation.get("bbox"), *size) is None
-            ]
-            boxes = [annotation["bbox"] for annotation in objects]
-            overlaps = box_overlaps(boxes, [annotation.get("category_id") for annotation in objects], overlap)
-        if overlaps.max(initial=0) >= threshold:
-            selected.append(number)
-    return selected
+    return [n for n, record in enumerate(records) if _overlaps(record, overlap).max(initial=0) >= threshold]
+
+
+def _overlaps(record: ImageRecord, overlap: str) -> np.ndarray:
+    objects = [instance for instance in record.instances if not instance.iscrowd]
+    if overlap == "mask":
+        objects = [instance for instance in objects if instance.segmentation or instance.amodal]
+        masks = [visible_rle(record, instance) for instance in objects]
+        return mask_overlaps([instance.bbox for instance in objects], masks, (record.height, record.width))
+    boxes = [instance.bbox for instance in objects]
+    return box_overlaps(boxes, [instance.category for instance in objects], overlap)
 
 
 def build_coco_occ(
@@ -138,23 +127,33 @@ def build_coco_occ(
 ) -> dict[str, float]:
     """Writes the selected images with all their annotations; every other part of the json is kept.
 
+    Images and annotations that training would refuse do not count (see `bcnet.data.coco`); a warning names them.
+
     Returns:
         The share of the images that each reading selects, by name, at the same threshold.
 
     Raises:
         FileExistsError: the output exists and `overwrite` is not set.
-        ValueError: as `read_coco_json` and `select_images`; or the output is the input.
+        ValueError: as `select_images`; or the input is not a COCO json, or it is the output.
     """
     check_output(input_file, output_file, overwrite)
-    content, _ = read_coco_json(input_file)
     if overlap not in OVERLAPS:
         raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
-    selections = {name: select_images(content, name, threshold) for name in OVERLAPS}
-    groups, _ = positions_by_image(content)
-    positions = sorted(position for number in selections[overlap] for position in groups[number])
+    content = read_json(input_file)
+    reader = mask_reader(content, input_file)
+    images = list(reader)
+    reader.findings.log(_logger)
+    selections = {name: select_images((image.record for image in images), name, threshold) for name in OVERLAPS}
+    chosen = [images[number] for number in selections[overlap]]
+    ids = {image.record.image_id for image in chosen}
     selected = {
-        "images": [content["images"][number] for number in selections[overlap]],
-        "annotations": [content["annotations"][position] for position in positions],
+        "images": [content["images"][image.position] for image in chosen],
+        "annotations": [entry for entry in content["annotations"] if _image_id(entry) in ids],
     }
     write_json(output_file, content | selected, indent=None)
-    return {name: len(selection) / max(len(content["images"]), 1) for name, selection in selections.items()}
+    return {name: len(selection) / len(content["images"]) for name, selection in selections.items()}
+
+
+def _image_id(annotation: object) -> object:
+    image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+    return image_id if is_id(image_id) else None

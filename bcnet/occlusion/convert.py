@@ -1,4 +1,4 @@
-"""Writes the occluder mask of every annotation into a COCO json, as `process.sh` does for the published code.
+"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet annotate``.
 
 The work is done image by image, in worker processes, into a side file next to the output, from which the
 output is put together in the end. Everything is in the order of the input, so the same bytes come out
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -19,19 +20,20 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from bcnet.files import atomic_write
-from bcnet.occlusion.annotations import Fault, positions_by_image, read_coco_json, read_instances
+from bcnet.data.coco import mask_reader
+from bcnet.data.reader import CocoReader, ReadImage
+from bcnet.data.source_masks import in_front_matrix, visible_rle
+from bcnet.files import atomic_write, parse_json
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
+from bcnet.occlusion.shares import covered_share, occluder_share
 from bcnet.occlusion.side_file import SideFile
-from bcnet.occlusion.statistics import OcclusionStatistics, hidden_share, occluder_share
+from bcnet.occlusion.statistics import OcclusionStatistics
 from bcnet.ops.rle import rle_to_json
 
 FORMATS = ("rle", "polygon")
 KEY = "bg_object_segmentation"
 IMAGES_PER_TASK = 32
-# Keys of an annotation that workers need; the rest stays in this process.
-_READ_KEYS = ("bbox", "segmentation", "iscrowd", "ignore", "depth", "amodal_segmentation")
 
 
 def convert_annotations(
@@ -48,9 +50,9 @@ def convert_annotations(
     """Copies a COCO json with ``bg_object_segmentation`` set for every annotation.
 
     Its value is the occluder mask by the rule of `occluder_rles`, or an empty list where there is none (also
-    for crowds and for malformed annotations, which occlude nothing). Where all objects of an image have a
-    ``depth``, only those in front count. All else keeps its value and place. The masks are those that
-    training with visible masks derives from the input itself (`bcnet.data`).
+    for crowds, and for annotations that training would refuse, which occlude nothing: see `bcnet.data.coco`).
+    Where all objects of an image have a ``depth``, only those in front count. All else keeps its value and place. The
+    masks are those that training with visible masks derives from the input itself (`bcnet.data`).
 
     - "rle": ``{"size": [H, W], "counts": text}``, exact. The published code cannot read it.
     - "polygon": a list of polygons, as the published code reads it; they rasterise to the same mask.
@@ -67,29 +69,36 @@ def convert_annotations(
 
     Raises:
         FileExistsError: the output exists and `overwrite` is not set.
-        ValueError: an unknown format; the output is the input; the input is no COCO json; the side file
+        ValueError: an unknown format; the output is the input; the input is not a COCO json; the side file
             holds partial results of another input or of other options.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     check_output(input_file, output_file, overwrite)
-    content, text = read_coco_json(input_file)
+    with open(input_file, "rb") as file:
+        text = file.read()
+    content = parse_json(text, input_file)
+    reader = mask_reader(content, input_file, masks_required=True)
     options = {"format": format, "iou_threshold": iou_threshold, "min_pixels": min_pixels}
-    description = {"side_file": 1, "input_sha256": hashlib.sha256(text).hexdigest(), **options}
+    description = {"side_file": 2, "input_sha256": hashlib.sha256(text).hexdigest(), **options}
     del text
-    groups, orphans = positions_by_image(content)
     side = SideFile(output_file + ".partial", description, restart=overwrite)
     try:
-        tasks = _tasks(content, groups, side.count, options)
+        tasks = _tasks(reader, side.count, options)
         with tqdm(
-            total=len(groups), initial=side.count, unit="image", disable=None if progress else True, desc="occluders"
+            total=len(content["images"]),
+            initial=side.count,
+            unit="image",
+            disable=None if progress else True,
+            desc="occluders",
         ) as bar:
             for lines in _map_in_order(tasks, workers):
                 side.append(lines)
                 bar.update(len(lines))
-        statistics, occluders = _gather(side, content)
-        statistics.count_faults(orphans, content["annotations"], skipped=True)
+        statistics, occluders = _gather(side)
+        statistics.images = len(content["images"])
         statistics.annotations = len(content["annotations"])
+        statistics.add_findings(reader.findings)
         _write(content, occluders, output_file)
         side.remove()
     finally:
@@ -106,51 +115,41 @@ def check_output(input_file: str, output_file: str, overwrite: bool) -> None:
         raise FileExistsError(f"{output_file} exists; pass --overwrite to replace it")
 
 
-def _tasks(content: dict, groups: list[list[int]], start: int, options: dict) -> Iterator[tuple]:
-    """What workers are sent, from image number `start` on."""
-    annotations = content["annotations"]
-    for first in range(start, len(groups), IMAGES_PER_TASK):
-        images = []
-        for number in range(first, min(first + IMAGES_PER_TASK, len(groups))):
-            image = content["images"][number]
-            chosen = [
-                (position, {key: annotations[position][key] for key in _READ_KEYS if key in annotations[position]})
-                for position in groups[number]
-            ]
-            images.append(({"height": image.get("height"), "width": image.get("width")}, chosen))
-        yield images, options
+def _tasks(reader: CocoReader, start: int, options: dict) -> Iterator[tuple[list[ReadImage], dict]]:
+    """What workers are sent: images from number `start` on; those before are read for the findings alone."""
+    images = itertools.islice(reader, start, None)
+    while batch := list(itertools.islice(images, IMAGES_PER_TASK)):
+        yield batch, options
 
 
-def _process(task: tuple) -> list[str]:
+def _process(task: tuple[list[ReadImage], dict]) -> list[str]:
     """The lines of the side file for a task's images."""
     images, options = task
-    return [json.dumps(_process_image(image, annotations, **options)) for image, annotations in images]
+    return [json.dumps(_process_image(image, **options)) for image in images]
 
 
-def _process_image(
-    image: dict, annotations: list[tuple[int, dict]], format: str, iou_threshold: float, min_pixels: int
-) -> dict:
-    instances = read_instances(image, annotations)
+def _process_image(image: ReadImage, format: str, iou_threshold: float, min_pixels: int) -> dict:
+    record = image.record
+    objects = [number for number, instance in enumerate(record.instances) if not instance.iscrowd]
+    masks = [visible_rle(record, record.instances[number]) for number in objects]
     occluders = occluder_rles(
-        instances.boxes,
-        instances.rles,
-        [False] * len(instances.boxes),
-        instances.image_size,
+        [record.instances[number].bbox for number in objects],
+        masks,
+        [False] * len(objects),
+        (record.height, record.width),
         iou_threshold=iou_threshold,
         min_pixels=min_pixels,
-        in_front=instances.in_front,
+        in_front=in_front_matrix(record, objects),
     )
-    found = zip(instances.positions, instances.rles, occluders, strict=True)
-    occluded = [(position, mask, occluder) for position, mask, occluder in found if occluder is not None]
+    positions = [image.annotations[number] for number in objects]
+    occluded = [entry for entry in zip(positions, masks, occluders, strict=True) if entry[2] is not None]
     to_json = rle_to_json if format == "rle" else rle_to_polygons
     return {
         "occluders": [[position, to_json(occluder)] for position, _, occluder in occluded],
-        "crowds": instances.crowds,
-        "instances": len(instances.boxes),
+        "crowds": len(record.instances) - len(objects),
+        "instances": len(objects),
         "occluder_share": sum(occluder_share(mask, occluder) for _, mask, occluder in occluded),
-        "hidden_share": sum(hidden_share(mask, occluder) for _, mask, occluder in occluded),
-        "skipped": instances.skipped,
-        "noted": instances.noted,
+        "covered_share": sum(covered_share(mask, occluder) for _, mask, occluder in occluded),
     }
 
 
@@ -191,22 +190,18 @@ def _start_worker() -> None:
     threading.Thread(target=follow_parent, daemon=True).start()
 
 
-def _gather(side: SideFile, content: dict) -> tuple[OcclusionStatistics, dict[int, str]]:
+def _gather(side: SideFile) -> tuple[OcclusionStatistics, dict[int, str]]:
     """Sums of all images, and the occluders as JSON text by the position of their annotation."""
     statistics = OcclusionStatistics()
     occluders: dict[int, str] = {}
     for result in side.results():
         # As text they take a tenth of the memory of lists of numbers.
         occluders.update((position, json.dumps(value)) for position, value in result["occluders"])
-        statistics.images += 1
         statistics.crowds += result["crowds"]
         statistics.instances += result["instances"]
         statistics.occluded += len(result["occluders"])
         statistics.occluder_share += result["occluder_share"]
-        statistics.hidden_share += result["hidden_share"]
-        for name in ("skipped", "noted"):
-            faults = [Fault(*fault) for fault in result[name]]
-            statistics.count_faults(faults, content["annotations"], skipped=name == "skipped")
+        statistics.covered_share += result["covered_share"]
     return statistics, occluders
 
 
@@ -221,6 +216,9 @@ def _write(content: dict, occluders: dict[int, str], output_file: str) -> None:
             file.write("[")
             for position, annotation in enumerate(value):
                 separator = ", " if position else ""
+                if not isinstance(annotation, dict):  # a fault that the statistics name
+                    file.write(separator + json.dumps(annotation))
+                    continue
                 occluder = json.loads(occluders.get(position, "[]"))
                 file.write(separator + json.dumps(annotation | {KEY: occluder}))
             file.write("]")

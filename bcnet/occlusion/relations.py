@@ -46,7 +46,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     for name in ("occludee_mask", "occluder_mask"):
         if getattr(detections, name) is None:
             raise ValueError(
-                f"relations need the {name} of the detections, which carry: {', '.join(detections.maps()) or 'no maps'}"
+                f"relations need the {name} of the detections, which carry: {', '.join(detections.maps) or 'no maps'}"
             )
         maps.append(getattr(detections, name).float())
     maps = torch.stack(maps, dim=1)  # [D, 2, M, M]

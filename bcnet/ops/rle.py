@@ -84,7 +84,7 @@ def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) 
             f"{_short(segmentation)}",
             "segmentation neither polygons nor RLE",
         )
-    rles = coco_mask.frPyObjects([_checked_polygon(polygon, height, width) for polygon in segmentation], height, width)
+    rles = coco_mask.frPyObjects([checked_polygon(polygon, height, width) for polygon in segmentation], height, width)
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
 
 
@@ -144,8 +144,19 @@ def _image_side(name: str, value) -> int:
     return int(value)
 
 
-def _checked_polygon(polygon, height: int, width: int) -> np.ndarray:
-    """A polygon as float64 [2 * points]."""
+def polygon_fault(polygon: Sequence) -> str | None:
+    """What is wrong with the length of a flat polygon x0, y0, x1, y1, ..., or None."""
+    if len(polygon) % 2:
+        return "an odd number of coordinates"
+    return "fewer than 3 points" if len(polygon) < 6 else None
+
+
+def checked_polygon(polygon: Sequence, height: int, width: int) -> np.ndarray:
+    """A polygon of an image as float64 [2 * points].
+
+    Raises:
+        SegmentationError: it is not a flat list of at least 3 points with finite coordinates near the image.
+    """
     try:
         points = np.asarray(polygon)
     except ValueError:  # lists of different lengths inside
@@ -155,11 +166,12 @@ def _checked_polygon(polygon, height: int, width: int) -> np.ndarray:
             f"a polygon must be a flat list of numbers x0, y0, x1, y1, ..., got {_short(polygon)}",
             "polygon not a flat list of numbers",
         )
-    if len(points) < 6 or len(points) % 2:
+    fault = polygon_fault(points)
+    if fault is not None:
         raise SegmentationError(
             f"a polygon needs at least 3 points, an even count of 6 numbers or more, got {len(points)}: "
             f"{_short(polygon)}",
-            "polygon with fewer than 3 points or an odd count of numbers",
+            f"polygon with {fault}",
         )
     points = points.astype(np.float64, copy=False)
     limit = MAX_SIDES_OUTSIDE * max(height, width, 100)

@@ -1,26 +1,27 @@
-"""Inference over a data set, and its evaluation."""
+"""Inference on data sets, and their evaluation."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from bcnet.data import DatasetInfo, build_test_loader
-from bcnet.evaluation import CocoEvaluator, ground_truth_of
+from bcnet.data import build_test_loader, load_dataset
+from bcnet.data.classes import detected_classes
+from bcnet.data.loaders import TestLoader
+from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground_truth_of
 from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
 from bcnet.structures import Detections
-
-logger = logging.getLogger(__name__)
 
 
 def run_inference(
@@ -46,60 +47,100 @@ def run_inference(
             yield record["image_id"], with_relations(detections)
 
 
-def evaluate(cfg, model: nn.Module, output_dir: str | None = None) -> dict[str, dict]:
-    """All metrics of every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
+@dataclass
+class EvaluationSet:
+    """A data set of ``DATASETS.TEST``, read.
 
-    For each data set it writes ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` and
-    logs tables; for one without annotations (test-dev) the files that COCO's server takes. With TEST.AUG.ENABLED the
-    detections are those of several views of each image, see `AugmentedDetector`. Masks are compared
-    with what the model learns, ``INPUT.MASK_TARGET``. Where the order of depth is known, the results say who
-    occludes whom.
+    Attributes:
+        loader: this process' share of the images.
+        truth: what detections are compared with.
+        classes: int64 [K], the data set's class of each class of the model; -1 where it has none.
+    """
+
+    loader: TestLoader
+    truth: GroundTruth
+    classes: Tensor
+
+    def with_its_classes(self, detections: Detections) -> Detections:
+        """Detections of the model with the data set's classes; those of classes that it lacks are left out."""
+        detections = detections[self.classes[detections.classes] >= 0]
+        return replace(detections, classes=self.classes[detections.classes])
+
+
+def read_evaluation_sets(cfg, model: nn.Module, class_names: Sequence[str] = ()) -> dict[str, EvaluationSet]:
+    """Reads every data set of ``DATASETS.TEST``, so that a fault in one shows before anything else is done.
+
+    Args:
+        cfg: the config the model was built from.
+        model: the detector.
+        class_names: of the model's classes, to match them with those of each data set by name; by default
+            ``model.class_names``. Where there are none, classes are matched by position.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: a data set cannot be read, its classes cannot be matched
+            (`detected_classes`), not every object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal", or
+            ``TEST.METRICS`` has an unknown name.
+    """
+    METRIC_REGISTRY.chosen(cfg.TEST.METRICS)
+    class_names = class_names or getattr(model, "class_names", ())
+    cfg, model = with_test_time_augmentation(cfg, model)
+    sets = {}
+    for name in cfg.DATASETS.TEST:
+        dataset = load_dataset(name)
+        classes = detected_classes(class_names, model.num_classes, dataset[1].class_names, name)
+        truth = ground_truth_of(dataset, cfg.INPUT.MASK_TARGET)
+        sets[name] = EvaluationSet(build_test_loader(cfg, dataset), truth, torch.tensor(classes))
+    return sets
+
+
+def evaluate(
+    cfg,
+    model: nn.Module,
+    output_dir: str | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    evaluation_sets: Mapping[str, EvaluationSet] | None = None,
+) -> dict[str, dict]:
+    """Evaluates on every data set of ``DATASETS.TEST``. All processes call it, each with its share of the images.
+
+    As soon as a data set is done, its ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` are
+    written and tables logged; for one without annotations (test-dev) the files that COCO's server takes. With
+    TEST.AUG.ENABLED the detections are those of several views of each image, see `AugmentedDetector`. Masks are
+    compared with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results have
+    occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
     Args:
         cfg: the config the model was built from.
         model: the detector.
         output_dir: the folder to write to; None takes ``cfg.OUTPUT_DIR``.
+        class_names: as `read_evaluation_sets` takes them.
+        evaluation_sets: what `read_evaluation_sets` gave for this config and model, or one like it; None reads them.
 
     Returns:
         dict: for each data set what `bcnet.evaluation.evaluate_results` gives, on the main process; elsewhere
         without metrics.
 
     Raises:
-        ValueError: a data set has more classes than the model; not every object has an amodal mask where
-            ``INPUT.MASK_TARGET`` is "amodal".
+        KeyError, FileNotFoundError, ValueError: as `read_evaluation_sets`.
     """
+    if evaluation_sets is None:
+        evaluation_sets = read_evaluation_sets(cfg, model, class_names)
     cfg, model = with_test_time_augmentation(cfg, model)
     metrics = {}
-    for name in cfg.DATASETS.TEST:
-        loader = build_test_loader(cfg, name)
-        _check_classes(loader.info, model)
+    for name, evaluation_set in evaluation_sets.items():
+        loader, truth = evaluation_set.loader, evaluation_set.truth
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
-        truth = ground_truth_of(name, cfg.INPUT.MASK_TARGET)
-        evaluator = CocoEvaluator(truth, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
+        # Without a limit of the detector's, COCO's own.
+        limit = max_detections_of(cfg) or 100
+        evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS)
         found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
             for image_id, detections in found:
-                # A model may have more classes than the data set; what it says of those cannot be compared.
-                evaluator.update(image_id, detections[detections.classes < loader.info.num_classes])
+                evaluator.update(image_id, evaluation_set.with_its_classes(detections))
                 progress.update()
         metrics[name] = evaluator.compute()
     return metrics
-
-
-def _check_classes(info: DatasetInfo, model: nn.Module) -> None:
-    if info.num_classes > model.num_classes:
-        raise ValueError(
-            f"data set {info.name!r} has {info.num_classes} classes, the model was built for {model.num_classes}; "
-            f"set MODEL.ROI_HEADS.NUM_CLASSES"
-        )
-    if info.num_classes < model.num_classes:
-        logger.warning(
-            "Data set %r has %d classes, the model %d: detections of the others are left out",
-            info.name,
-            info.num_classes,
-            model.num_classes,
-        )
 
 
 def folder_name(dataset: str) -> str:

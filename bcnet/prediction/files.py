@@ -19,6 +19,7 @@ import bcnet
 from bcnet.data import image_array
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
+from bcnet.maps import BOUNDARY
 from bcnet.occlusion.side_file import SideFile
 from bcnet.prediction.predictor import Predictor
 from bcnet.structures import Detections
@@ -177,10 +178,8 @@ def _results(
 
 def _annotations(detections: Detections, num_classes: int) -> list[dict]:
     """COCO annotations; their ids and the image's are not known yet."""
-    annotations = detections.to_coco(0, range(1, num_classes + 1))
-    if detections.occluder_mask is not None:
-        for annotation, rle in zip(annotations, detections.mask_rles("occluder_mask"), strict=True):
-            annotation["occluder_segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+    names = [spec.name for spec in detections.present if spec.kind != BOUNDARY]
+    annotations = detections.to_coco(0, range(1, num_classes + 1), names=names)
     for annotation in annotations:
         _, _, width, height = annotation["bbox"]
         mask = annotation.get("segmentation")

@@ -1,30 +1,30 @@
-"""A trained model for images as they come: `bcnet.load` and `Predictor.predict`."""
+"""Predictor: inference on images of any kind and size with a trained model (`bcnet.load`, `Predictor.predict`)."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bcnet.checkpoint import load_weights, local_path, read_checkpoint
+from bcnet.checkpoint import load_weights, read_model_file
 from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.data.transforms import Augmentation
 from bcnet.modeling import Thresholds, build_model
-from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
 
-WAITING_BATCHES = 16  # images of other sizes that may wait for company, in batches
+BUFFERED_BATCHES = 16  # prepared images buffered until a batch of equal size is full, in batches
 
 
 class Predictor(nn.Module):
@@ -71,15 +71,21 @@ class Predictor(nn.Module):
         self.max_image_pixels = max_image_pixels
 
     @classmethod
-    def from_config(cls, cfg, model: nn.Module, class_names: Sequence[str] = ()) -> Predictor:
-        """Reads ``cfg.INPUT`` (FORMAT, {MIN,MAX}_SIZE_TEST, MAX_IMAGE_PIXELS), ``TEST.AUG`` and ``SOLVER.AMP``."""
+    def from_config(
+        cls, cfg, model: nn.Module, class_names: Sequence[str] = (), *, precision: str = "fp32"
+    ) -> Predictor:
+        """Reads ``cfg.INPUT`` (FORMAT, {MIN,MAX}_SIZE_TEST, MAX_IMAGE_PIXELS) and ``cfg.TEST.AUG``.
+
+        Args:
+            precision: "fp32", "bf16" or "fp16".
+        """
         cfg, model = with_test_time_augmentation(cfg, model)
         return cls(
             model,
             augmentation=Augmentation.from_config(cfg, training=False),
             image_format=cfg.INPUT.FORMAT,
             class_names=class_names,
-            amp_dtype=autocast_dtype(cfg),
+            amp_dtype=precision_dtype(precision),
             max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 
@@ -126,13 +132,13 @@ class Predictor(nn.Module):
 
                 `bcnet.data.image_source.image_array` says more.
             format: channel order of arrays and tensors, "BGR" (cv2) or "RGB" (PIL, matplotlib, torchvision).
-            with_occluder: fill the occluder's maps and the boundaries too, and who hides whom
-                (`Detections.occlusion`), not the masks alone.
+            with_occluder: fill the occluder's maps, the boundaries and the occlusion relations
+                (`Detections.occlusion`) too, not the masks alone.
             score_threshold: lowest score that is returned, 0..1; None takes the model's own limit
                 (`bcnet.modeling.Thresholds`), which is low, as COCO's metrics want it.
-            mask_threshold: probability from which on a pixel belongs to a mask or boundary, 0..1.
+            mask_threshold: minimum probability for a pixel to count as mask or boundary, 0..1.
             nms_threshold: IoU above which one of two detections of a class is dropped; None takes the model's own.
-            max_detections: the best so many of an image; None takes TEST.DETECTIONS_PER_IMAGE of the config.
+            max_detections: maximum number of detections per image; None takes TEST.DETECTIONS_PER_IMAGE of the config.
             batch_size: images that go through the model together.
 
         Returns:
@@ -172,7 +178,7 @@ class Predictor(nn.Module):
     ) -> Iterator[tuple[list[int], list[tuple[Tensor, tuple[int, int]]]]]:
         """Positions and inputs of images of one padded size each."""
         divisor = getattr(self.model, "size_divisibility", 1)
-        waiting: dict[tuple[int, int], list] = {}
+        buffered: dict[tuple[int, int], list] = {}
         for index, image in enumerate(images):
             try:
                 prepared = self._prepared(image, format)
@@ -181,15 +187,15 @@ class Predictor(nn.Module):
                 raise kind(f"image {index} of {len(images)}: {error}") from error
             height, width = prepared[0].shape[1:]
             size = (-(-height // divisor), -(-width // divisor))
-            waiting.setdefault(size, []).append((index, prepared))
-            if len(waiting[size]) == batch_size:
+            buffered.setdefault(size, []).append((index, prepared))
+            if len(buffered[size]) == batch_size:
                 full = size
-            elif sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
-                full = max(waiting, key=lambda s: len(waiting[s]))
+            elif sum(map(len, buffered.values())) == BUFFERED_BATCHES * batch_size:
+                full = max(buffered, key=lambda s: len(buffered[s]))
             else:
                 continue
-            yield tuple(map(list, zip(*waiting.pop(full), strict=True)))
-        for group in waiting.values():
+            yield tuple(map(list, zip(*buffered.pop(full), strict=True)))
+        for group in buffered.values():
             yield tuple(map(list, zip(*group, strict=True)))
 
     def _detect(
@@ -215,52 +221,70 @@ def load(
     config_file: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
     opts: Sequence[object] = (),
+    *,
+    precision: str = "fp32",
 ) -> Predictor:
     """A model with its weights in place, in eval mode, on the config's device.
 
     Args:
         config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
             takes the config that training saved with the weights.
-        weights: weights file or address (see `bcnet.checkpoint`); None takes MODEL.WEIGHTS of the config, "" leaves
-            the model random.
+        weights: weights file or URL (see `bcnet.checkpoint`), which is read once; None takes MODEL.WEIGHTS of the
+            config, "" leaves the model random.
         opts: ``KEY VALUE`` pairs in one list, e.g. ``["MODEL.DEVICE", "cpu"]``.
+        precision: "fp32"; or "bf16" or "fp16" for autocast, which GPUs (and, for bf16, some CPUs) compute faster in.
+            The precision of the training, SOLVER.AMP, does not matter here.
 
     Raises:
         FileNotFoundError: no such config or weights file.
         KeyError: an unknown config key.
-        ValueError: a config value that makes no sense, weights that do not fit the model (with a table), or no config
-            file and none in the weights file.
+        ValueError: a config value that makes no sense, weights that do not fit the model (with a table), no config
+            file and none in the weights file, or an unknown precision.
     """
+    precision_dtype(precision)  # an unknown one is an error before the weights are read
     weights = weights if weights is None else os.fspath(weights)
-    cfg = load_config(os.fspath(config_file), opts) if config_file is not None else config_of_weights(weights, opts)
-    weights = cfg.MODEL.WEIGHTS if weights is None else weights
+    content = read_model_file(weights) if weights else None
+    if config_file is not None:
+        cfg = load_config(os.fspath(config_file), opts)
+    else:
+        cfg = config_of_weights(weights, opts, content=content)
+    if weights is None and cfg.MODEL.WEIGHTS:
+        weights = cfg.MODEL.WEIGHTS
+        content = read_model_file(weights)
     model = build_model(cfg)
-    if weights:
-        load_weights(model, weights)
+    if content is not None:
+        load_weights(model, weights, content=content)
     else:
         logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
-    return Predictor.from_config(cfg, model, _class_names(cfg, weights)).eval()
+    class_names = _class_names(cfg, (content or {}).get("class_names") or ())
+    return Predictor.from_config(cfg, model, class_names, precision=precision).eval()
 
 
-def config_of_weights(weights: str | None, opts: Sequence[object] = ()) -> CfgNode:
+def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, content: Mapping | None = None) -> CfgNode:
     """The config that training saved with the weights, and `opts` on top of it.
+
+    Args:
+        weights: weights file or URL.
+        opts: ``KEY VALUE`` pairs in one list.
+        content: of the weights file, where it has been read already.
 
     Raises:
         FileNotFoundError: no such weights file.
-        ValueError: no weights file, or one without a config, which all but this engine's own are.
+        ValueError: no weights file, or one without a config: all files but those of this engine.
     """
-    saved = read_checkpoint(local_path(weights)).get("config") if weights else None
+    if content is None and weights:
+        content = read_model_file(weights)
+    saved = content.get("config") if content else None
     if not isinstance(saved, str):
         what = f"{weights!r} holds no config" if weights else "there are no weights to take it from"
         raise ValueError(f"name a config file: {what}")
-    # How a model was trained fast says nothing of the machine that it is used on.
+    # Compilation made the training fast; on another machine, and for a few images, it need not pay.
     opts = ["MODEL.COMPILE", False, *opts]
     return load_config(None, opts, text=saved, source=f"the config in {weights!r}")
 
 
-def _class_names(cfg, weights: str) -> tuple[str, ...]:
+def _class_names(cfg, names: Sequence[str]) -> tuple[str, ...]:
     """The names saved with the weights, else those of the first test set whose annotation file is here."""
-    names = read_checkpoint(local_path(weights)).get("class_names") or () if weights else ()
     for dataset in cfg.DATASETS.TEST:
         files = dataset_files(dataset)
         if not names and os.path.isfile(files.annotation_file) and os.path.isdir(files.image_root):

@@ -110,10 +110,11 @@ class AugmentedDetector(nn.Module):
             ]
             seen = self.model.inference_masks(views[part], given, with_occluder=with_occluder)
             for transform, detections in zip(transforms[part], seen, strict=True):
-                for name, maps in detections.maps().items():
+                for name, maps in detections.maps.items():
                     maps = maps.flip(2) if transform.flip == "horizontal" else maps
                     totals[name] = totals[name] + maps if name in totals else maps
-        return replace(merged, **{name: total / len(transforms) for name, total in totals.items()})
+        averages = {name: total / len(transforms) for name, total in totals.items()}
+        return replace(merged, maps=averages, specs=seen[0].specs)
 
     def transforms(self, height: int, width: int) -> list[Transform]:
         """The views of an image of height x width. Sizes that come out equal are one view."""

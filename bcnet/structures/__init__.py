@@ -1,9 +1,9 @@
-"""What flows between the parts: ground truth in, detections out."""
+"""Data structures between the parts: ground truth in, detections out."""
 
-from bcnet.ops.paste import paste_maps
 from bcnet.structures.detections import Detections
+from bcnet.structures.instance_masks import InstanceMasks, unknown_layer
 from bcnet.structures.occlusion_graph import DepthOrder, Occlusion, OcclusionGraph
-from bcnet.structures.targets import InstanceMasks, Targets
+from bcnet.structures.targets import Targets
 
 __all__ = [
     "DepthOrder",
@@ -12,5 +12,5 @@ __all__ = [
     "Occlusion",
     "OcclusionGraph",
     "Targets",
-    "paste_maps",
+    "unknown_layer",
 ]

@@ -5,53 +5,57 @@ Letters: D detections, M mask side, H x W image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bcnet.maps import PUBLISHED_MAPS, MapSpec
 from bcnet.ops.paste import paste_masks, paste_windows
 from bcnet.ops.rle import encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
 
-REPORTED_CONFIDENCE = 0.05  # of who lies on top, in files
-MAP_NAMES = ("occludee_mask", "occludee_boundary", "occluder_mask", "occluder_boundary")
+REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
 
 
-@dataclass
+@dataclass(eq=False)
 class Detections:
-    """Detections of one image, sorted by falling score.
+    """Detections of one image, sorted by falling score: a sequence of D detections.
 
-    The maps of both layers are kept in the RoI frame, M x M probabilities that span each box; `masks` and
-    its three siblings paste them into the image when they are asked for.
+    The maps of the mask head are kept in the RoI frame, M x M probabilities that span each box; `masks` and
+    its siblings paste them into the image when they are asked for.
+
+    ``len``, iteration, slices, integers (also negative), and arrays of bool or integers work as in numpy; a single
+    detection is a `Detections` of length 1. Two are equal if all of their values are.
 
     Attributes:
         image_size: (H, W) of the image whose pixels the boxes are in.
         boxes: float32 [D, 4], xyxy in absolute pixels.
         scores: float32 [D], 0..1.
         classes: int64 [D], 0..K-1.
-        occludee_mask: float32 [D, M, M] or None (a detector without masks).
-        occludee_boundary, occluder_mask, occluder_boundary: float32 [D, M, M], or None where the head has
-            no such branch or inference was asked for masks only.
-        occluded_by: float32 [D, D] or None: at [i, j] how sure it is that j lies on top of i, 0..1
+        maps: float32 [D, M, M] by map name, probabilities: "occludee_mask", and where inference was asked for all maps
+            "occludee_boundary", "occluder_mask", "occluder_boundary" and what else the head has. Empty for a detector
+            without masks.
+        occluded_by: float32 [D, D] or None: at [i, j] the confidence that j lies on top of i, 0..1
             (`bcnet.occlusion.with_relations` fills it); see `occlusion`.
         class_names: names of the K classes; empty where they are not known.
-        mask_threshold: probability from which on a pixel belongs to a mask or boundary, 0..1; for whatever is
-            pasted or encoded.
+        mask_threshold: minimum probability for a pixel to count as mask or boundary, 0..1, in whatever is pasted or
+            encoded.
+        specs: records of the maps (`bcnet.maps`), in the order in which they are drawn and written.
     """
 
     image_size: tuple[int, int]
     boxes: Tensor
     scores: Tensor
     classes: Tensor
-    occludee_mask: Tensor | None = None
-    occludee_boundary: Tensor | None = None
-    occluder_mask: Tensor | None = None
-    occluder_boundary: Tensor | None = None
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
     occluded_by: Tensor | None = None
     class_names: Sequence[str] = field(default=(), repr=False)
     mask_threshold: float = 0.5
+    specs: tuple[MapSpec, ...] = field(default=PUBLISHED_MAPS, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -61,7 +65,12 @@ class Detections:
             value = getattr(self, name)
             if value.shape != (count,):
                 raise ValueError(f"{name} must be [{count}] like the boxes, got {tuple(value.shape)}")
-        for name, value in self.maps().items():
+        self.maps = {spec.name: self.maps[spec.name] for spec in self.specs if spec.name in self.maps} | dict(self.maps)
+        for name, value in self.maps.items():
+            if name not in (spec.name for spec in self.specs):
+                raise ValueError(
+                    f"map {name!r} has no record; there are records of {_listed(s.name for s in self.specs)}"
+                )
             if value.ndim != 3 or len(value) != count or value.shape[1] != value.shape[2]:
                 raise ValueError(f"{name} must be [{count}, M, M] like the boxes, got {tuple(value.shape)}")
         if self.occluded_by is not None and self.occluded_by.shape != (count, count):
@@ -71,23 +80,36 @@ class Detections:
         if self.class_names and count and int(self.classes.max()) >= len(self.class_names):
             raise ValueError(f"class {int(self.classes.max())} has no name: {len(self.class_names)} names were given")
 
-    def maps(self) -> dict[str, Tensor]:
-        """The RoI-frame maps that are present, by name."""
-        return {name: getattr(self, name) for name in MAP_NAMES if getattr(self, name) is not None}
+    # -- Maps --------------------------------------------------------------------------------------
 
     @property
-    def occlusion(self) -> OcclusionGraph:
-        """Who hides whom: edges between positions of the detections, and the order of depth.
+    def present(self) -> tuple[MapSpec, ...]:
+        """Records of the maps that the detections carry."""
+        return tuple(spec for spec in self.specs if spec.name in self.maps)
 
-        Raises:
-            ValueError: the detections carry no relations.
-        """
-        if self.occluded_by is None:
-            raise ValueError(
-                "these detections carry no relations; predict with with_occluder=True, or call "
-                "bcnet.occlusion.with_relations"
-            )
-        return OcclusionGraph(self.occluded_by.cpu().numpy())
+    def find(self, layer: str, kind: str) -> MapSpec | None:
+        """The record of the map of a layer and kind that the detections carry, if there is one."""
+        return next((spec for spec in self.present if (spec.layer, spec.kind) == (layer, kind)), None)
+
+    @property
+    def occludee_mask(self) -> Tensor | None:
+        """Probabilities of the instances' masks in the RoI frame: float32 [D, M, M], or None."""
+        return self.maps.get("occludee_mask")
+
+    @property
+    def occludee_boundary(self) -> Tensor | None:
+        """Probabilities of the instances' boundaries in the RoI frame: float32 [D, M, M], or None."""
+        return self.maps.get("occludee_boundary")
+
+    @property
+    def occluder_mask(self) -> Tensor | None:
+        """Probabilities of the occluders' masks in the RoI frame: float32 [D, M, M], or None."""
+        return self.maps.get("occluder_mask")
+
+    @property
+    def occluder_boundary(self) -> Tensor | None:
+        """Probabilities of the occluders' boundaries in the RoI frame: float32 [D, M, M], or None."""
+        return self.maps.get("occluder_boundary")
 
     @property
     def masks(self) -> Tensor:
@@ -101,7 +123,7 @@ class Detections:
 
     @property
     def occluder_masks(self) -> Tensor:
-        """Occluder masks in the image, what lies on top inside each box: bool [D, H, W]."""
+        """Occluder masks in the image, the occluders inside each box: bool [D, H, W]."""
         return self.pasted("occluder_mask")
 
     @property
@@ -110,12 +132,12 @@ class Detections:
         return self.pasted("occluder_boundary")
 
     def pasted(self, name: str) -> Tensor:
-        """A map in the image, by the name that `maps` gives it: bool [D, H, W].
+        """A map in the image, by its name: bool [D, H, W].
 
         Raises:
             ValueError: the map is absent.
         """
-        return paste_masks(self._present(name), self.boxes, self.image_size, self.mask_threshold)
+        return paste_masks(self._map(name), self.boxes, self.image_size, self.mask_threshold)
 
     def mask_rles(self, name: str = "occludee_mask") -> list[dict]:
         """One map per detection, pasted at `mask_threshold` and encoded from its box alone, as compressed RLE.
@@ -123,38 +145,98 @@ class Detections:
         Raises:
             ValueError: the map is absent.
         """
-        maps = self._present(name)
+        maps = self._map(name)
         return [
             encode_window((values >= self.mask_threshold).cpu().numpy(), window.x0, window.y0, self.image_size)
             for window, values in paste_windows(maps.cpu(), self.boxes.cpu(), self.image_size)
         ]
 
-    def _present(self, name: str) -> Tensor:
-        maps = getattr(self, name)
-        if maps is None:
-            raise ValueError(f"these detections carry no {name}; present are: {', '.join(self.maps()) or 'none'}")
-        return maps
+    def _map(self, name: str) -> Tensor:
+        if name not in self.maps:
+            raise ValueError(f"these detections carry no {name}; present are: {_listed(self.maps)}")
+        return self.maps[name]
+
+    @property
+    def occlusion(self) -> OcclusionGraph:
+        """Occlusion relations: edges between positions of the detections, and the depth order.
+
+        Raises:
+            ValueError: the detections carry no relations.
+        """
+        if self.occluded_by is None:
+            raise ValueError(
+                "these detections carry no relations; predict with with_occluder=True, or call "
+                "bcnet.occlusion.with_relations"
+            )
+        return OcclusionGraph(self.occluded_by.cpu().numpy())
+
+    # -- A sequence --------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def __iter__(self) -> Iterator[Detections]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index) -> Detections:
-        """A subset: a bool or int64 tensor, or a slice (one detection is ``detections[i : i + 1]``)."""
-        if isinstance(index, int):
-            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        """A subset: an integer (a `Detections` of length 1), a slice, or a list, array or tensor of bool or integers.
+
+        Raises:
+            IndexError: an integer outside -D..D-1.
+        """
+        if not isinstance(index, slice):
+            index = self._positions(index)
         subset = replace(self, occluded_by=None)._map_tensors(lambda value: value[index])
         if self.occluded_by is not None:
             subset.occluded_by = self.occluded_by[index][:, index]
         return subset
 
+    def _positions(self, index) -> Tensor:
+        values = index if isinstance(index, Tensor) else torch.from_numpy(np.asarray(index))
+        if values.ndim > 0:
+            # An empty list has no type of its own.
+            return values.to(torch.int64) if len(values) == 0 and values.dtype != torch.bool else values
+        position = operator.index(values.item())
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"detection {position} is out of range: there are {len(self)}")
+        return torch.tensor([position % len(self)])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detections):
+            return NotImplemented
+        mine, theirs = self._tensors(), other._tensors()
+        return (
+            tuple(self.image_size) == tuple(other.image_size)
+            and self.mask_threshold == other.mask_threshold
+            and tuple(self.class_names) == tuple(other.class_names)
+            and mine.keys() == theirs.keys()
+            and all(torch.equal(value, theirs[name]) for name, value in mine.items())
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = {"boxes": self.boxes, "scores": self.scores, "classes": self.classes, **self.maps}
+        return named if self.occluded_by is None else {**named, "occluded_by": self.occluded_by}
+
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Detections:
+        return replace(
+            self,
+            boxes=function(self.boxes),
+            scores=function(self.scores),
+            classes=function(self.classes),
+            maps={name: function(value) for name, value in self.maps.items()},
+            occluded_by=None if self.occluded_by is None else function(self.occluded_by),
+        )
+
+    # -- Changed copies ----------------------------------------------------------------------------
+
     def to(self, device) -> Detections:
         return self._map_tensors(lambda value: value.to(device))
 
-    def _map_tensors(self, function) -> Detections:
-        changed = {
-            f.name: function(getattr(self, f.name)) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)
-        }
-        return replace(self, **changed)
+    def with_maps(self, **maps: Tensor) -> Detections:
+        """The detections with other maps in place of, or beside, those they carry, by map name."""
+        return replace(self, maps={**self.maps, **maps})
 
     def rescaled(self, image_size: tuple[int, int]) -> Detections:
         """The detections in an image of another size: boxes scaled and clipped, empty ones dropped."""
@@ -166,33 +248,38 @@ class Detections:
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return replace(self, image_size=(height, width), boxes=boxes)[kept]
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int]) -> list[dict]:
+    # -- Other formats -----------------------------------------------------------------------------
+
+    def to_coco(
+        self, image_id: int | str, category_ids: Sequence[int], *, names: Sequence[str] = ("occludee_mask",)
+    ) -> list[dict]:
         """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
 
-        Detections with relations have three keys more, which COCO's tools pass over: ``number``, the position in
+        Detections with relations have three keys more, which COCO's tools ignore: ``number``, the position in
         the image, ``occluded_by``, a list of [number of the occluder, confidence] by falling confidence from 0.05 on
-        (`OcclusionGraph` has edges from 0.3 on), and ``depth``, the place in the order of depth, 0 nearest.
+        (`OcclusionGraph` has edges from 0.3 on), and ``depth``, the place in the depth order, 0 nearest.
 
         Args:
             image_id: the data set's id of the image.
             category_ids: the data set's category id of each class 0..K-1.
+            names: the maps to write, under `MapSpec.coco_key` each; absent ones are left out.
         """
-        rles = self.mask_rles() if self.occludee_mask is not None else [None] * len(self)
-        related = self._coco_relations() if self.occluded_by is not None else [{}] * len(self)
+        rles = {spec.coco_key: self.mask_rles(spec.name) for spec in self.present if spec.name in names}
+        relations = self._coco_relations() if self.occluded_by is not None else [{}] * len(self)
         results = []
-        for box, score, label, rle, relations in zip(
-            self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), rles, related, strict=True
+        for index, ((x0, y0, x1, y1), score, label) in enumerate(
+            zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
         ):
-            x0, y0, x1, y1 = box
-            result = {
-                "image_id": image_id,
-                "category_id": category_ids[label],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": score,
-            }
-            if rle is not None:
-                result["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-            results.append(result | relations)
+            results.append(
+                {
+                    "image_id": _plain(image_id),
+                    "category_id": _plain(category_ids[label]),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": score,
+                    **{key: _rle_text(values[index]) for key, values in rles.items()},
+                    **relations[index],
+                }
+            )
         return results
 
     def to_detectron2(self):
@@ -200,8 +287,8 @@ class Detections:
 
         Returns:
             detectron2.structures.Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are
-            present ``pred_masks``, ``pred_boundaries``, ``pred_occluder_masks`` and ``pred_occluder_boundaries``,
-            bool [D, H, W].
+            present ``pred_masks``, ``pred_boundaries``, ``pred_occluder_masks`` and ``pred_occluder_boundaries``
+            (`MapSpec.detectron2_field`), bool [D, H, W].
 
         Raises:
             ImportError: detectron2 is not installed.
@@ -215,8 +302,8 @@ class Detections:
 
         Returns:
             supervision.Detections: ``xyxy`` float32 [D, 4], ``confidence`` [D], ``class_id`` [D] and, where there are
-            masks, ``mask`` bool [D, H, W]. In ``data``: "class_name" where names are known, and of the maps that are
-            present "boundary", "occluder_mask" and "occluder_boundary", bool [D, H, W].
+            masks, ``mask`` bool [D, H, W]. In ``data``: "class_name" where names are known, and of the other maps that
+            are present "boundary", "occluder_mask" and "occluder_boundary" (`MapSpec.short_name`), bool [D, H, W].
 
         Raises:
             ImportError: supervision is not installed.
@@ -234,3 +321,16 @@ class Detections:
             {"number": number, "occluded_by": occluded_by, "depth": depth}
             for number, (occluded_by, depth) in enumerate(zip(occluders, graph.order.depth.tolist(), strict=True))
         ]
+
+
+def _rle_text(rle: dict) -> dict:
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+
+
+def _plain(value):
+    """A number of numpy or torch as Python's, which JSON takes."""
+    return value.item() if isinstance(value, (np.generic, Tensor)) else value
+
+
+def _listed(names) -> str:
+    return ", ".join(names) or "none"

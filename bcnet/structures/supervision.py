@@ -1,4 +1,4 @@
-"""From the package's result object to supervision's."""
+"""Conversion of `Detections` to supervision's `Detections`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bcnet.maps import OCCLUDEE_MASK
+
 if TYPE_CHECKING:
     import supervision
 
     from bcnet.structures.detections import Detections
-
-# Key of `data` for each map beside the mask.
-DATA_KEYS = {
-    "occludee_boundary": "boundary",
-    "occluder_mask": "occluder_mask",
-    "occluder_boundary": "occluder_boundary",
-}
 
 
 def detections_to_supervision(detections: Detections) -> supervision.Detections:
@@ -27,13 +22,13 @@ def detections_to_supervision(detections: Detections) -> supervision.Detections:
         raise ImportError("to_supervision needs the package supervision: pip install 'bcnet[supervision]'") from error
     detections = detections.to("cpu")
     classes = detections.classes.numpy()
-    pasted = {name: detections.pasted(name).numpy() for name in detections.maps()}
-    data = {key: pasted[name] for name, key in DATA_KEYS.items() if name in pasted}
+    data = {spec.short_name: detections.pasted(spec.name).numpy() for spec in detections.present}
+    mask = data.pop(OCCLUDEE_MASK.short_name, None)
     if detections.class_names:
         data["class_name"] = np.asarray(detections.class_names)[classes]
     return supervision.Detections(
         xyxy=detections.boxes.numpy(),
-        mask=pasted.get("occludee_mask"),
+        mask=mask,
         confidence=detections.scores.numpy(),
         class_id=classes,
         data=data,

@@ -1,5 +1,6 @@
 """Training loop, optimizer and schedule, distributed launch, checkpoints and record of a run."""
 
+from bcnet.training.build import build_trainer
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.launch import launch
 from bcnet.training.step_values import NonFiniteLossError
@@ -10,6 +11,7 @@ __all__ = [
     "NonFiniteLossError",
     "Trainer",
     "TrainingInterrupted",
+    "build_trainer",
     "evaluate_only",
     "launch",
     "train",

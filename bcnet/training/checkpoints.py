@@ -1,16 +1,22 @@
-"""The checkpoints of a run in its output folder."""
+"""Checkpoints of a run: files in the output folder, rotation, and checks before anything is written."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import shutil
+from collections.abc import Sequence
 
+import torch
 import torch.distributed as dist
 
 from bcnet.checkpoint import read_checkpoint, write_checkpoint
-from bcnet.distributed import world_size
+from bcnet.distributed import is_main_process, mean_over_processes, world_size
 from bcnet.files import write_text
+from bcnet.training.periodic import is_due
+from bcnet.training.state import TrainingState, gather_random_states
+from bcnet.training.step_values import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +34,8 @@ class Checkpoints:
     def __init__(self, output_dir: str, *, kept: int) -> None:
         """
         Args:
-            kept: how many periodic checkpoints stay; 0 keeps all.
+            output_dir: the folder; made when the first file is written.
+            kept: number of periodic checkpoints that stay; 0 keeps all.
         """
         self.output_dir = output_dir
         self.kept = kept
@@ -51,7 +58,7 @@ class Checkpoints:
 
         Raises:
             FileNotFoundError, ValueError: ``last_checkpoint`` names a file that is not there or not readable,
-                or that is no training checkpoint.
+                or that is not a training checkpoint.
         """
         path = self.last()
         if path is None:
@@ -59,9 +66,10 @@ class Checkpoints:
         content = read_checkpoint(path)
         absent = [key for key in ("model", "optimizer", "iteration", "random_states", "seed") if key not in content]
         if absent:
-            raise ValueError(f"{path!r} is no training checkpoint: it lacks {', '.join(absent)}")
-        found = sorted((int(m[1]), m[0]) for m in map(PERIODIC_NAME.fullmatch, os.listdir(self.output_dir)) if m)
-        self._periodic = [name for iteration, name in found if iteration <= content["iteration"]]
+            raise ValueError(f"{path!r} is not a training checkpoint: it lacks {', '.join(absent)}")
+        matches = map(PERIODIC_NAME.fullmatch, os.listdir(self.output_dir))
+        names = sorted((int(match[1]), match[0]) for match in matches if match)
+        self._periodic = [name for iteration, name in names if iteration <= content["iteration"]]
         logger.info("Continuing after iteration %d from %s", content["iteration"], path)
         return content
 
@@ -86,3 +94,96 @@ class Checkpoints:
         write_checkpoint(content, path)
         logger.info("Wrote %s", path)
         return path
+
+    def check_folder(self, state: TrainingState, *, max_iter: int, period: int) -> None:
+        """Checks, without writing anything, that the folder can be written to and has room for the run's checkpoints.
+
+        Args:
+            state: what the checkpoints will hold.
+            max_iter, period: of the run, in iterations.
+
+        Raises:
+            ValueError: the folder cannot be made or written to.
+            OSError: its disk has no room for one checkpoint and ``model_final.pth``.
+        """
+        folder = os.path.abspath(self.output_dir)
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+        if not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+            fault = "cannot be written to" if os.path.isdir(folder) else "is not a folder"
+            raise ValueError(f"OUTPUT_DIR is {self.output_dir!r}, and {folder!r} {fault}")
+        free, one, final = shutil.disk_usage(folder).free, state.checkpoint_bytes(), state.final_bytes()
+        remaining = max_iter - state.next_iteration
+        if free < min(remaining, 1) * one + final:
+            raise OSError(
+                f"OUTPUT_DIR {self.output_dir!r} has {_megabytes(free)} of free disk space; one checkpoint "
+                f"({_megabytes(one)}) and {FINAL_NAME} ({_megabytes(final)}) do not fit"
+            )
+        count = min(remaining, 1) if period <= 0 else -(-remaining // period)
+        if self.kept > 0:
+            count = min(count, self.kept + 1)  # the oldest is deleted when the new one is complete
+        if free < count * one + final:
+            logger.warning(
+                "OUTPUT_DIR %r has %s of free disk space; %d checkpoints of %s (SOLVER.CHECKPOINT_PERIOD, "
+                "SOLVER.CHECKPOINTS_KEPT) and %s (%s) do not fit",
+                self.output_dir,
+                _megabytes(free),
+                count,
+                _megabytes(one),
+                FINAL_NAME,
+                _megabytes(final),
+            )
+
+
+class Checkpointer:
+    """Writes a training state to the checkpoints of its run; never one whose parameters are not finite."""
+
+    def __init__(self, checkpoints: Checkpoints, state: TrainingState, *, period: int = 0) -> None:
+        """
+        Args:
+            checkpoints: the files.
+            state: what is written; as it is now it is saved already, or has nothing to save.
+            period: iterations between two checkpoints; 0 for none between start and end.
+        """
+        self.checkpoints = checkpoints
+        self.state = state
+        self.period = period
+        self._saved_iteration = state.next_iteration
+
+    def due(self, iteration: int) -> bool:
+        return is_due(iteration, self.period)
+
+    def save(self, images: Sequence[str] = ()) -> None:
+        """Writes a checkpoint, unless this iteration's is written. Every process must call it; the main one writes.
+
+        Args:
+            images: of the last iteration, for the message.
+
+        Raises:
+            NonFiniteLossError: the last step made a parameter infinite or not a number.
+        """
+        if self._saved_iteration == self.state.next_iteration:
+            return
+        iteration = self.state.next_iteration - 1
+        if names := self.state.non_finite_parameters():
+            raise NonFiniteLossError(
+                f"the losses of iteration {iteration} are finite, its gradients were not: {len(names)} parameters are "
+                f"not finite any more, e.g. {names[0]}; images: {', '.join(images)}. The last good checkpoint is "
+                f"{self.checkpoints.last()}"
+            )
+        random_states = gather_random_states()
+        if is_main_process():
+            self.checkpoints.write_periodic(self.state.content(random_states), iteration)
+        if world_size() > 1:
+            # No process goes on (or ends the program) before the file is complete.
+            mean_over_processes(torch.zeros(1, device=self.state.device)).item()
+        self._saved_iteration = self.state.next_iteration
+
+    def write_final(self) -> None:
+        """Writes ``model_final.pth``."""
+        if is_main_process():
+            self.checkpoints.write_final(self.state.final_content())
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

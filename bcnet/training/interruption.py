@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop, not as an end in the middle of an iteration."""
+"""Graceful shutdown on SIGINT and SIGTERM: training stops after the current iteration, on all processes alike."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import signal
 import threading
 import time
 
-from bcnet.distributed import is_main_process
+import torch
+import torch.distributed as dist
+
+from bcnet.distributed import is_main_process, world_size
 
 # One Ctrl-C may arrive twice, from the terminal and from the launcher that passes it on.
-SAME_WISH_SECONDS = 1.0
+SAME_REQUEST_SECONDS = 1.0
 
 
 class TrainingInterrupted(Exception):
-    """Training stopped at the user's wish, with everything saved.
+    """Training was stopped by a signal, with everything saved.
 
     Attributes:
-        signal_number: the signal that asked for it.
+        signal_number: the signal.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -33,11 +36,12 @@ class Interruption:
 
     A signal to the whole process group may also end the workers of a data loader, and torch raises that error
     wherever the program happens to be, be it in the middle of an optimizer step. `defer_worker_errors` makes it
-    wait for `raise_worker_errors`. Outside the main thread, where python allows no handlers, signals keep
+    wait for `raise_worker_errors`. Outside the main thread, where Python allows no handlers, signals keep
     their usual effect.
 
     Attributes:
-        signal_number: the signal that came, 0 so far if none.
+        signal_number: the signal that this process (or, as far as `stop_requested` has said so, any process) got; 0
+            if none.
     """
 
     def __init__(self) -> None:
@@ -45,6 +49,7 @@ class Interruption:
         self._since = 0.0
         self._child_ended = False
         self._previous: dict[int, object] = {}
+        self._vote: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
@@ -52,11 +57,31 @@ class Interruption:
                 self._previous[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, exception_type, *_) -> None:
+        if self._vote is not None and exception_type is None:
+            self._vote[1].wait()
         self._restore()
 
+    def stop_requested(self) -> bool:
+        """Whether to stop after this iteration. Every process must call it once per iteration, and gets one answer.
+
+        Several processes exchange, without waiting, the signals that they got so far (over the CPU's backend, gloo in
+        `launch`), and the answer is that of the exchange in the iteration before.
+        """
+        if world_size() == 1:
+            return self.signal_number > 0
+        previous = self._vote
+        number = torch.tensor([self.signal_number])
+        self._vote = (number, dist.all_reduce(number, dist.ReduceOp.MAX, async_op=True))
+        if previous is None:
+            return False
+        number, exchange = previous
+        exchange.wait()
+        self.signal_number = self.signal_number or int(number)
+        return int(number) > 0
+
     def defer_worker_errors(self) -> None:
-        """From now on the end of a child process is noted, no more. To be called when torch's handler is in place."""
+        """From now on the end of a child process is only noted. To be called when torch's handler is in place."""
         if self._previous and hasattr(signal, "SIGCHLD"):
             self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._note_child)
 
@@ -86,6 +111,6 @@ class Interruption:
             if is_main_process():
                 # Not through logging: the program may be inside it right now.
                 os.write(2, b"\nStopping after this iteration, with a checkpoint; once more to stop at once.\n")
-        elif now - self._since > SAME_WISH_SECONDS:
+        elif now - self._since > SAME_REQUEST_SECONDS:
             self._restore()
             signal.raise_signal(number)

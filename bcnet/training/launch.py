@@ -1,13 +1,16 @@
-"""One process per device: by torchrun's environment, by spawning, or none of either."""
+"""Distributed launch: torchrun, spawned workers (one process per GPU), or a single process."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
+import pickle
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 
@@ -39,7 +42,7 @@ def launch(
 
     Under torchrun this process is already one of the group, and torchrun's counts hold. Otherwise
     `num_processes` are spawned, or with one process in all `main` runs right here without a group. SIGINT
-    and SIGTERM reach the spawned processes.
+    and SIGTERM reach the spawned processes. An error of one of them ends all, and is raised here.
 
     Args:
         main: a function at the top level of a module (spawning pickles it).
@@ -53,7 +56,8 @@ def launch(
     Raises:
         ValueError: counts that make no sense, or ``"auto"`` with more than one machine.
         SystemExit: a spawned process was stopped by a signal and has saved its work.
-        torch.multiprocessing.ProcessRaisedException: a spawned process failed; its traceback is in the message.
+        Exception: of the first spawned process that failed, from a `torch.multiprocessing.ProcessRaisedException` with
+            its traceback; or that one alone, where the error itself cannot be pickled.
     """
     if started_by_torchrun():
         _run_in_group(main, args, use_gpus, int(os.environ["LOCAL_RANK"]), init_method="env://")
@@ -70,20 +74,33 @@ def launch(
         if num_machines > 1:
             raise ValueError(f"{num_machines} machines need a --dist-url that all can reach, e.g. tcp://10.0.0.1:29500")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    context = mp.start_processes(
-        _spawned,
-        args=(main, args, use_gpus, num_processes, num_processes * num_machines, machine_rank, dist_url),
-        nprocs=num_processes,
-        join=False,
-    )
-    with _signals_passed_on(context.processes):
-        try:
-            while not context.join():
-                pass
-        except mp.ProcessExitedException as error:
-            if error.exit_code in STOPPED_BY_SIGNAL:
-                sys.exit(error.exit_code)
-            raise
+    group = (use_gpus, num_processes, num_processes * num_machines, machine_rank, dist_url)
+    with tempfile.TemporaryDirectory() as errors, _without_notices_of_termination():
+        context = mp.start_processes(_spawned, args=(main, args, errors, *group), nprocs=num_processes, join=False)
+        with _signals_passed_on(context.processes):
+            try:
+                while not context.join():
+                    pass
+            except mp.ProcessExitedException as exited:
+                if exited.exit_code in STOPPED_BY_SIGNAL:
+                    sys.exit(exited.exit_code)
+                raise
+            except mp.ProcessRaisedException as raised:
+                if (error := _read_error(errors, raised.error_index)) is not None:
+                    raise error from raised
+                raise
+
+
+@contextlib.contextmanager
+def _without_notices_of_termination():
+    """torch logs a warning for each process that it ends because another one has failed: the error says enough."""
+    log = logging.getLogger("torch.multiprocessing.spawn")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -106,9 +123,27 @@ def _signals_passed_on(processes):
             signal.signal(number, handler)
 
 
-def _spawned(local_rank, main, args, use_gpus, num_processes, world_size, machine_rank, dist_url) -> None:
+def _spawned(local_rank, main, args, errors, use_gpus, num_processes, world_size, machine_rank, dist_url) -> None:
     rank = machine_rank * num_processes + local_rank
-    _run_in_group(main, args, use_gpus, local_rank, init_method=dist_url, rank=rank, world_size=world_size)
+    try:
+        _run_in_group(main, args, use_gpus, local_rank, init_method=dist_url, rank=rank, world_size=world_size)
+    except Exception as error:
+        _write_error(errors, local_rank, error)
+        raise
+
+
+def _write_error(folder: str, local_rank: int, error: Exception) -> None:
+    """Keeps an error for the parent process, as far as it can be pickled."""
+    with contextlib.suppress(Exception), open(os.path.join(folder, str(local_rank)), "wb") as file:
+        pickle.dump(error, file)
+
+
+def _read_error(folder: str, local_rank: int) -> Exception | None:
+    try:
+        with open(os.path.join(folder, str(local_rank)), "rb") as file:
+            return pickle.load(file)
+    except Exception:  # none was written, or its class cannot be made from what was
+        return None
 
 
 def _run_in_group(main: Callable, args: tuple, use_gpus: bool, local_rank: int, **group) -> None:

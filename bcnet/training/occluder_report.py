@@ -1,4 +1,4 @@
-"""Says why the occluder losses are zero, where they are."""
+"""Warns once if no training instance has an occluder, which explains occluder losses of zero."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 logger = logging.getLogger(__name__)
 
 OCCLUDER_LOSSES = ("loss_occluder_mask", "loss_occluder_boundary")
-# Lines of the log after which the data has shown what it has.
+# Log periods that are watched.
 PERIODS = 3
 
 
 class OccluderReport:
-    """Watches the first iterations; if no instance has an occluder and the losses are zero, it says so once."""
+    """Watches the first iterations; warns once if the occluder losses are zero because no instance has an occluder."""
 
     def __init__(self, log_period: int) -> None:
         self._remaining = PERIODS * log_period
@@ -23,7 +23,7 @@ class OccluderReport:
         self._watched = False
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Takes one iteration's losses and counts of instances, over all processes."""
+        """Adds one iteration's losses and counts of instances, over all processes."""
         present = [values[name] for name in OCCLUDER_LOSSES if name in values]
         if self._remaining <= 0 or not present:
             return
@@ -36,14 +36,14 @@ class OccluderReport:
             self.finish()
 
     def finish(self) -> None:
-        """Says it, if it is so, with what was seen so far; afterwards nothing more is said."""
+        """Warns, if there is a reason in what was seen so far; afterwards never again."""
         self._remaining = 0
         if not self._watched or self._loss != 0.0 or self._with_occluder:
             return
         self._watched = False
         logger.warning(
-            "the occluder losses are exactly zero, and that is right: of the %d instances seen so far, %d had an "
-            "occluder. An instance has one where another object's box overlaps its box (IoU above 0.05), or "
+            "the occluder losses are exactly zero because no instance has an occluder: of the %d instances so far, "
+            "%d had an occluder. An instance has one where another object's box overlaps its box (IoU above 0.05), or "
             "where the annotations say so. On such data the occluder layer learns nothing.",
             round(self._instances),
             round(self._with_occluder),

@@ -1,13 +1,15 @@
-"""Seeds, states of the random generators, and a record of what a run was made with."""
+"""Random seeds and generator states, and a record of command, versions, git state and hardware of a run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import random
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -42,13 +44,21 @@ def random_state() -> dict:
 
 
 def restore_random_state(state: dict) -> None:
-    """The inverse of `random_state`; a CUDA state is passed over where there is no GPU."""
+    """The inverse of `random_state`; a CUDA state is ignored without a GPU."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextlib.contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Afterwards the generators are where they were before, so that a run does not depend on what was done within."""
+    state = random_state()
+    yield
+    restore_random_state(state)
 
 
 def describe_run(seed: int) -> dict:

@@ -1,4 +1,4 @@
-"""The log of a run: console, log file, JSON lines, TensorBoard."""
+"""Logging of a run: console, log.txt, metrics.json (JSON lines), TensorBoard, progress bar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import logging
+import logging.handlers
 import math
 import os
 import sys
@@ -21,30 +22,52 @@ from bcnet.progress import progress_wanted
 
 logger = logging.getLogger(__name__)
 
-LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def set_up_console_logging() -> None:
+    """Sends bcnet's log to the console (main process), and keeps it for the file that `set_up_logging` opens later."""
+    handlers: list[logging.Handler] = [logging.handlers.MemoryHandler(capacity=10_000)]
+    if distributed.is_main_process():
+        handlers.append(logging.StreamHandler(sys.stdout))
+    _replace_handlers(handlers)
 
 
 def set_up_logging(output_dir: str) -> None:
     """Sends bcnet's log to the console (main process) and to ``log.txt``, or ``log.txt.rank<n>``, in a folder.
 
-    Called again it moves the file to another folder; handlers of the program around us are left alone.
+    The file begins with what was logged since `set_up_console_logging`. Called again it moves the file to another
+    folder; handlers of the surrounding program are left alone.
     """
-    package = logging.getLogger("bcnet")
-    package.setLevel(logging.INFO)
-    package.propagate = False
-    for handler in [h for h in package.handlers if getattr(h, "from_bcnet", False)]:
-        package.removeHandler(handler)
-        handler.close()
     os.makedirs(output_dir, exist_ok=True)
     rank = distributed.rank()
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    handlers: list[logging.Handler] = [logging.FileHandler(os.path.join(output_dir, name), encoding="utf-8")]
+    file = logging.FileHandler(os.path.join(output_dir, name), encoding="utf-8")
+    handlers: list[logging.Handler] = [file]
     if rank == 0:
         handlers.append(logging.StreamHandler(sys.stdout))
+    for record in _replace_handlers(handlers):
+        file.handle(record)
+
+
+def _replace_handlers(handlers: Sequence[logging.Handler]) -> list[logging.LogRecord]:
+    """Puts handlers in the place of this module's own; returns the records that were kept in memory."""
+    package = logging.getLogger("bcnet")
+    package.setLevel(logging.DEBUG)
+    package.propagate = False
+    kept: list[logging.LogRecord] = []
+    for handler in [h for h in package.handlers if getattr(h, "from_bcnet", False)]:
+        if isinstance(handler, logging.handlers.MemoryHandler):
+            kept += handler.buffer
+        package.removeHandler(handler)
+        handler.close()
     for handler in handlers:
-        handler.setFormatter(logging.Formatter(LINE, datefmt="%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(logging.Formatter(LINE_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
         handler.from_bcnet = True
+        if type(handler) is logging.StreamHandler:
+            handler.setLevel(logging.INFO)
         package.addHandler(handler)
+    return kept
 
 
 def append_metrics(output_dir: str, record: dict) -> None:
@@ -95,7 +118,7 @@ class RunLog:
         self._exit.close()
 
     def add(self, iteration: int, values: dict[str, float], rate: float) -> None:
-        """Takes the values of one iteration; ``"time"`` and ``"data_time"`` in seconds are among them."""
+        """Adds the values of one iteration; ``"time"`` and ``"data_time"`` in seconds are among them."""
         self._iteration, self._rate = iteration, rate
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -105,7 +128,7 @@ class RunLog:
         self._bar.update()
 
     def write(self) -> None:
-        """Writes the averages since the last call under the last iteration; nothing if nothing came."""
+        """Writes the averages since the last call under the last iteration; nothing without iterations since then."""
         if not self._count:
             return
         iteration = self._iteration

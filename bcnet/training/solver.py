@@ -91,6 +91,14 @@ class LearningRate:
                 )
             values = [solver.GAMMA**k for k in range(len(steps) + 1)]
             schedule = MultiStepParamScheduler(values, milestones=steps, num_updates=solver.MAX_ITER)
+        if solver.WARMUP_ITERS > solver.MAX_ITER:
+            logger.warning(
+                "SOLVER.WARMUP_ITERS is %d, longer than the run (SOLVER.MAX_ITER %d): the warm-up is compressed into "
+                "%d iterations, and the learning rate reaches its full value only at the end",
+                solver.WARMUP_ITERS,
+                solver.MAX_ITER,
+                solver.MAX_ITER,
+            )
         warm_up = min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0)
         if warm_up > 0:
             # The warm-up ends at the value that the schedule has there; the schedule is not shifted.

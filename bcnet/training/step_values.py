@@ -1,4 +1,4 @@
-"""The numbers of one iteration, read one iteration later so that nobody waits for the device."""
+"""Losses and counts of an iteration: asynchronous copy to the host, mean over processes, check that they are finite."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StepValues:
 
     Attributes:
         iteration: 0..max_iter-1.
-        images: what was trained on in this process, as readable names.
+        images: names of the images that this process trained on, for messages.
         rate: the learning rate.
         seconds: wall-clock time of the iteration in this process; set when it has ended.
     """
@@ -78,12 +78,12 @@ class StepValues:
             for name, value in zip(self._names, self._local.tolist(), strict=True)
             if not math.isfinite(value)
         }
-        found = [(rank(), mine, list(self.images))]
+        faults: list = [(rank(), mine, list(self.images))]
         if world_size() > 1:
-            found = [None] * world_size()
-            dist.all_gather_object(found, (rank(), mine, list(self.images)))
+            faults = [None] * world_size()
+            dist.all_gather_object(faults, (rank(), mine, list(self.images)))
         lines = [f"the loss is not finite in iteration {self.iteration} (learning rate {self.rate:.4g}):"]
-        for process, losses, images in found:
+        for process, losses, images in faults:
             if losses:
                 values = ", ".join(f"{name} = {value}" for name, value in losses.items())
                 lines.append(f"  process {process}: {values}; images: {', '.join(images)}")

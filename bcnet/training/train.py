@@ -1,4 +1,4 @@
-"""From a config to a trained or evaluated model."""
+"""Training and evaluation of the model that a config describes: checks everything first, then runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 import yaml
+from torch import nn
 
 from bcnet.checkpoint import load_weights
 from bcnet.data import build_train_loader
@@ -17,12 +18,12 @@ from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.evaluation import flat_metrics
 from bcnet.files import write_text
 from bcnet.modeling import build_model, resolve_device
-from bcnet.prediction.datasets import evaluate
+from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_sets
+from bcnet.training.build import build_trainer
 from bcnet.training.checkpoints import Checkpoints
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.reproducibility import describe_run, seed_everything
-from bcnet.training.run_log import append_metrics, set_up_logging
-from bcnet.training.step_values import NonFiniteLossError
+from bcnet.training.run_log import append_metrics, set_up_console_logging, set_up_logging
 from bcnet.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
     """Trains the model that a config describes; with a process group, as one of its processes.
 
     ``OUTPUT_DIR`` receives ``config.yaml``, ``runs.jsonl`` (command, seed, versions, git state, hardware of
-    each start), ``log.txt``, ``metrics.json``, TensorBoard events, checkpoints and ``model_final.pth``.
+    each start), ``log.txt``, ``metrics.json``, TensorBoard events, checkpoints and ``model_final.pth``. Nothing is
+    written before data sets, ground truth, weights or checkpoint, the folder and its disk space are checked.
 
     Args:
         cfg: the config.
@@ -45,16 +47,42 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
     Raises:
         NonFiniteLossError: a loss is not finite; the last checkpoint is from before that.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was written.
-        ValueError, FileNotFoundError, KeyError: a config, data set or checkpoint that cannot be used.
+        ValueError, OSError, KeyError: a config, data set, checkpoint or folder that cannot be used.
     """
+    set_up_console_logging()
+    cfg, trainer = prepare_training(cfg, resume)
     set_up_logging(cfg.OUTPUT_DIR)
+    record_run(cfg)
+    try:
+        return trainer.run()
+    except TrainingInterrupted as interrupted:
+        logger.warning("%s", interrupted)
+        raise
+    except Exception as error:
+        logger.error("Training has failed: %s", error)
+        logger.debug("Traceback:", exc_info=True)  # for log.txt; the console is the caller's
+        raise
+
+
+def prepare_training(cfg, resume: bool = False) -> tuple[object, Trainer]:
+    """Reads all that a training needs, and checks it, without writing anything.
+
+    Args:
+        cfg, resume: as `train` takes them.
+
+    Returns:
+        The config with ``SEED`` and ``MODEL.DEVICE`` as they are used, and the trainer, ready to run.
+
+    Raises:
+        ValueError, OSError, KeyError: as `train`.
+    """
     checkpoints = Checkpoints(cfg.OUTPUT_DIR, kept=cfg.SOLVER.CHECKPOINTS_KEPT)
     content = checkpoints.read_last() if resume else None
-    cfg = start_run(cfg, saved_seed=content["seed"] if content else None)
+    cfg = resolve_config(cfg, saved_seed=content["seed"] if content else None)
     if content:
         _log_config_changes(content["config"], cfg)
     elif resume:
-        logger.info("There is no checkpoint in %s to resume from: starting anew", cfg.OUTPUT_DIR)
+        logger.info("There is no checkpoint in %s to resume from: starting from the beginning", cfg.OUTPUT_DIR)
     elif checkpoints.last():
         logger.warning(
             "%s holds the checkpoints of an earlier run, which this run does not continue (--resume would)",
@@ -62,31 +90,29 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
         )
     if cfg.MODEL.FREEZE_DETECTOR and content is None and not cfg.MODEL.WEIGHTS:
         raise ValueError("MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would stay random")
+    seed_everything(cfg.SEED)
     model = build_model(cfg)
+    class_names = tuple(content.get("class_names", ())) if content else ()
     if content is None and cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS, strict=False)
+        class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
     # The model starts alike on every process; what each draws in training (which RoIs, which anchors) is its own.
     seed_everything(cfg.SEED + rank())
-
+    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names)
     run_evaluation = None
     if cfg.DATASETS.TEST:
-        run_evaluation = lambda evaluated: flat_metrics(evaluate(cfg, evaluated))  # noqa: E731
-    trainer = Trainer(cfg, model, functools.partial(build_train_loader, cfg), run_evaluation, checkpoints=checkpoints)
-    if content:
-        trainer.load_state(content)
-    del content  # as large as the model and its optimizer together
-    try:
-        return trainer.run()
-    except NonFiniteLossError as error:
-        logger.error("Training has failed: %s", error)
-        raise
-    except TrainingInterrupted as interrupted:
-        logger.warning("%s", interrupted)
-        raise
+        evaluation_sets = read_evaluation_sets(cfg, model, loader.info.class_names)
+        run_evaluation = functools.partial(_flat_evaluation, cfg, evaluation_sets=evaluation_sets)
+    trainer = build_trainer(cfg, model, loader, run_evaluation, checkpoints=checkpoints, resume_from=content)
+    checkpoints.check_folder(trainer.state, max_iter=cfg.SOLVER.MAX_ITER, period=cfg.SOLVER.CHECKPOINT_PERIOD)
+    return cfg, trainer
+
+
+def _flat_evaluation(cfg, model: nn.Module, *, evaluation_sets: Mapping[str, EvaluationSet]) -> dict[str, float]:
+    return flat_metrics(evaluate(cfg, model, evaluation_sets=evaluation_sets))
 
 
 def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
-    """Evaluates weights on ``DATASETS.TEST``; see `evaluate`.
+    """Evaluates weights on ``DATASETS.TEST``; see `evaluate`. Computes in the precision of SOLVER.AMP.
 
     Args:
         cfg: the config.
@@ -94,7 +120,7 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
 
     Raises:
         ValueError: there are no weights to evaluate, they do not fit the model, or ``DATASETS.TEST`` is empty.
-        FileNotFoundError: no such weights file.
+        FileNotFoundError: no such weights file or data set.
     """
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty; name a data set, or 'coco:annotations.json:image_folder'")
@@ -102,23 +128,26 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
     if not weights:
         where = f"there is no checkpoint in {cfg.OUTPUT_DIR!r}" if resume else "MODEL.WEIGHTS is empty"
         raise ValueError(f"nothing to evaluate: {where}")
-    set_up_logging(cfg.OUTPUT_DIR)
-    cfg = start_run(cfg, config_name="config_evaluation.yaml")
+    set_up_console_logging()
+    cfg = resolve_config(cfg)
+    seed_everything(cfg.SEED)
     model = build_model(cfg)
-    load_weights(model, weights)
-    metrics = evaluate(cfg, model.eval())
+    class_names = load_weights(model, weights).class_names
+    evaluation_sets = read_evaluation_sets(cfg, model, class_names)
+    set_up_logging(cfg.OUTPUT_DIR)
+    record_run(cfg, config_name="config_evaluation.yaml")
+    metrics = evaluate(cfg, model.eval(), evaluation_sets=evaluation_sets)
     if is_main_process():
         append_metrics(cfg.OUTPUT_DIR, {"weights": weights, **flat_metrics(metrics)})
     return metrics
 
 
-def start_run(cfg, *, saved_seed: int | None = None, config_name: str = "config.yaml"):
-    """Chooses seed and device, seeds this process, and writes down what the run is made with.
+def resolve_config(cfg, *, saved_seed: int | None = None):
+    """Chooses seed and device.
 
     Args:
         cfg: the config.
         saved_seed: seed of the run that continues; it stands in for a negative ``SEED``.
-        config_name: file in OUTPUT_DIR that receives the config.
 
     Returns:
         A frozen copy of the config with ``SEED`` and ``MODEL.DEVICE`` as they are used.
@@ -132,16 +161,25 @@ def start_run(cfg, *, saved_seed: int | None = None, config_name: str = "config.
     # Of several processes each has its own GPU, the current one, whatever index the config names.
     cfg.MODEL.DEVICE = device.type if world_size() > 1 else str(device)
     cfg.freeze()
-    seed_everything(cfg.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if is_main_process():
-        run = describe_run(cfg.SEED)
-        logger.info("Run:\n%s", yaml.safe_dump(run, sort_keys=False).rstrip())
-        logger.info("Config:\n%s", cfg.dump().rstrip())
-        write_text(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, config_name))
-        with open(os.path.join(cfg.OUTPUT_DIR, "runs.jsonl"), "a", encoding="utf-8") as file:
-            file.write(json.dumps(run) + "\n")
     return cfg
+
+
+def record_run(cfg, *, config_name: str = "config.yaml") -> None:
+    """Writes down, on the main process, what the run is made with.
+
+    Args:
+        cfg: the config as it is used.
+        config_name: file in OUTPUT_DIR that receives the config.
+    """
+    if not is_main_process():
+        return
+    run = describe_run(cfg.SEED)
+    logger.info("Run:\n%s", yaml.safe_dump(run, sort_keys=False).rstrip())
+    logger.info("Config:\n%s", cfg.dump().rstrip())
+    write_text(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, config_name))
+    with open(os.path.join(cfg.OUTPUT_DIR, "runs.jsonl"), "a", encoding="utf-8") as file:
+        file.write(json.dumps(run) + "\n")
 
 
 def _log_config_changes(saved: str, cfg) -> None:

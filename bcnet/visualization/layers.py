@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from bcnet.maps import BOUNDARY, MASK, MapSpec
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
@@ -28,13 +29,6 @@ from bcnet.visualization.overlay import (
 )
 from bcnet.visualization.relations import order_panel
 
-# Column order of the heat maps, as in the paper's figures: the upper layer first.
-HEAT_MAPS = (
-    ("occluder_boundary", "boundary"),
-    ("occluder_mask", "mask"),
-    ("occludee_boundary", "boundary"),
-    ("occludee_mask", "mask"),
-)
 # Title, explanation beside the image, title over heat maps.
 LAYERS = {
     "occluder": ("Occluder layer", "what lies on an instance, in its colour", "on top"),
@@ -79,10 +73,10 @@ def draw_layers(
     found = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
     titles = [("Detections" if scores else "Annotations", found)]
     for layer, (title, explanation, _) in LAYERS.items():
-        if getattr(detections, f"{layer}_mask") is not None:
+        if (spec := detections.find(layer, MASK)) is not None:
             panels.append(_layer_panel(image, detections, layer, **common))
             threshold = detections.mask_threshold
-            is_empty = not (getattr(detections, f"{layer}_mask") >= threshold).any()
+            is_empty = not (detections.maps[spec.name] >= threshold).any()
             titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
     if detections.occluded_by is not None and detections.occludee_mask is not None:
         regions = list(map_regions(detections, "occludee_mask"))
@@ -103,7 +97,7 @@ def _layer_panel(
     canvas, detections = canvas_for(image, detections, long_side)
     canvas = _faded(canvas)
     width = style.line_width(canvas.shape[:2])
-    masks = list(map_regions(detections, f"{layer}_mask"))
+    masks = list(map_regions(detections, detections.find(layer, MASK).name))
     # An instance with nothing on top of it has no place in the occluder panel.
     kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
     masks = [masks[i] for i in kept]
@@ -121,15 +115,15 @@ def _layer_panel(
     else:
         fill_regions(canvas, masks, colors, 0.6)
     outline_regions(canvas, masks, colors, width)
-    if getattr(detections, f"{layer}_boundary") is not None:
-        _glow(canvas, detections, f"{layer}_boundary", colors)
+    if (boundary := detections.find(layer, BOUNDARY)) is not None:
+        _glow(canvas, detections, boundary.name, colors)
     draw_boxes(canvas, detections, colors)
     return draw_labels(canvas, detections, colors, texts)
 
 
 def _glow(canvas: np.ndarray, detections: Detections, name: str, colors: Sequence[style.Color]) -> None:
     """Brightens the canvas by a map's probability (in place): boundaries are two pixels of the RoI frame wide."""
-    maps = paste_windows(getattr(detections, name), detections.boxes, detections.image_size)
+    maps = paste_windows(detections.maps[name], detections.boxes, detections.image_size)
     for (window, values), color in zip(maps, colors, strict=True):
         area = canvas[window.y0 : window.y1, window.x0 : window.x1]
         opacity = (0.75 * values.clamp(0, 1) ** 2).numpy()[..., None]
@@ -212,8 +206,9 @@ def draw_heat_maps(
     return sheets
 
 
-def _maps_present(detections: Detections) -> list[tuple[str, str]]:
-    return [(name, title) for name, title in HEAT_MAPS if getattr(detections, name) is not None]
+def _columns(detections: Detections) -> list[MapSpec]:
+    """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first."""
+    return list(reversed(detections.present))
 
 
 def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
@@ -222,8 +217,8 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     size = max(11, cell // 10)
     plate_height = style.text_size("X", size)[1] + 4
     cells = [_roi_crop(image, detections.boxes[index].tolist(), cell)]
-    for name, _ in _maps_present(detections):
-        values = (getattr(detections, name)[index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
+    for spec in _columns(detections):
+        values = (detections.maps[spec.name][index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
         heat = cv2.cvtColor(cv2.applyColorMap(values, COLORMAP), cv2.COLOR_BGR2RGB)
         cells.append(style.resized(heat, cell, cell, smooth=False))
     gap = max(4, cell // 24)
@@ -264,12 +259,14 @@ def _heat_map_sheet(blocks: Sequence[Sequence[np.ndarray]], detections: Detectio
         left = margin + column * (line_width + between)
         bold.append((left, GAP // 2, style.shortened("Region (RoI)", size, cell, bold=True), style.INK))
         plain.append((left, GAP // 2 + text_height, style.shortened("as a square", size, cell), style.INK))
-        for position, (name, title) in enumerate(_maps_present(detections), start=1):
+        layer = None
+        for position, spec in enumerate(_columns(detections), start=1):
             x = left + position * (cell + gap)
-            layer = name.split("_")[0]
-            if title == "boundary" or getattr(detections, f"{layer}_boundary") is None:
-                bold.append((x, GAP // 2, f"{LAYERS[layer][0]}: {LAYERS[layer][2]}", style.INK))
-            plain.append((x, GAP // 2 + text_height, title, style.INK))
+            if spec.layer != layer:
+                layer = spec.layer
+                title, _, meaning = LAYERS.get(layer, (f"{layer} layer", "", ""))
+                bold.append((x, GAP // 2, f"{title}: {meaning}" if meaning else title, style.INK))
+            plain.append((x, GAP // 2 + text_height, spec.title or spec.kind, style.INK))
         for row, line in enumerate(block):
             y = head + row * (line_height + GAP)
             sheet[y : y + line_height, left : left + line_width] = line

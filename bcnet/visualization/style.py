@@ -34,7 +34,8 @@ def instance_color(index: int) -> Color:
 
 def mixed(color: Color, other: Color, share: float) -> Color:
     """`color` with a share 0..1 of `other`."""
-    return tuple(round((1 - share) * a + share * b) for a, b in zip(color, other, strict=True))
+    red, green, blue = (round((1 - share) * a + share * b) for a, b in zip(color, other, strict=True))
+    return red, green, blue
 
 
 def readable_on(color: Color) -> Color:

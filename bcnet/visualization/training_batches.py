@@ -1,4 +1,4 @@
-"""What the model finds in the images that it is being trained on, beside what it is to learn from them.
+"""Pictures of training images: detections of the model, and below them its targets.
 
 Letters: h x w image after augmentation, H x W picture.
 """
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bcnet.data.transforms import resized_size
 from bcnet.modeling.precision import autocast
-from bcnet.structures import Detections
 
 PANEL_SIDE = 400  # of a panel's longer side, pixels
 GAP = 12  # below a row of panels, pixels
@@ -30,7 +30,7 @@ def draw_training_pictures(
     amp_dtype: torch.dtype | None = None,
     max_images: int = 2,
 ) -> list[np.ndarray]:
-    """Pictures of the first images of a batch: above what the model finds, with both layers, below its targets.
+    """Pictures of the first images of a batch: above the detections of the model, with both layers, below its targets.
 
     The model is left in the mode that it was in.
 
@@ -40,38 +40,32 @@ def draw_training_pictures(
         image_format: channel order of the images, "BGR" or "RGB".
         class_names: names of the classes 0..K-1; fewer are not used.
         amp_dtype: precision of autocast; None computes in float32.
-        max_images: so many images at most, and so many pictures.
+        max_images: maximum number of images, each of which gives a picture.
 
     Returns:
         list: uint8 [H, W, 3], RGB.
     """
     # Imported here: fonts and colours take a second, which a run without pictures need not wait.
-    from bcnet.visualization import detections_from_targets, draw_layers
+    from bcnet.visualization import detections_from_targets, draw_layers, style
 
     class_names = tuple(class_names) if len(class_names) >= model.num_classes else ()
+    specs = model.mask_branch.head.maps if model.mask_branch is not None else ()
     batch = batch[:max_images]
     with autocast(model.device, amp_dtype):
-        found = model.inference([record["image"] for record in batch], with_occluder=True)
+        results = model.inference([record["image"] for record in batch], with_occluder=True)
     pictures = []
-    for record, detections in zip(batch, found, strict=True):
+    for record, detections in zip(batch, results, strict=True):
         image = record["image"].cpu().permute(1, 2, 0).numpy()
         image = np.ascontiguousarray(image[:, :, ::-1] if image_format == "BGR" else image)
-        # Boxes that are empty cannot be drawn.
-        detections = replace(detections.to("cpu").rescaled(image.shape[:2]), class_names=class_names)
+        targets = detections_from_targets(record["targets"], image.shape[:2], class_names, specs=specs)
+        # Resized once, for all panels of both rows. Rescaling drops empty boxes, which cannot be drawn.
+        height, width = resized_size(*image.shape[:2], PANEL_SIDE, PANEL_SIDE)
+        image = style.resized(image, width, height)
+        detections = replace(detections.to("cpu").rescaled((height, width)), class_names=class_names)
         detections = detections[detections.scores >= SCORE_THRESHOLD][:MAX_DETECTIONS]
-        learned = detections_from_targets(record["targets"], image.shape[:2], class_names)
-        rows = [
-            draw_layers(image, detections, long_side=PANEL_SIDE),
-            draw_layers(image, _with_maps_of(detections, learned), long_side=PANEL_SIDE, scores=False),
-        ]
-        pictures.append(_stacked(rows))
+        targets = targets.rescaled((height, width))
+        pictures.append(_stacked([draw_layers(image, detections), draw_layers(image, targets, scores=False)]))
     return pictures
-
-
-def _with_maps_of(detections: Detections, learned: Detections) -> Detections:
-    """The targets of what the model predicts: a plain head has no occluder layer."""
-    absent = learned.maps().keys() - detections.maps().keys()
-    return replace(learned, **dict.fromkeys(absent))
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
         found = [predict(record) for record in records]
         columns[arm] = [_draw(i, d) for i, d in zip(images, found, strict=True)]
         if found[0].occluder_mask is not None:
-            on_top = [replace(d, occludee_mask=d.occluder_mask) for d in found]
+            on_top = [d.with_maps(occludee_mask=d.occluder_mask) for d in found]
             columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, on_top, strict=True)]
     figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(records) + 0.3), layout="constrained")
     grid = figure.subplots(len(records), len(columns), squeeze=False)
@@ -63,7 +62,7 @@ def _draw(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 
 def _truth(record: ImageRecord) -> Detections:
-    masks = torch.from_numpy(coco_mask.decode(source_masks(record).occludees)).permute(2, 0, 1)
+    masks = torch.from_numpy(coco_mask.decode(source_masks(record).layers["occludee"])).permute(2, 0, 1)
     boxes, classes = true_boxes(record)
-    targets = Targets(boxes, classes, InstanceMasks.from_full(masks, torch.zeros_like(masks)))
+    targets = Targets(boxes, classes, InstanceMasks.from_full({"occludee": masks, "occluder": torch.zeros_like(masks)}))
     return detections_from_targets(targets, (record.height, record.width), side=SIDE)

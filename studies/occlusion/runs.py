@@ -155,10 +155,10 @@ def mask_head_cost(model) -> dict[str, float]:
     side = model.mask_branch.pooler.output_size
     cost = {"parameters": sum(p.numel() for p in head.parameters())}
     x = torch.zeros(1, model.backbone.out_channels, side, side, device=model.device)
-    for name, masks_only in (("all_maps", False), ("masks_only", True)):
+    for name, maps in (("all_maps", None), ("masks_only", ["occludee_mask"])):
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:
-            head(x, masks_only=masks_only)
+            head(x, maps)
         cost[f"multiply_adds_{name}"] = counter.get_total_flops() / 2
     return cost
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 
+from bcnet.data.coco_json import read_coco_json
 from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, occlusion_statistics
 from bcnet.progress import progress_wanted
 from studies.occlusion.plan import Run, StudyPlan
@@ -57,8 +57,7 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
         library=library,
         progress=progress_wanted(),
     )
-    with open(annotation_file, encoding="utf-8") as file:
-        return json.load(file)["categories"]
+    return read_coco_json(annotation_file)["categories"]
 
 
 def describe_scenes(names: Iterable[str], output: str) -> dict[str, dict[str, str]]:

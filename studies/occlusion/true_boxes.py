@@ -1,4 +1,4 @@
-"""Mask quality in the true boxes: what a mask head is worth apart from the detector that calls it."""
+"""Mask IoU in ground-truth boxes: mask heads compared apart from the detectors that call them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from bcnet.data import DatasetMapper, ImageRecord, InstanceRecord, load_dataset
+from bcnet.data import DatasetMapper, ImageRecord, load_dataset
 from bcnet.data.source_masks import source_masks, target_boxes
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 from bcnet.modeling.precision import autocast, autocast_dtype
+from bcnet.occlusion.shares import hidden_share, occluder_share
 from bcnet.structures import Detections
 
 
@@ -53,13 +55,15 @@ def true_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
 def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
     """IoU of the masks that a model predicts in the annotated boxes with the annotated masks.
 
-    The boxes are those of the visible objects, and the detector's own detections play no part, so that heads are
-    compared instance by instance. A model with an occluder layer is asked for that too.
+    The boxes are those of the visible objects, and the detector's own detections are not used, so that heads are
+    compared instance by instance. A model with an occluder layer predicts the occluders too. Instances are split into
+    levels by the hidden share of their amodal masks if all have one, else by the occluder's share of the pixels
+    (`occluder_share`).
 
     Args:
         cfg: the config that the model was built from.
         model: a detector with a mask branch, in eval mode.
-        dataset: name or spec of a data set with visible and amodal masks.
+        dataset: name or spec of a data set with masks.
 
     Returns:
         dict: by level of `OCCLUSION_LEVELS`, and "all": ``instances``, ``mean_iou`` in percent, and of a model with an
@@ -67,18 +71,20 @@ def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
         ``occluder_mean_iou`` and ``occluder_found``, the share of them whose occluder mask is not empty (percent).
     """
     predict = TrueBoxPredictor(cfg, model)
+    records = load_dataset(dataset)[0]
+    by_amodal = all(instance.amodal for record in records for instance in record.instances if not instance.iscrowd)
+    layers = (OCCLUDEE, OCCLUDER, AMODAL) if by_amodal else (OCCLUDEE, OCCLUDER)
     rows = []
-    for record in load_dataset(dataset)[0]:
-        truth = source_masks(record)
+    for record in records:
+        truth = source_masks(record, layers=layers)
         if truth.positions:
-            objects = [record.instances[position] for position in truth.positions]
-            hidden = [_hidden_share(thing, rle) for thing, rle in zip(objects, truth.occludees, strict=True)]
-            rows += _compare(predict(record), truth.occludees, truth.occluders, hidden)
+            visible, occluders = truth.layers[OCCLUDEE], truth.layers[OCCLUDER]
+            if by_amodal:
+                hidden = list(map(hidden_share, truth.layers[AMODAL], visible))
+            else:
+                hidden = list(map(occluder_share, visible, occluders))
+            rows += _compare(predict(record), visible, occluders, hidden)
     return _summary(np.array(rows, dtype=float).reshape(-1, 4))
-
-
-def _hidden_share(instance: InstanceRecord, visible: dict) -> float:
-    return 1 - float(coco_mask.area(visible)) / max(float(coco_mask.area(instance.amodal)), 1.0)
 
 
 def _compare(

@@ -27,18 +27,20 @@ def test_rows_of_random_scenes_and_of_a_file(tmp_path, monkeypatch):
     assert len(row.ours) == len(row.theirs) == 2
     assert min([*row.ours, *row.theirs]) > 0
 
-    content = {"images": [], "annotations": []}
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
     for image_id, (boxes, segmentations, (height, width)) in enumerate(scenes):
-        content["images"].append({"id": image_id, "height": height, "width": width})
+        content["images"].append({"id": image_id, "height": height, "width": width, "file_name": "a.jpg"})
         for box, segmentation in zip(boxes, segmentations, strict=True):
             content["annotations"].append({"image_id": image_id, "bbox": box, "segmentation": segmentation})
     content["annotations"].append({"image_id": 0, "bbox": [0, 0, 5, 5], "iscrowd": 1})
+    for number, annotation in enumerate(content["annotations"]):
+        annotation |= {"id": number, "category_id": 1}
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(content))
     assert benchmark.read_scenes(str(path)) == scenes
     (row,) = benchmark_occluders(str(path), repeats=1, max_images=1)
     assert "1 images" in row.work and f"{len(scenes[0][0])} instances" in row.work
-    path.write_text(json.dumps({"images": [], "annotations": []}))
+    path.write_text(json.dumps({**content, "annotations": []}))
     with pytest.raises(ValueError, match="no instances"):
         benchmark_occluders(str(path))
 

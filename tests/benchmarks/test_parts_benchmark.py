@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bcnet.bilayer import MapTarget
 from bcnet.evaluation import GroundTruth
 from benchmarks import BenchmarkSettings, evaluation, paste, targets
 from benchmarks.evaluation import benchmark_evaluation, figures, pycocotools_figures, random_results
@@ -44,12 +45,18 @@ def test_targets_rows_and_disagreement(monkeypatch):
     check(boundaries, "targets-boundaries", None)
     check(published, "targets-published", None)
     assert whole.ours == published.ours
-    original = targets.mask_targets
-    monkeypatch.setattr(targets, "mask_targets", lambda layers: original(layers)._replace(occluder_boundary=layers[1]))
+    original = targets.targets_at_once
+    monkeypatch.setattr(
+        targets, "targets_at_once", lambda crops: {**original(crops), "occluder_boundary": crops["occluder"]}
+    )
     with pytest.raises(RuntimeError, match="region by region disagree"):
         benchmark_targets(QUICK)
     crops = targets.crops_of_full_images
-    monkeypatch.setattr(targets, "crops_of_full_images", lambda regions: crops(regions).roll(1, dims=2))
+
+    def shifted(regions):
+        return {name: MapTarget(target.values.roll(1, dims=1)) for name, target in crops(regions).items()}
+
+    monkeypatch.setattr(targets, "crops_of_full_images", shifted)
     with pytest.raises(RuntimeError, match=r"full images disagree in .*% of their pixels"):
         benchmark_targets(QUICK)
 

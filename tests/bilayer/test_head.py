@@ -2,11 +2,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bcnet.bilayer import BilayerMaskHead, MaskLogits, PlainMaskHead
+from bcnet.bilayer import BilayerMaskHead, PlainMaskHead, select_class
 from bcnet.bilayer.layer import GraphConvolution, MaskLayer
+from bcnet.maps import PUBLISHED_MAPS, MapSpec, required_layers
 
 
-def reference_bilayer(head: BilayerMaskHead, x: torch.Tensor) -> MaskLogits:
+def reference_bilayer(head: BilayerMaskHead, x: torch.Tensor) -> dict:
     """The head written out with explicit softmax attention, as the paper's section 3.2 describes it."""
 
     def gcn(g, f):
@@ -30,12 +31,12 @@ def reference_bilayer(head: BilayerMaskHead, x: torch.Tensor) -> MaskLogits:
 
     occluder = layer(head.occluder_layer, x)
     occludee = layer(head.occludee_layer, x + occluder)
-    return MaskLogits(
-        decode(head.occludee_mask, occludee),
-        decode(head.occludee_boundary, occludee),
-        decode(head.occluder_mask, occluder),
-        decode(head.occluder_boundary, occluder),
-    )
+    return {
+        "occludee_mask": decode(head.occludee_mask, occludee),
+        "occludee_boundary": decode(head.occludee_boundary, occludee),
+        "occluder_mask": decode(head.occluder_mask, occluder),
+        "occluder_boundary": decode(head.occluder_boundary, occluder),
+    }
 
 
 @pytest.fixture
@@ -47,25 +48,31 @@ def head():
 def test_the_head_computes_what_the_paper_writes(head):
     x = torch.randn(4, 16, 14, 14)
     with torch.no_grad():
-        for ours, expected in zip(head(x), reference_bilayer(head, x), strict=True):
-            assert ours.shape == (4, 3, 28, 28)
-            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+        ours, expected = head(x), reference_bilayer(head, x)
+    assert list(ours) == list(expected) == [spec.name for spec in head.maps]
+    for name, logits in ours.items():
+        assert logits.shape == (4, 3, 28, 28)
+        torch.testing.assert_close(logits, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_masks_only_decodes_the_same_mask_and_nothing_else(head):
+def test_only_the_maps_that_are_asked_for_are_decoded(head):
     x = torch.randn(2, 16, 14, 14)
+    calls = []
+    for name, module in head.named_children():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
     with torch.no_grad():
-        masks_only = head(x, masks_only=True)
-        torch.testing.assert_close(masks_only.occludee_mask, head(x).occludee_mask, rtol=0, atol=0)
-    assert masks_only[1:] == (None, None, None)
+        mask_alone = head(x, ["occludee_mask"])
+        assert calls == ["occluder_layer", "occludee_layer", "occludee_mask"]
+        torch.testing.assert_close(mask_alone["occludee_mask"], head(x)["occludee_mask"], rtol=0, atol=0)
+    assert list(mask_alone) == ["occludee_mask"]
 
 
 def test_the_occludee_sees_the_occluder_layer(head):
     x = torch.randn(1, 16, 14, 14)
     with torch.no_grad():
-        before = head(x).occludee_mask
+        before = head(x)["occludee_mask"]
         head.occluder_layer.convs[3].bias += 1.0
-        assert not torch.allclose(before, head(x).occludee_mask)
+        assert not torch.allclose(before, head(x)["occludee_mask"])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -73,8 +80,8 @@ def test_an_empty_batch_passes_with_statistics_untouched_and_every_parameter_in_
     head = BilayerMaskHead(8).train(training)
     buffers = {name: value.clone() for name, value in head.named_buffers()}
     logits = head(torch.zeros(0, 8, 14, 14))
-    assert [tuple(x.shape) for x in logits] == [(0, 1, 28, 28)] * 4
-    sum(x.sum() for x in logits).backward()
+    assert [tuple(x.shape) for x in logits.values()] == [(0, 1, 28, 28)] * 4
+    sum(x.sum() for x in logits.values()).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None, name
         assert not parameter.grad.any(), name
@@ -82,7 +89,8 @@ def test_an_empty_batch_passes_with_statistics_untouched_and_every_parameter_in_
         assert torch.equal(value, buffers[name]), name
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+# Attention of torch 2.4 computes fp16 affinities in fp16 on the CPU (not on a GPU).
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16] if torch.__version__ >= (2, 5) else [torch.bfloat16])
 def test_large_affinities_stay_finite_under_autocast(dtype):
     torch.manual_seed(0)
     gcn = GraphConvolution(16).eval()
@@ -118,31 +126,44 @@ def test_initialisation_is_msra_for_convolutions_and_a_narrow_normal_for_predict
 
 
 def test_class_specific_maps_are_those_of_each_rois_class():
-    logits = MaskLogits(torch.arange(2 * 3 * 4).view(2, 3, 2, 2), None, torch.arange(24, 48).view(2, 3, 2, 2))
-    chosen = logits.of_class(torch.tensor([2, 0]))
-    assert chosen.occludee_mask.flatten().tolist() == [8, 9, 10, 11, 12, 13, 14, 15]
-    assert chosen.occluder_mask[1].flatten().tolist() == [36, 37, 38, 39]
-    assert chosen.occludee_boundary is None
-    agnostic = MaskLogits(torch.zeros(2, 1, 2, 2)).of_class(torch.tensor([7, 5]))
-    assert agnostic.occludee_mask.shape == (2, 2, 2)
+    logits = {"a": torch.arange(2 * 3 * 4).view(2, 3, 2, 2), "b": torch.arange(24, 48).view(2, 3, 2, 2)}
+    chosen = select_class(logits, torch.tensor([2, 0]))
+    assert chosen["a"].flatten().tolist() == [8, 9, 10, 11, 12, 13, 14, 15]
+    assert chosen["b"][1].flatten().tolist() == [36, 37, 38, 39]
+    agnostic = select_class({"a": torch.zeros(2, 1, 2, 2)}, torch.tensor([7, 5]))
+    assert agnostic["a"].shape == (2, 2, 2)
 
 
 def test_ablated_heads_leave_out_what_they_are_told():
     head = BilayerMaskHead(8, use_gcn=False, use_boundary=False)
     assert not any("gcn" in name or "boundary" in name for name, _ in head.named_parameters())
-    logits = head(torch.randn(1, 8, 14, 14))
-    assert logits.occludee_boundary is None and logits.occluder_boundary is None
+    assert list(head(torch.randn(1, 8, 14, 14))) == ["occludee_mask", "occluder_mask"]
 
 
 def test_the_plain_head_is_convolutions_and_one_decoder():
     head = PlainMaskHead(8, 16, num_conv=8, num_mask_classes=2)
     assert len(head.layer.convs) == 8 and head.layer.gcn is None
     logits = head(torch.randn(3, 8, 14, 14))
-    assert logits.occludee_mask.shape == (3, 2, 28, 28)
-    assert logits[1:] == (None, None, None)
-    assert head(torch.zeros(0, 8, 14, 14)).occludee_mask.shape == (0, 2, 28, 28)
+    assert {name: tuple(values.shape) for name, values in logits.items()} == {"occludee_mask": (3, 2, 28, 28)}
+    assert head(torch.zeros(0, 8, 14, 14))["occludee_mask"].shape == (0, 2, 28, 28)
 
 
 def test_a_graph_convolution_needs_two_convolutions_before_it():
     with pytest.raises(ValueError, match="num_conv=1"):
         MaskLayer(8, 8, num_conv=1)
+
+
+def test_one_more_map_is_one_more_record():
+    amodal = MapSpec(name="occludee_amodal", short_name="amodal_mask", layer="occludee", target="amodal", loss_name="l")
+    torch.manual_seed(0)
+    head = BilayerMaskHead(8, maps=(*PUBLISHED_MAPS, amodal)).eval()
+    torch.manual_seed(0)
+    published = BilayerMaskHead(8).eval()
+    added = head.state_dict().keys() - published.state_dict().keys()
+    assert {key.split(".")[0] for key in added} == {"occludee_amodal"}
+    x = torch.randn(2, 8, 14, 14)
+    with torch.no_grad():
+        with_amodal, without = head(x), published(x)
+    assert list(with_amodal) == [*without, "occludee_amodal"]
+    assert all(torch.equal(with_amodal[name], values) for name, values in without.items())
+    assert required_layers(head.maps) == ("occludee", "occluder", "amodal")

@@ -24,6 +24,7 @@ def small_config(meta_architecture="BCNetFCOS", **changes):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
     cfg.MODEL.FCOS.NORM_GROUPS = 4
     if meta_architecture == "BCNetFCOS":
+        cfg.MODEL.BACKBONE.NAME = "build_bcnet_fcos_resnet_fpn_backbone"
         cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     for key, value in changes.items():
         cfg.merge_from_list([key.replace("__", "."), value])

@@ -37,8 +37,8 @@ def assert_equal_outputs(expected, actual):
     assert sum(map(len, expected)) > 5
     for a, b in zip(expected, actual, strict=True):
         assert torch.equal(a.boxes, b.boxes) and torch.equal(a.scores, b.scores) and torch.equal(a.classes, b.classes)
-        assert a.maps().keys() == b.maps().keys()
-        assert all(torch.equal(values, b.maps()[name]) for name, values in a.maps().items())
+        assert a.maps.keys() == b.maps.keys()
+        assert all(torch.equal(values, b.maps[name]) for name, values in a.maps.items())
 
 
 @pytest.mark.parametrize("config", ["bcnet_faster_rcnn", "bcnet_fcos", "mask_rcnn", "fcos"])
@@ -196,7 +196,7 @@ def test_coco_ids():
 def test_torchvision_box_head_gives_its_numbers():
     theirs = randomised(torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None))
     ours = to_bcnet(theirs.state_dict()).state
-    head = BoxHead(256 * 49, 80)
+    head = BoxHead(256 * 49, 80, num_fc=2, fc_dim=1024, class_agnostic=False)
     prefix = "box_branch.head."
     head.load_state_dict({k.removeprefix(prefix): v for k, v in ours.items() if k.startswith(prefix)})
     pooled = torch.randn(3, 256, 7, 7)

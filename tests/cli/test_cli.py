@@ -151,7 +151,7 @@ def test_train_is_the_engines_command_line(monkeypatch):
     calls = []
     monkeypatch.setattr(command_line, "launch", lambda function, args, **keywords: calls.append(args))
     main(["train", "--config-file", "quick/bcnet_fcos.yaml", "--resume", "MODEL.DEVICE", "cpu"])
-    assert calls == [("quick/bcnet_fcos.yaml", ["MODEL.DEVICE", "cpu"], False, True)]
+    assert calls == [("quick/bcnet_fcos.yaml", ["MODEL.DEVICE", "cpu"], False, True, [])]
 
 
 def test_evaluate_a_model_then_its_results_file(trained, capsys):
@@ -172,8 +172,9 @@ def test_evaluate_a_model_then_its_results_file(trained, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of both"),
-        (["--config-file", "a.yaml", "--results", "b.json"], "one of both"),
+        ([], "give one or the other"),
+        (["--config-file", "a.yaml", "--results", "b.json"], "give one or the other"),
+        (["--config-file", "a.yaml", "--mask-target", "amodal"], "is for a results file; set INPUT.MASK_TARGET"),
         (["--annotations", "a.json"], "--annotations and --results go together"),
         (["--annotations", "a.json", "--results", "b.json", "MODEL.DEVICE", "cpu"], "has no config: MODEL.DEVICE cpu"),
     ],

@@ -69,7 +69,7 @@ def test_a_missing_file_is_named():
 
 
 def test_a_key_without_a_value_is_refused():
-    with pytest.raises(ValueError, match="3 words"):
+    with pytest.raises(ValueError, match="'OUTPUT_DIR' has no value"):
         load_config(opts=["SEED", 1, "OUTPUT_DIR"])
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from bcnet.data import load_dataset
 from bcnet.data.cocoa import load_cocoa
+from bcnet.evaluation import GroundTruth, evaluate_results
 
 ALL = [(1, 0), (2, 0), (2, 1)]
 
@@ -89,11 +90,11 @@ def test_nothing_hides_anything(load, caplog):
     assert caplog.text == ""
 
 
-def test_stuff_is_a_crowd_and_keeps_its_place_in_the_order(load):
+def test_stuff_is_a_crowd_and_takes_no_part_in_the_order(load):
     record = load(region(0, isStuff=1), region(1), region(2), depth_constraint="1-2,2-3")
     assert [instance.iscrowd for instance in record.instances] == [True, False, False]
     assert record.instances[0].bbox == BOXES[0]
-    assert record.in_front == [(1, 0), (2, 1)]
+    assert record.in_front == [(2, 1)]
 
 
 def test_regions_without_pixels_are_dropped_and_hidden_ones_kept(load, caplog):
@@ -158,7 +159,7 @@ def test_what_single_images_must_have(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no json files"):
         load_cocoa(str(tmp_path / "empty"), str(tmp_path))
-    with pytest.raises(ValueError, match=r"x.json is no COCOA annotation of an image: it has no image_id"):
+    with pytest.raises(ValueError, match=r"x.json is not a COCOA annotation of an image: it has no image_id"):
         load_cocoa(*write(tmp_path, {"regions": [region(0)]}, name="x.json"))
     with pytest.raises(ValueError, match=r"y.json: nothing says the size of its image: cannot read .*000009.jpg"):
         load_cocoa(*write(tmp_path, raw(9, [region(0)]), name="y.json"))
@@ -204,11 +205,14 @@ def test_images_without_annotations(tmp_path):
     "changes, message",
     [
         ({"segmentation": "mask.png"}, "annotation '7 region 2': amodal mask must be a list of polygons"),
-        ({"segmentation": [1, 1, 9, 1, 9, "a"]}, "annotation '7 region 2': a polygon must be a flat list of numbers"),
+        (
+            {"segmentation": [1, 1, 9, 1, 9, "a"]},
+            "'7 region 2': amodal mask: a polygon must be a flat list",
+        ),
         ({"segmentation": {"size": [60, 40], "counts": "0l^1"}}, r"amodal mask is an RLE of size \[60, 40\]"),
         ({"visible_mask": {"size": [40, 60], "counts": "0l"}}, "the RLE's runs must sum|counts of a compressed RLE"),
         ({"visible_mask": {"size": [40, 60]}}, r"visible mask is an RLE without size or counts: .*\['size'\]"),
-        ({"order": "front"}, "order must be a number, got 'front'"),
+        ({"order": "front"}, "order must be a finite number, got 'front'"),
     ],
 )
 def test_malformed_region_names_file_region_and_value(tmp_path, changes, message):
@@ -227,15 +231,36 @@ def test_malformed_region_names_file_region_and_value(tmp_path, changes, message
         (cocoa([region(0)], depth_constraint=[1, 2]), r"depth_constraint must be text like .* got \[1, 2\]"),
         (cocoa([region(0)], image_id=None), "annotation at position 0: it has no image_id"),
         (cocoa([region(0)], images=[{"id": 1, "file_name": "1.png"}]), "it has no height and no width"),
-        (cocoa([region(0)], images=[]), "is no COCOA file: it has neither a list of images nor regions"),
-        ({"images": IMAGES, "annotations": []}, "its annotations have no regions, and it no categories"),
+        (cocoa([region(0)], images=[]), "is not a COCOA file: it has neither a list of images nor regions"),
+        ({"images": IMAGES, "annotations": []}, "neither regions nor categories"),
         (d2sa_content(d2sa(0, category_id=8)), "annotation 1: category_id 8 is not in the file's categories"),
-        (d2sa_content(d2sa(0, order=[1])), r"annotation 1: order must be a number, got \[1\]"),
-        (17, "is no COCOA file"),
-        ([], "is no COCOA file|malformed"),
+        (d2sa_content(d2sa(0, order=[1])), r"annotation 1: order must be a finite number, got \[1\]"),
+        (17, "is not a COCOA file"),
+        ([], "is not a COCOA file|malformed"),
     ],
 )
 def test_malformed_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         load_cocoa(*write(tmp_path, content))
     assert "annotations.json" in str(error.value)
+
+
+def test_stuff_in_the_depth_constraint_is_evaluated_with_relations(tmp_path):
+    """A crowd stands in the file's order, but in no pair whose occluder is asked for."""
+    content = cocoa([region(0, isStuff=1), region(1), region(2)], depth_constraint="1-2,2-3")
+    truth = GroundTruth.from_records(*load_cocoa(*write(tmp_path, content)))
+    results = [
+        {
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": BOXES[index],
+            "segmentation": rle(visible(index)),
+            "score": 0.9,
+            "number": index,
+            "occluded_by": occluded_by,
+            "depth": index,
+        }
+        for index, occluded_by in ((1, [(0, 0.9)]), (2, [(1, 0.8)]))
+    ]
+    metrics = evaluate_results(truth, results)
+    assert {key: metrics["order"][key] for key in ("pairs", "found", "right")} == {"pairs": 1, "found": 1, "right": 1}

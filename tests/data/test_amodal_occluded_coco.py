@@ -93,7 +93,7 @@ class Hostile:
         ),
         ([], "must hold a list of objects"),
         (["x"], "entry 0: it must be"),
-        ([entry(), Hostile()], "is no pickle of plain lists and numbers: .*print"),
+        ([entry(), Hostile()], "is not a pickle of plain lists and numbers: .*print"),
     ],
 )
 def test_malformed(save, content, message, capsys):
@@ -106,5 +106,5 @@ def test_malformed(save, content, message, capsys):
 def test_damaged_pickle(save, tmp_path):
     path = save([entry()])
     (tmp_path / "occluded.pkl").write_bytes((tmp_path / "occluded.pkl").read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"occluded.pkl is no pickle of plain lists"):
+    with pytest.raises(ValueError, match=r"occluded.pkl is not a pickle of plain lists"):
         load_occluded_coco(path, "images")

@@ -79,9 +79,9 @@ def test_with_an_amodal_target_the_occluders_are_what_hides_the_object(spec):
     masks = source_masks(record, "amodal")
     assert masks.boxes == BOXES
     for index in range(3):
-        np.testing.assert_array_equal(decoded(masks.occludees[index]), pixels([SQUARES[index]]))
-        np.testing.assert_array_equal(decoded(masks.occluders[index]), hidden(index))
-    assert masks.occluders[0] is None
+        np.testing.assert_array_equal(decoded(masks.layers["occludee"][index]), pixels([SQUARES[index]]))
+        np.testing.assert_array_equal(decoded(masks.layers["occluder"][index]), hidden(index))
+    assert masks.layers["occluder"][0] is None
 
 
 def test_with_a_visible_target_only_those_in_front_count(spec):
@@ -92,23 +92,25 @@ def test_with_a_visible_target_only_those_in_front_count(spec):
     masks = source_masks(record)
     assert masks.boxes == [visible_box(0), visible_box(1), [18, 20, 10, 10]]
     for index in range(2):
-        np.testing.assert_array_equal(decoded(masks.occludees[index]), visible(index))
-        assert masks.occluders[index] is None  # the last one lies behind
+        np.testing.assert_array_equal(decoded(masks.layers["occludee"][index]), visible(index))
+        assert masks.layers["occluder"][index] is None  # the last one lies behind
     expected = pixels([square(18, 20, 10)])
-    np.testing.assert_array_equal(decoded(masks.occluders[2]), expected)  # the first on the left, the second beside it
+    np.testing.assert_array_equal(
+        decoded(masks.layers["occluder"][2]), expected
+    )  # the first on the left, the second beside it
     record.in_front = None
     unordered = source_masks(record)
-    np.testing.assert_array_equal(decoded(unordered.occluders[0]), expected & pixels([square(4, 10, 20)]))
+    np.testing.assert_array_equal(decoded(unordered.layers["occluder"][0]), expected & pixels([square(4, 10, 20)]))
 
 
 def test_without_an_order_every_neighbour_counts(tmp_path):
     content = listed(kins_2019)
     (record,), _ = load_dataset("kins:{}:{}".format(*write(tmp_path, content)))
-    occluders = source_masks(record, "amodal").occluders
+    occluders = source_masks(record, "amodal").layers["occluder"]
     np.testing.assert_array_equal(decoded(occluders[0]), np.zeros((40, 60), bool))  # no visible pixel in its box
     np.testing.assert_array_equal(decoded(occluders[1]), hidden(1))
     record.instances[1].segmentation = [square(10, 10, 20)]  # an annotation that overlaps
-    both = source_masks(record, "amodal").occluders
+    both = source_masks(record, "amodal").layers["occluder"]
     np.testing.assert_array_equal(decoded(both[0]), pixels([square(10, 10, 20)]) & pixels([square(4, 10, 20)]))
 
 

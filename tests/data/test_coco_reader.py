@@ -16,7 +16,7 @@ def test_classes_images_and_instances(coco_files):
     annotations = [
         annotation(11, 5, [1, 2, 30, 20], category_id=7, bg_object_segmentation=[square(3, 3, 9)]),
         annotation(12, 2, [0, 0, 30, 50], segmentation=rle, bg_object_segmentation=[]),
-        annotation(13, 5, [4.5, 4, 9, 9.25], bg_object_segmentation=compressed | {"size": [40, 60]}),
+        annotation(13, 5, [4.5, 4, 9, 9.25], bg_object_segmentation={"size": [40, 60], "counts": "P[2"}),
         annotation(14, 2, [0, 0, 30, 50], segmentation=rle, iscrowd=1),
         annotation(15, 2, [0, 0, 30, 50], segmentation=compressed),
     ]
@@ -31,7 +31,7 @@ def test_classes_images_and_instances(coco_files):
     assert (first.category, first.bbox, first.annotation_id, first.iscrowd) == (1, [1, 2, 30, 20], 11, False)
     assert first.segmentation == [[1, 2, 31, 2, 31, 22, 1, 22]]
     assert first.occluder == [square(3, 3, 9)]
-    assert (second.category, second.bbox, second.occluder["counts"]) == (0, [4.5, 4, 9, 9.25], "0l^1")
+    assert (second.category, second.bbox, second.occluder["counts"]) == (0, [4.5, 4, 9, 9.25], "P[2")
     whole, crowd, text = records[0].instances
     assert (whole.segmentation, whole.occluder, whole.amodal, whole.iscrowd) == (rle, [], None, False)
     assert (crowd.annotation_id, crowd.iscrowd) == (14, True)
@@ -89,8 +89,12 @@ def test_what_is_dropped_or_counted_is_logged_once(coco_files, caplog):
     assert len(caplog.records) == 1
     for text in (
         "annotations.json: ",
-        "2 polygons of segmentation with fewer than 3 points or an odd count of numbers, dropped",
-        "1 polygons of bg_object_segmentation with fewer than 3 points",
+        "1 polygons of segmentation with fewer than 3 points, dropped (annotation 1)",
+        "1 polygons of segmentation with an odd number of coordinates, dropped (annotation 1)",
+        "1 polygons of bg_object_segmentation with fewer than 3 points, dropped (annotation 8)",
+        "1 objects without a segmentation, for boxes alone (annotation 6)",
+        "1 crowds without a usable mask, taken as their boxes (annotation 7)",
+        "1 of 7 annotations are crowds (iscrowd or ignore), not trained on (annotation 7)",
         "1 boxes of zero width or height",
         "1 annotations of images that are not listed, dropped",
         "1 boxes that reach out of the image by more than a pixel",
@@ -109,7 +113,7 @@ def test_nothing_is_logged_for_a_sound_file(coco_files, caplog):
     [
         ({"category_id": 4}, "category_id 4 is not in the file's categories"),
         ({"category_id": None}, "it has no category_id"),
-        ({"bbox": None}, "it has no bbox"),
+        ({"bbox": None, "segmentation": None}, "it has no bbox, and no mask to take it from"),
         ({"bbox": [1, 2, 3]}, r"bbox must be four finite numbers .* got \[1, 2, 3\]"),
         ({"bbox": [1, 2, float("nan"), 3]}, "bbox must be four finite numbers .* nan"),
         ({"bbox": [1, 2, "3", 3]}, "bbox must be four finite numbers"),
@@ -125,7 +129,7 @@ def test_nothing_is_logged_for_a_sound_file(coco_files, caplog):
         ({"amodal_segmentation": [[1, 1]]}, "every polygon has fewer than 3 points: amodal_segmentation"),
         ({"segmentation": [1, 1, 5, 5, 9, 9]}, "must be a list of polygons .* got .1, 1, 5, 5, 9, 9."),
         ({"segmentation": [[[1, 1], [5, 5], [9, 9]]]}, "must be a list of polygons"),
-        ({"segmentation": "mask.png"}, "must be a list of polygons or an RLE, got 'mask.png'"),
+        ({"segmentation": "mask.png"}, "must be a list of polygons .* or an RLE, got 'mask.png'"),
         ({"segmentation": {"counts": "x"}}, r"RLE without size or counts: its keys are \['counts'\]"),
         ({"segmentation": {"counts": [9], "size": [60, 40]}}, r"size \[60, 40\]; its image 5 .* \[40, 60\]"),
         ({"bg_object_segmentation": "x"}, "bg_object_segmentation must be a list of polygons"),
@@ -157,13 +161,13 @@ def test_many_faults_come_as_one_error(coco_files):
     "images, message",
     [
         ([{"id": 1, "file_name": "a.png", "height": 0, "width": 9}], "image 1, 'a.png': height and width are 0 and 9"),
-        ([{"id": 1, "file_name": "a.png", "height": 9}], "image at position 0: it has no width"),
+        ([{"id": 1, "file_name": "a.png", "height": 9}], "image 1, 'a.png': it has no width"),
         ([{"file_name": "a.png", "height": 9, "width": 9}], "image at position 0: it has no id"),
         ([{"id": 1, "height": 9, "width": 9}], "it has no file_name"),
         ([{"id": 1, "file_name": f"{n}.png", "height": 9, "width": 9} for n in "ab"], "b.png.*id is used twice.*a.png"),
         (["a.png"], "image at position 0: it must be an object with id"),
-        ([], "is no COCO file: it has no list of images"),
-        (None, "is no COCO file: it has no list of images"),
+        ([], "is not a COCO file: it has no list of images"),
+        (None, "is not a COCO file: it has no list of images"),
     ],
 )
 def test_malformed_images(coco_files, images, message):
@@ -189,5 +193,5 @@ def test_malformed_categories(coco_files, categories, message):
 def test_file_that_is_no_coco_json(tmp_path, text):
     path = tmp_path / "broken.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"broken.json is (not valid JSON|no COCO file)"):
+    with pytest.raises(ValueError, match=r"broken.json is (not valid JSON|not a COCO file)"):
         load_coco(str(path), str(tmp_path))

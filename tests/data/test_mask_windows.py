@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mask_layers import two_layers
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bcnet.data.masks import decode_window, instance_masks
 from bcnet.data.transforms import FLIPS, Transform
-from bcnet.structures import InstanceMasks
 
 
 def encode(mask):
@@ -58,8 +58,10 @@ def test_windows_are_those_of_the_full_transformed_masks(pairs, output_size, fli
     size = pairs[0][0].shape
     transform = Transform(size, output_size, flip)
     masks, kept = instance_masks(
-        [encode(occludee) for occludee, _ in pairs],
-        [None if occluder is None else encode(occluder) for _, occluder in pairs],
+        {
+            "occludee": [encode(occludee) for occludee, _ in pairs],
+            "occluder": [None if occluder is None else encode(occluder) for _, occluder in pairs],
+        },
         *transform.source_pixels(),
     )
     zero = np.zeros(size, dtype=np.uint8)
@@ -69,12 +71,12 @@ def test_windows_are_those_of_the_full_transformed_masks(pairs, output_size, fli
     )
     nonempty = occludees.bool().flatten(1).any(dim=1)
     assert kept == nonempty.tolist()
-    expected = InstanceMasks.from_full(occludees[nonempty], occluders[nonempty])
-    assert torch.equal(masks.origins, expected.origins)
-    assert torch.equal(masks.bitmaps, expected.bitmaps)
+    expected = two_layers(occludees[nonempty], occluders[nonempty])
+    assert np.array_equal(masks.windows, expected.windows)
+    assert torch.equal(masks.pixels, expected.pixels)
 
 
 def test_no_instances():
     rows, columns = Transform((4, 4), (8, 8)).source_pixels()
-    masks, kept = instance_masks([], [], rows, columns)
+    masks, kept = instance_masks({"occludee": [], "occluder": []}, rows, columns)
     assert (len(masks), kept) == (0, [])

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from bcnet.data.records import ImageRecord, InstanceRecord, SerializedList
+from bcnet.data.records import ImageRecord, InstanceRecord
+from bcnet.data.serialized_list import SerializedList
 
 
 def test_serialized_list_gives_back_equal_items():

@@ -182,26 +182,35 @@ def test_scene_without_objects():
 
 
 def test_occlusion_statistics_of_a_hand_made_file(tmp_path):
-    def annotation(image_id, category_id, columns, hidden_fraction):
+    def annotation(annotation_id, image_id, category_id, columns, hidden_fraction):
         mask = np.zeros((4, 8), np.uint8, order="F")
         mask[:, columns] = 1
         rle = coco_mask.encode(mask)
         rle["counts"] = rle["counts"].decode()
         return {
+            "id": annotation_id,
             "image_id": image_id,
             "category_id": category_id,
+            "bbox": [columns.start, 0, columns.stop - columns.start, 4],
+            "segmentation": rle,
             "amodal_segmentation": rle,
             "hidden_fraction": hidden_fraction,
         }
 
     annotations = [
-        annotation(0, 1, slice(0, 4), 0.0),
-        annotation(0, 1, slice(3, 6), 1 / 3),
-        annotation(0, 2, slice(5, 8), 1 / 3),
-        annotation(1, 1, slice(0, 4), 0.0),
+        annotation(1, 0, 1, slice(0, 4), 0.0),
+        annotation(2, 0, 1, slice(3, 6), 1 / 3),
+        annotation(3, 0, 2, slice(5, 8), 1 / 3),
+        annotation(4, 1, 1, slice(0, 4), 0.0),
+        annotation(5, 1, 1, slice(0, 8), 1.0) | {"iscrowd": 1},
     ]
+    content = {
+        "images": [{"id": image_id, "height": 4, "width": 8} for image_id in (0, 1)],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": annotations,
+    }
     path = tmp_path / "a.json"
-    path.write_text(json.dumps({"images": [{"id": 0}, {"id": 1}], "annotations": annotations}))
+    path.write_text(json.dumps(content))
     statistics = occlusion_statistics(path)
     assert (statistics.images, statistics.objects) == (2, 4)
     assert statistics.mean_hidden_fraction == pytest.approx(1 / 6)
@@ -209,6 +218,10 @@ def test_occlusion_statistics_of_a_hand_made_file(tmp_path):
     assert statistics.overlapping_pairs_per_image == 1.0
     assert statistics.same_class_pair_share == 0.5
     assert "50.0% of the objects occluded" in str(statistics)
+    del annotations[1]["hidden_fraction"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.json: annotation 2 has no hidden_fraction"):
+        occlusion_statistics(path)
 
 
 def test_tool(tmp_path, monkeypatch, capsys):

@@ -9,12 +9,13 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model as build_detectron2_model
 from detectron2.structures import BitMasks, Boxes, Instances
+from mask_layers import two_layers
 
 from bcnet.checkpoint import to_detectron2
 from bcnet.config import load_config
 from bcnet.detectron2 import add_bcnet_config
 from bcnet.modeling import build_model
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
 
 CONFIGS = os.path.join(os.path.dirname(__file__), "..", "..", "configs")
 FASTER_RCNN, FCOS = "quick/bcnet_faster_rcnn.yaml", "quick/bcnet_fcos.yaml"
@@ -93,7 +94,7 @@ def targets(objects=3):
             Targets(
                 torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
                 torch.arange(objects) % 6,
-                InstanceMasks.from_full(occludee, occluder),
+                two_layers(occludee, occluder),
             )
         )
     return found

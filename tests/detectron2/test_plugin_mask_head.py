@@ -43,27 +43,26 @@ def test_the_head_is_registered_and_has_the_engines_parameter_names():
 
 
 def test_losses_are_the_engines_on_the_same_rois():
-    module, instances = head(occluder_negative_ratio=-1.0).train(), rois()
+    module, instances = head(negative_ratio=-1.0).train(), rois()
     x = torch.randn(len(instances), 8, 14, 14)
     found = module(x, [instances])
     reference = head().train()
     target = targets()[0]
     layers = bilayer.crop_layers(
-        target.masks.bitmaps,
-        target.masks.origins,
+        target.masks,
         instances.proposal_boxes.tensor,
         torch.tensor([0, 1, 2, 2, 1, 0]),
         28,
     )
-    logits = bilayer.BilayerMaskHead.forward(reference, x).of_class(instances.gt_classes)
-    expected = bilayer.mask_losses(logits, bilayer.mask_targets(layers), occluder_negative_ratio=-1.0)
+    logits = bilayer.select_class(bilayer.BilayerMaskHead.forward(reference, x), instances.gt_classes)
+    expected = reference.losses(logits, layers, negative_ratio=-1.0)
     assert found.keys() == expected.keys() == MASK_LOSSES
     for name in found:
         torch.testing.assert_close(found[name], expected[name])
 
 
 def test_weights_and_parts_of_the_loss_can_be_set():
-    module = head(use_boundary=False, loss_weights=bilayer.MaskLossWeights(occludee_mask=0.0)).train()
+    module = head(use_boundary=False, loss_weights={"occludee_mask": 0.0}).train()
     losses = module(torch.randn(6, 8, 14, 14), [rois()])
     assert losses.keys() == {"loss_mask", "loss_occluder_mask"}
     assert losses["loss_mask"] == 0 and losses["loss_occluder_mask"] > 0

@@ -134,8 +134,8 @@ def test_classes_keep_their_own_order():
 def test_annotation_ids_need_not_be_good_ones():
     content, results = random_scene(1)
     expected = average_precision(GroundTruth.from_dict(content), results)
-    for annotation in content["annotations"]:
-        annotation["id"] = 0
+    for number, annotation in enumerate(reversed(content["annotations"])):
+        annotation["id"] = float(number)  # 0 is what the evaluators take for "not matched"
         del annotation["area"]
         del annotation["bbox"]
         if not annotation["iscrowd"]:
@@ -198,7 +198,7 @@ def detections(count, masks=True, image_size=(4, 4)):
         boxes=torch.tensor([[0.0, 0.0, 2.0, 2.0]]).repeat(count, 1),
         scores=torch.linspace(0.9, 0.5, count) if count else torch.zeros(0),
         classes=torch.ones(count, dtype=torch.int64),
-        occludee_mask=torch.ones(count, 28, 28) if masks else None,
+        maps={"occludee_mask": torch.ones(count, 28, 28)} if masks else {},
     )
 
 
@@ -295,20 +295,15 @@ def test_update_refuses_what_would_spoil_the_figures(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": None}, "needs images and categories"),
-        ({"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]}, "annotation 3 has neither"),
+        ({"images": None}, "annotations.json is not a COCO file: it has no list of images"),
+        ({"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]}, "annotation 3: it has no bbox, and no mask"),
         (
             {"annotations": [{"id": 3, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 1, 1]]}]},
-            "annotation 3.*image 5.*at least 3 points",
+            "annotation 3: every polygon has fewer than 3 points",
         ),
         (
-            {
-                "annotations": [
-                    {"id": 3, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2]]},
-                    {"id": 4, "image_id": 5, "category_id": 2, "bbox": [0, 0, 2, 2]},
-                ]
-            },
-            "annotation 4 of image 5 has no segmentation, but 1 of 2",
+            {"annotations": [{"id": 3, "image_id": 5, "category_id": 8, "bbox": [0, 0, 2, 2]}]},
+            "annotation 3: category_id 8 is not in the file's categories",
         ),
     ],
 )
@@ -317,15 +312,30 @@ def test_bad_annotations_are_named(tmp_path, changes, message):
         CocoEvaluator(annotated(tmp_path, **changes))
 
 
-def test_annotations_that_nobody_asked_for_are_left_out(tmp_path, caplog):
+def test_boxes_alone_are_compared_where_some_objects_have_no_mask(tmp_path, caplog):
+    annotations = [
+        {"id": 3, "image_id": 5, "category_id": 2, "bbox": [0, 0, 2, 2], "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]},
+        {"id": 4, "image_id": 9, "category_id": 2, "bbox": [0, 0, 2, 2]},
+    ]
+    evaluator = CocoEvaluator(annotated(tmp_path, annotations=annotations))
+    assert "1 of 2 objects have no segmentation (the first is annotation 4): boxes alone are compared" in caplog.text
+    for image_id in (5, 9):
+        evaluator.update(image_id, detections(1))
+    metrics = evaluator.compute()
+    assert metrics["bbox"]["AP"] == pytest.approx(100)
+    assert "segm" not in metrics
+
+
+def test_annotations_of_other_images_and_categories_are_left_out(tmp_path, caplog):
     good = {"id": 1, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [1, 1]]}
-    path = annotated(
-        tmp_path, annotations=[good, {**good, "id": 2, "image_id": 6}, {**good, "id": 3, "category_id": 8}]
-    )
-    evaluator = CocoEvaluator(path)
-    assert "2 of 3 annotations" in caplog.text
-    evaluator.update(5, detections(1))
-    assert evaluator.compute()["segm"]["AP"] == pytest.approx(100)
+    annotations = [good, {**good, "id": 2, "image_id": 6}, {**good, "id": 3, "category_id": 1}]
+    truth = GroundTruth.from_file(annotated(tmp_path, annotations=annotations), [2], ["cat"])
+    assert "1 annotations of images that are not listed, dropped (annotation 2)" in caplog.text
+    assert "1 of 2 annotations are of categories that are not asked for" in caplog.text
+    evaluator = CocoEvaluator(truth)
+    evaluator.update(5, detections(0))
+    assert [annotation["annotation_id"] for annotation in truth.annotations] == [1]
+    assert evaluator.compute()["segm"].keys() == {"AP", "AP50", "AP75", "APs", "APm", "APl", "AP-cat"}
 
 
 def test_from_records(tmp_path):
@@ -361,19 +371,44 @@ def test_merge_keeps_each_image_once(tmp_path):
     second.update(9, detections(2))
     first.merge([second.state()])
     assert [result["image_id"] for result in first.results()] == [5, 9, 9]
+    before = first.results()
+    first.merge([first.state(), second.state(), second.state()])
+    assert first.results() == before
+
+
+def test_a_repeated_image_is_not_counted_twice(tmp_path):
+    path = annotated(tmp_path)
+    alone, first, second = CocoEvaluator(path), CocoEvaluator(path), CocoEvaluator(path)
+    for evaluator in (alone, first, second):
+        evaluator.update(5, detections(2))
+    for evaluator in (alone, second):
+        evaluator.update(9, detections(1))
+    first.merge([second.state()])
+    assert first.results() == alone.results()
+    metrics = first.compute()
+    np.testing.assert_equal(metrics, alone.compute())
+    total = metrics["operating_point"]["total"]
+    assert (metrics["results"], total["true_positives"], total["false_positives"]) == (3, 1, 2)
 
 
 def _evaluate_share(rank, path, rendezvous, output):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     evaluator = CocoEvaluator(path, output)
-    evaluator.update([5, 9][rank], detections(1 - rank))
+    evaluator.update(5, detections(1))  # both processes, as a sampler that repeats images has it
+    if rank == 1:
+        evaluator.update(9, detections(2))
     metrics = evaluator.compute()
     assert bool(metrics) == (rank == 0)
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes(tmp_path):
+def test_two_processes_write_what_one_would(tmp_path):
     path = annotated(tmp_path)
     torch.multiprocessing.spawn(_evaluate_share, (path, tmp_path / "rendezvous", tmp_path / "out"), nprocs=2)
-    assert json.loads((tmp_path / "out/metrics.json").read_text())["segm"]["AP"] == pytest.approx(100)
+    alone = CocoEvaluator(path, tmp_path / "alone")
+    alone.update(5, detections(1))
+    alone.update(9, detections(2))
+    alone.compute()
+    for name in ("metrics.json", "coco_instances_results.json"):
+        assert json.loads((tmp_path / "out" / name).read_text()) == json.loads((tmp_path / "alone" / name).read_text())

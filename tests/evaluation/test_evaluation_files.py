@@ -128,9 +128,9 @@ def test_hidden_share_estimated_with_the_occluder_rule():
 
 
 def test_bad_hidden_fraction_is_named():
-    truth = GroundTruth.from_dict(truth_of(annotation(1, A, hidden_fraction=40)), source="some.json")
-    with pytest.raises(ValueError, match=r"some\.json.*image 1 is 40"):
-        hidden_shares(truth)
+    content = truth_of(annotation(1, A, hidden_fraction=40))
+    with pytest.raises(ValueError, match=r"(?s)some\.json.*annotation 1: hidden_fraction must be in 0..1, got 40"):
+        GroundTruth.from_dict(content, source="some.json")
 
 
 def test_operating_point_counts():
@@ -201,11 +201,14 @@ def test_evaluate_files_without_masks_and_without_results(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 3}, "result 1 is of image 3"),
-        ({"category_id": 0}, r"result 1 is of category 0; .* has \[1, 2\]"),
-        ({"score": float("nan")}, "result 1 has the score nan"),
-        ({"segmentation": {"size": [4, 4], "counts": "@0"}}, r"result 1 has a mask of \(4, 4\)"),
-        ({"score": None}, "result 1 has the score None"),
+        ({"image_id": 3}, r"results\.json.*\n  result 1: image_id 3 is not listed in .*annotations\.json"),
+        ({"category_id": 0}, r"result 1: category_id 0 is not one of \[1, 2\]"),
+        ({"score": float("nan")}, "result 1: score must be a finite number, got nan"),
+        (
+            {"segmentation": {"size": [4, 4], "counts": "@0"}},
+            r"result 1: the RLE's size \[height, width\] is \[4, 4\], the image's is \[60, 60\]",
+        ),
+        ({"score": None}, "result 1: it has no score"),
     ],
 )
 def test_bad_results_are_named(tmp_path, change, message):

@@ -16,7 +16,8 @@ def pyramid(side=256):
 def assign(points, boxes, classes=None, **kwargs):
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     classes = torch.arange(len(boxes)) if classes is None else torch.tensor(classes)
-    targets = assign_targets(points, STRIDES[: len(points)], [boxes], [classes], num_classes=80, **kwargs)
+    options = {"center_sampling_radius": 1.5, "sizes_of_interest": (64, 128, 256, 512)[: len(points) - 1]} | kwargs
+    targets = assign_targets(points, STRIDES[: len(points)], [boxes], [classes], num_classes=80, **options)
     return targets.classes[0], targets.distances[0]
 
 
@@ -98,7 +99,7 @@ def case(classes):
 
 def test_losses_are_those_of_the_formulas():
     output, targets = case([0, 3, 2, 3])
-    losses = fcos_losses(output, targets)
+    losses = fcos_losses(output, targets, focal_alpha=0.25, focal_gamma=2.0, box_weight=1.25)
     one_hot = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]])
     p = output.logits[0].sigmoid()
     pt, alpha = torch.where(one_hot > 0, p, 1 - p), torch.where(one_hot > 0, 0.25, 0.75)
@@ -114,7 +115,7 @@ def test_losses_are_those_of_the_formulas():
 
 def test_without_positives_losses_are_finite_and_differentiable():
     output, targets = case([3, 3, 3])
-    losses = fcos_losses(output, targets)
+    losses = fcos_losses(output, targets, focal_alpha=0.25, focal_gamma=2.0, box_weight=1.25)
     assert losses["loss_box_reg"].item() == 0 and losses["loss_centerness"].item() == 0
     assert losses["loss_cls"].item() > 0
     sum(losses.values()).backward()
@@ -123,7 +124,7 @@ def test_without_positives_losses_are_finite_and_differentiable():
 
 def test_head_shares_towers_between_levels_and_scales_each():
     torch.manual_seed(0)
-    head = FCOSHead(8, 5, num_levels=2, norm_groups=4).eval()
+    head = FCOSHead(8, 5, num_levels=2, num_conv=4, norm_groups=4, prior_prob=0.01).eval()
     feature = torch.randn(1, 8, 4, 4)
     with torch.no_grad():
         head.distances.bias.fill_(1.0)
@@ -137,7 +138,7 @@ def test_head_shares_towers_between_levels_and_scales_each():
 
 def test_initial_class_probability_is_the_prior():
     torch.manual_seed(0)
-    head = FCOSHead(32, 5, prior_prob=0.01)
+    head = FCOSHead(32, 5, num_levels=5, num_conv=4, norm_groups=32, prior_prob=0.01)
     assert head.cls_logits.bias.tolist() == pytest.approx([-math.log(99)] * 5)
     assert head.cls_logits.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert head.box_tower[0].weight.std().item() == pytest.approx(0.01, rel=0.1)

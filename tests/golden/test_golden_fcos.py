@@ -8,10 +8,11 @@ import golden_values
 import numpy as np
 import pytest
 import torch
+from mask_layers import two_layers
 from pycocotools import mask as coco_mask
 
-from bcnet.bilayer import mask_losses, mask_targets
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.bilayer import MapTarget, select_class
+from bcnet.structures import Targets
 
 NAME = "fcos_R_50"
 
@@ -72,12 +73,15 @@ def test_bilayer_head_on_fixed_boxes(golden, model, features):
     pooled = model.mask_branch.pooler(list(features[0].values()), boxes)
     with torch.no_grad():
         logits = model.mask_branch.head(pooled)
-        mask_alone = model.mask_branch.head(pooled, masks_only=True).occludee_mask
-    golden_values.assert_close(logits.occludee_mask, golden["fixed_mask_logits"], "occludee mask")
-    golden_values.assert_close(logits.occludee_boundary, golden["fixed_boundary_logits"], "occludee boundary")
-    golden_values.assert_close(logits.occluder_mask, golden["fixed_mask_occluder_logits"], "occluder mask")
-    golden_values.assert_close(logits.occluder_boundary, golden["fixed_boundary_occluder_logits"], "occluder boundary")
-    assert torch.equal(mask_alone, logits.occludee_mask)
+        mask_alone = model.mask_branch.head(pooled, ["occludee_mask"])["occludee_mask"]
+    for name, key in (
+        ("occludee_mask", "fixed_mask_logits"),
+        ("occludee_boundary", "fixed_boundary_logits"),
+        ("occluder_mask", "fixed_mask_occluder_logits"),
+        ("occluder_boundary", "fixed_boundary_occluder_logits"),
+    ):
+        golden_values.assert_close(logits[name], golden[key], name)
+    assert torch.equal(mask_alone, logits["occludee_mask"])
 
 
 def test_detections_and_masks(golden, model):
@@ -96,7 +100,7 @@ def test_detections_and_masks(golden, model):
 def ground_truth(golden):
     boxes = torch.from_numpy(golden["gt_boxes"]).float()
     empty = torch.zeros(len(boxes), 250, 310, dtype=torch.bool)
-    return Targets(boxes, torch.from_numpy(golden["gt_classes"]), InstanceMasks.from_full(empty, empty))
+    return Targets(boxes, torch.from_numpy(golden["gt_classes"]), two_layers(empty, empty))
 
 
 def test_fcos_losses(golden, model, features, ground_truth):
@@ -118,7 +122,10 @@ def test_bilayer_losses(golden, model, features, ground_truth):
     occluder = [
         raster([polygons[j] for j in others], box) for others, box in zip(occluders, golden["gt_boxes"], strict=True)
     ]
-    targets = mask_targets(torch.from_numpy(np.stack([occludee, occluder])))
+    layers = {
+        "occludee": MapTarget(torch.from_numpy(np.stack(occludee))),
+        "occluder": MapTarget(torch.from_numpy(np.stack(occluder))),
+    }
 
     head = model.mask_branch.head
     statistics = {key: value.clone() for key, value in head.state_dict().items() if "norm" in key}
@@ -126,14 +133,14 @@ def test_bilayer_losses(golden, model, features, ground_truth):
     try:
         with torch.no_grad():
             pooled = model.mask_branch.pooler(list(features[0].values()), [ground_truth.boxes])
-            logits = head(pooled).of_class(ground_truth.classes)
+            logits = select_class(head(pooled), ground_truth.classes)
     finally:
         head.eval()
         head.load_state_dict(statistics, strict=False)
-    occludee_losses = mask_losses(logits, targets)
+    occludee_losses = head.losses(logits, layers)
     # The reference takes its occluder losses over RoIs 0-2, those with an occluder, and these once more.
-    occluder_losses = mask_losses(logits, targets, occluder_negative_ratio=0)
-    assert targets.occluder_mask.flatten(1).any(dim=1).tolist() == [True, True, True, False]
+    occluder_losses = head.losses(logits, layers, negative_ratio=0)
+    assert layers["occluder"].values.flatten(1).any(dim=1).tolist() == [True, True, True, False]
     for losses, name, key in (
         (occludee_losses, "loss_mask", "train_loss_mask"),
         (occludee_losses, "loss_mask_boundary", "train_loss_boundary"),

@@ -61,7 +61,7 @@ def test_heads_on_fixed_boxes(golden, model, features):
     levels = [features[0][name] for name in model.mask_features]
     with torch.no_grad():
         logits, deltas = model.box_branch.head(model.box_branch.pooler(levels, boxes))
-        masks = model.mask_branch.head(model.mask_branch.pooler(levels, boxes)).occludee_mask
+        masks = model.mask_branch.head(model.mask_branch.pooler(levels, boxes))["occludee_mask"]
     golden_values.assert_close(logits, golden["fixed_class_logits"], "class_logits")
     golden_values.assert_close(deltas, golden["fixed_box_deltas"], "box_deltas")
     golden_values.assert_samples(golden, "fixed_mask_logits", masks)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from mask_layers import two_layers
 from torch import nn
 
 from bcnet.config import get_cfg
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
+from bcnet.training import Trainer, build_trainer
+from bcnet.training.checkpoints import Checkpoints
 
 
 def with_overrides(cfg, overrides):
@@ -49,7 +52,7 @@ class ToyModel(nn.Module):
     def forward(self, images, targets):
         values = self.layers(torch.stack(images).float() / 255)
         drawn = torch.rand((), device=values.device)
-        occluded = sum(float(t.masks.bitmaps[:, 1].any()) for t in targets)
+        occluded = sum(float(t.masks.nonempty("occluder").any()) for t in targets)
         return {
             "loss_mask": (values - drawn).square().mean(),
             "loss_occluder_mask": values.abs().mean() * min(occluded, 1.0),
@@ -59,7 +62,7 @@ class ToyModel(nn.Module):
 def toy_targets(with_occluder: bool = True) -> Targets:
     occludee = torch.ones(1, 8, 8, dtype=torch.uint8)
     occluder = torch.ones_like(occludee) if with_occluder else torch.zeros_like(occludee)
-    masks = InstanceMasks.from_full(occludee, occluder)
+    masks = two_layers(occludee, occluder)
     return Targets(torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([0]), masks)
 
 
@@ -96,3 +99,12 @@ class ToyStream:
                 self.on_iteration(position // (self.share * self.accumulate))
             yield [toy_sample(position + index, self.with_occluder) for index in range(self.share)]
             position += self.share
+
+
+def toy_trainer(cfg, model, stream=None, evaluate=None, *, resume: bool = False) -> Trainer:
+    """A trainer for a toy stream; with `resume` from the last checkpoint in OUTPUT_DIR."""
+    stream = stream or ToyStream(accumulate=cfg.SOLVER.ACCUMULATE_STEPS)
+    checkpoints = Checkpoints(cfg.OUTPUT_DIR, kept=cfg.SOLVER.CHECKPOINTS_KEPT)
+    content = checkpoints.read_last() if resume else None
+    loader = stream(content["iteration"] + 1 if content else 0)
+    return build_trainer(cfg, model, loader, evaluate, checkpoints=checkpoints, resume_from=content)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from mask_layers import two_layers
 from small_models import DETECTORS, small_config
 
 from bcnet.modeling import build_model
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
 from bcnet.training import train
 from bcnet.training.solver import build_optimizer
 
@@ -16,7 +17,7 @@ def batch():
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, 8:40, 8:40] = masks[1, 20:56, 24:60] = True
     boxes = torch.tensor([[8.0, 8, 40, 40], [24, 20, 60, 56]])
-    return [image], [Targets(boxes, torch.tensor([0, 1]), InstanceMasks.from_full(masks, masks.flip(0)))]
+    return [image], [Targets(boxes, torch.tensor([0, 1]), two_layers(masks, masks.flip(0)))]
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

@@ -1,13 +1,14 @@
 import pytest
 import torch
+from mask_layers import two_layers
 from torchvision.ops import roi_align
 
 from bcnet.config import get_cfg
 from bcnet.modeling import build_model
 from bcnet.modeling.anchors import AnchorGenerator
-from bcnet.modeling.backbone import ResNetFPN, build_resnet
+from bcnet.modeling.backbone import ResNetFPN, ResNetFPNWithP7, build_resnet
 from bcnet.modeling.pooler import RoIPooler
-from bcnet.structures import InstanceMasks, Targets
+from bcnet.structures import Targets
 
 HEADS = ("BilayerMaskHead", "MaskRCNNConvUpsampleHead")
 DETECTORS = ("GeneralizedRCNN", "BCNetFCOS")
@@ -28,6 +29,7 @@ def small_cfg(meta_architecture, head="BilayerMaskHead", **roi_mask_head):
     cfg.MODEL.FCOS.NORM_GROUPS = 4
     cfg.MODEL.FCOS.SCORE_THRESH_TEST = 0.005
     if meta_architecture == "BCNetFCOS":
+        cfg.MODEL.BACKBONE.NAME = "build_bcnet_fcos_resnet_fpn_backbone"
         cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.ROI_MASK_HEAD.NAME = head
     for key, value in roi_mask_head.items():
@@ -48,7 +50,9 @@ def targets(height, width, objects):
         occluder[0, :, 44:] = False
     classes = torch.arange(objects) % 3
     return Targets(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), classes, InstanceMasks.from_full(occludee, occluder)
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        classes,
+        two_layers(occludee, occluder),
     )
 
 
@@ -108,8 +112,8 @@ def test_batched_inference_equals_single(meta_architecture):
         assert len(found) > 0
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-4, atol=1e-3)
         assert torch.equal(found.classes, alone.classes)
-        for name, maps in found.maps().items():
-            torch.testing.assert_close(maps, alone.maps()[name], rtol=1e-4, atol=1e-4)
+        for name, maps in found.maps.items():
+            torch.testing.assert_close(maps, alone.maps[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("meta_architecture", DETECTORS)
@@ -123,7 +127,7 @@ def test_detections_lie_in_the_image_and_carry_what_was_asked_for(meta_architect
         assert found.image_size == tuple(image.shape[-2:])
         assert (found.boxes[:, 2] <= image.shape[-1]).all() and (found.boxes[:, 3] <= image.shape[-2]).all()
         assert (found.scores.diff() <= 0).all()
-        assert list(found.maps()) == ["occludee_mask"] and len(full.maps()) == 4
+        assert list(found.maps) == ["occludee_mask"] and len(full.maps) == 4
         torch.testing.assert_close(found.occludee_mask, full.occludee_mask)
 
 
@@ -143,7 +147,7 @@ def test_without_masks_there_is_no_mask_branch():
     cfg.MODEL.MASK_ON = False
     model = build_model(cfg)
     assert set(model.train()(images(), [targets(70, 100, 2)] * 2)) == {"loss_cls", "loss_box_reg", "loss_centerness"}
-    assert model.inference(images())[0].maps() == {}
+    assert model.inference(images())[0].maps == {}
 
 
 def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():
@@ -161,15 +165,29 @@ def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():
 
 
 @pytest.mark.parametrize(
-    ("in_features", "levels"), [(("res2", "res3", "res4", "res5"), "23456"), (("res3", "res4", "res5"), "34567")]
+    ("backbone_class", "in_features", "levels"),
+    [
+        (ResNetFPN, ("res2", "res3", "res4", "res5"), "23456"),
+        (ResNetFPN, ("res3", "res4", "res5"), "3456"),
+        (ResNetFPNWithP7, ("res2", "res3", "res4", "res5"), "234567"),
+        (ResNetFPNWithP7, ("res3", "res4", "res5"), "34567"),
+    ],
 )
-def test_pyramid_levels_and_strides(in_features, levels):
-    backbone = ResNetFPN(build_resnet(18), in_features=in_features, out_channels=8)
-    features = backbone(torch.zeros(1, 3, 96, 160))
+def test_pyramid_levels_and_strides(backbone_class, in_features, levels):
+    backbone = backbone_class(build_resnet(18), in_features=in_features, out_channels=8)
+    features = backbone(torch.randn(1, 3, 96, 160))
     assert list(features) == [f"p{level}" for level in levels]
     for name, feature in features.items():
         stride = backbone.strides[name]
         assert tuple(feature.shape) == (1, 8, -(-96 // stride), -(-160 // stride))
+    if backbone_class is ResNetFPN:
+        assert torch.equal(features["p6"], features["p5"][:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("in_features", [("res2", "res3"), ("res3", "res5"), ("stem", "res3", "res4", "res5"), ()])
+def test_other_input_features_are_refused(in_features):
+    with pytest.raises(ValueError, match=r"MODEL\.FPN\.IN_FEATURES must be res2\.\.res5 or res3\.\.res5, got"):
+        ResNetFPN(build_resnet(18), in_features=in_features, out_channels=8)
 
 
 def test_where_the_stride_sits_and_what_is_frozen():
@@ -178,6 +196,8 @@ def test_where_the_stride_sits_and_what_is_frozen():
     assert build_resnet(50).layer2[0].conv2.stride == (2, 2)
     learned = {name.split(".")[0] for name, p in msra.named_parameters() if p.requires_grad}
     assert learned == {"layer2", "layer3", "layer4"}
+    assert not any(p.requires_grad for p in build_resnet(18, freeze_at=7).parameters())
+    assert all(p.requires_grad for p in build_resnet(18, freeze_at=-1).parameters())  # detectron2: none
     assert build_resnet(101, groups=32, width_per_group=8).layer1[0].conv2.weight.shape == (256, 8, 3, 3)
 
 
@@ -216,3 +236,13 @@ def test_pooling_is_aligned_roialign_in_the_order_of_the_boxes():
     ]
     torch.testing.assert_close(pooled, torch.cat(expected))
     assert RoIPooler(4, (4, 8))(features, [torch.zeros(0, 4)] * 2).shape == (0, 3, 4, 4)
+
+
+def test_images_without_proposals_have_no_detections_and_no_box_loss():
+    model = build_model(small_cfg("GeneralizedRCNN"))
+    features = [torch.randn(1, 16, 64 // 2**level, 64 // 2**level) for level in range(4)]
+    ((boxes, scores, labels),) = model.box_branch.detect(features, [torch.zeros(0, 4)], [(256, 256)])
+    assert boxes.shape == (0, 4) and len(scores) == len(labels) == 0
+    sampled = [(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))]
+    losses = model.box_branch.losses(features, sampled, [torch.zeros(0, 4)])
+    assert losses == {"loss_cls": 0, "loss_box_reg": 0}

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bcnet.data.coco import mask_reader
 from bcnet.occlusion.coco_occ import OVERLAPS, box_overlaps, build_coco_occ, mask_overlaps, select_images
 from bcnet.ops.rle import segmentation_to_rle
 
@@ -78,15 +79,19 @@ def content():
     }
 
 
+def records(content):
+    return [image.record for image in mask_reader(content, "annotations.json")]
+
+
 def test_selection_by_each_reading():
-    ids = [image["id"] for image in content()["images"]]
-    selected = {name: [ids[n] for n in select_images(content(), name, 0.2)] for name in OVERLAPS}
+    images = records(content())
+    selected = {name: [images[n].image_id for n in select_images(images, name, 0.2)] for name in OVERLAPS}
     assert selected == {"iou": [7, 5], "same-class-iou": [5], "smaller": [7, 5], "mask": [7, 5]}
 
 
 def test_the_threshold_is_included():
-    assert len(select_images(content(), "same-class-iou", 0.25)) == 1
-    assert len(select_images(content(), "same-class-iou", 0.2501)) == 0
+    assert len(select_images(records(content()), "same-class-iou", 0.25)) == 1
+    assert len(select_images(records(content()), "same-class-iou", 0.2501)) == 0
 
 
 def test_the_output_is_a_coco_json_of_the_selected_images(tmp_path):
@@ -130,8 +135,13 @@ def test_bad_arguments_are_named(tmp_path, arguments, message):
     assert not (tmp_path / "out.json").exists()
 
 
-def test_image_without_a_size_is_not_selected():
+def test_what_cannot_be_used_is_not_selected_and_said(tmp_path, caplog):
     broken = content()
-    for image in broken["images"]:
-        image["height"] = 0
-    assert all(select_images(broken, name, 0.2) == [] for name in OVERLAPS)
+    broken["images"][1]["height"] = 0
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(broken))
+    build_coco_occ(str(source), str(tmp_path / "out.json"), overlap="iou")
+    assert [image["id"] for image in json.loads((tmp_path / "out.json").read_text())["images"]] == [7, 5]
+    assert "1 x images without a valid height and width, left out (image 3, '3.jpg')" in caplog.text
+    assert "1 x bbox of negative size, left out (annotation 9)" in caplog.text
+    assert "2 annotations of images that cannot be used, dropped (annotation 5, annotation 6)" in caplog.text

@@ -235,27 +235,34 @@ FULL = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
     [
         ({"segmentation": None}, "no segmentation", "annotation 2: there is no segmentation, only None"),
         ({"segmentation": []}, "no segmentation", r"only \[\]"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "polygon with fewer than 3 points", r"got 4: \[1, 2, 3, 4\]"),
-        ({"segmentation": [["a"] * 6]}, "polygon not a flat list", "'a'"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "every polygon has fewer than 3 points", r"\[\[1, 2, 3, 4\]\]"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "every polygon has an odd number of coordinates", r"\[1, 2, 3, 4, 5\]"),
+        ({"segmentation": [[5] * 5 + ["a"]]}, "segmentation: polygon not a flat list", "'a'"),
+        ({"segmentation": [["a"] * 6]}, "segmentation neither polygons nor RLE", "'a'"),
+        ({"segmentation": [[60, 45, 79, 45, 79, 59]]}, "segmentation outside its box", r"x 60\.\.79 and y 45\.\.59"),
+        ({"iscrowd": "yes"}, "iscrowd neither 0 nor 1", "'yes'"),
+        ({"category_id": 7}, "category_id not in the file's categories", "category_id 7"),
         ({"segmentation": FULL | {"size": [WIDTH, HEIGHT]}}, "RLE of another size", r"\[80, 60\]"),
         ({"segmentation": FULL | {"counts": [5]}}, "RLE whose runs do not fill", r"\[5\]"),
         ({"segmentation": FULL | {"counts": "o"}}, "RLE with unreadable counts", "'o'"),
-        ({"bbox": None}, "bbox not four", "None"),
+        ({"bbox": None, "segmentation": None}, "no segmentation", "None"),
         ({"bbox": [1, 2, 3]}, "bbox not four", r"\[1, 2, 3\]"),
         ({"bbox": [1, 2, float("nan"), 3]}, "bbox not four", "nan"),
         ({"bbox": [1, 2, 10**400, 3]}, "bbox not four", "1, 2, 1000"),
         ({"bbox": [1, 2, -3, 3]}, "negative size", "-3"),
-        ({"bbox": [80, 2, 3, 3]}, "outside the image", r"\[80, 2, 3, 3\], the image 80 x 60"),
-        ({"image_id": 9}, "image_id not among the images", "image_id is 9"),
-        ({"image_id": [1]}, "image_id not among the images", r"\[1\]"),
-        ({"image_id": 1}, "image without a valid height and width", "height and width are 0 and 80"),
+        ({"bbox": [80, 2, 3, 3]}, "outside the image", r"\[80, 2, 3, 3\] lies outside its image 0 of 80 x 60"),
+        ({"image_id": 9}, "annotations of images that are not listed", "image_id is 9"),
+        ({"image_id": [1]}, "annotations without an id of their own", r"image_id is \[1\]"),
+        ({"id": 1}, "annotations without an id of their own", "its id is used twice"),
+        ({"image_id": 1}, "annotations of images that cannot be used", "annotation 2"),
     ],
 )
 def test_malformed_annotations_are_skipped_and_counted(tmp_path, change, reason, message):
     neighbours = [box_annotation(number, 0, 5 * number, 5, 30, 30) for number in (1, 3)]
     broken = box_annotation(2, 0, 10, 5, 30, 30) | change
     images = [{"id": 0, "height": HEIGHT, "width": WIDTH}, {"id": 1, "height": 0, "width": WIDTH}]
-    source = write(tmp_path / "in.json", {"images": images, "annotations": [neighbours[0], broken, neighbours[1]]})
+    content = {"images": images, "annotations": [neighbours[0], broken, neighbours[1]]}
+    source = write(tmp_path / "in.json", content | {"categories": [{"id": 1, "name": "thing"}]})
     without = write(tmp_path / "without.json", {"images": images, "annotations": neighbours})
     statistics = convert_annotations(source, str(tmp_path / "out.json"))
     convert_annotations(without, str(tmp_path / "without_out.json"))
@@ -268,6 +275,7 @@ def test_malformed_annotations_are_skipped_and_counted(tmp_path, change, reason,
     assert reason in found
     assert pytest.approx(1) == statistics.skipped[found]
     assert re.search(message, statistics.examples[found])
+    assert statistics.noted["images without a valid height and width"] == 1
     assert found in statistics.format()
 
 
@@ -275,7 +283,7 @@ def test_odd_annotations_that_mean_something_are_noted(tmp_path):
     annotations = [
         box_annotation(1, 0, 5, 5, 30, 30),
         box_annotation(2, 0, 10, 10, 30, 0),
-        box_annotation(3, 0, 12, 10, 30, 30, segmentation=[[1, 1, 1, 1, 1, 1]]),
+        box_annotation(3, 0, 12, 10, 30, 30, segmentation=[[20, 20, 20, 20, 20, 20]]),
         box_annotation(4, 0, 14, 10, 30, 30, segmentation=[[20, 20, 40, 20, 40, 40], [1, 1, 2, 2]]),
         box_annotation(5, 0, 14, 10, 30, 30, ignore=1),
     ]
@@ -285,9 +293,12 @@ def test_odd_annotations_that_mean_something_are_noted(tmp_path):
     statistics = convert_annotations(source, str(tmp_path / "out.json"))
     assert (statistics.instances, statistics.crowds, statistics.skipped.total()) == (4, 1, 0)
     assert dict(statistics.noted) == {
-        "box of zero width or height": 1,
-        "mask that covers no pixel's centre": 1,
-        "polygons of fewer than 3 points or an odd count of numbers dropped": 1,
+        "boxes of zero width or height, not trained on": 1,
+        "masks (segmentation) that cover no pixel's centre, not trained on": 2,
+        "polygons of segmentation with fewer than 3 points, dropped": 1,
+        "annotations with 'ignore', kept as crowds": 1,
+        "of 5 annotations are crowds (iscrowd or ignore), not trained on": 1,
+        "masks that disagree with their boxes (IoU of the mask's extents and the box below 0.5)": 1,
     }
     occluders = [annotation[KEY] for annotation in read(tmp_path / "out.json")["annotations"]]
     triangle = segmentation_to_rle([[20, 20, 40, 20, 40, 40]], HEIGHT, WIDTH)
@@ -303,10 +314,8 @@ def test_odd_annotations_that_mean_something_are_noted(tmp_path):
     [
         ("{", r"in\.json is not valid JSON"),
         ("[]", "no list of images"),
-        ('{"images": []}', "no list of annotations"),
-        ('{"images": [1], "annotations": []}', "entry 0 of images is no object but 1"),
-        ('{"images": [{"id": 1}, {}], "annotations": []}', "image at position 1 has the id None"),
-        ('{"images": [{"id": 1}, {"id": 1}], "annotations": []}', "two images have the id 1"),
+        ('{"images": [], "annotations": []}', "no list of images"),
+        ('{"images": [{"id": 1}]}', "no list of annotations"),
     ],
 )
 def test_files_of_another_kind_are_named(tmp_path, text, message):
@@ -317,11 +326,23 @@ def test_files_of_another_kind_are_named(tmp_path, text, message):
     assert os.listdir(tmp_path) == ["in.json"]
 
 
-def test_empty_lists_and_unknown_formats(tmp_path):
-    source = write(tmp_path / "in.json", {"images": [], "annotations": []})
+def test_images_that_cannot_be_used_are_counted(tmp_path):
+    sized = {"height": HEIGHT, "width": WIDTH, "file_name": "a.jpg"}
+    images = [{"id": 1, **sized}, {"id": 1, **sized}, 5, sized, {"id": 2, **sized}]
+    annotations = [box_annotation(1, 1, 0, 0, 9, 9), box_annotation(2, 2, 0, 0, 9, 9), 7]
+    source = write(tmp_path / "in.json", {"images": images, "annotations": annotations})
     statistics = convert_annotations(source, str(tmp_path / "out.json"))
-    assert read(tmp_path / "out.json") == {"images": [], "annotations": []}
-    assert "instances                  0" in statistics.format()
+    assert (statistics.images, statistics.annotations, statistics.instances) == (5, 3, 1)
+    assert statistics.skipped == {
+        "annotations of images that cannot be used, dropped": 1,
+        "annotations without an id of their own": 1,
+    }
+    assert statistics.noted == {"image ids used twice": 1, "images without an id, a size or a file name": 2}
+    assert "image 1, 'a.jpg': its id is used twice, by 'a.jpg' too" in statistics.format()
+    assert [a if a == 7 else a[KEY] for a in read(tmp_path / "out.json")["annotations"]] == [[], [], 7]
+
+
+def test_unknown_formats(source, tmp_path):
     with pytest.raises(ValueError, match="rle, polygon, got 'png'"):
         convert_annotations(source, str(tmp_path / "png.json"), format="png")
 
@@ -331,7 +352,7 @@ def test_the_shares_of_two_squares(tmp_path):
     content = {"images": [{"id": 0, "height": HEIGHT, "width": WIDTH}], "annotations": annotations}
     statistics = convert_annotations(write(tmp_path / "in.json", content), str(tmp_path / "out.json"))
     assert statistics.occluded == 2
-    assert statistics.hidden_share == 2 * 0.5
+    assert statistics.covered_share == 2 * 0.5
     assert np.isclose(statistics.occluder_share, 2 * 200 / 600)
 
 

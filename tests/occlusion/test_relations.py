@@ -28,13 +28,15 @@ def scene(boxes, visible, occluders, size=(100, 120)):
         boxes=torch.tensor(boxes, dtype=torch.float32),
         scores=torch.linspace(0.9, 0.5, len(boxes)),
         classes=torch.zeros(len(boxes), dtype=torch.int64),
-        occludee_mask=torch.stack([in_box(region, box) for region, box in zip(visible, boxes, strict=True)]),
-        occluder_mask=torch.stack(
-            [
-                torch.zeros(SIDE, SIDE) if region is None else in_box(region[:4], box, region[4])
-                for region, box in zip(occluders, boxes, strict=True)
-            ]
-        ),
+        maps={
+            "occludee_mask": torch.stack([in_box(region, box) for region, box in zip(visible, boxes, strict=True)]),
+            "occluder_mask": torch.stack(
+                [
+                    torch.zeros(SIDE, SIDE) if region is None else in_box(region[:4], box, region[4])
+                    for region, box in zip(occluders, boxes, strict=True)
+                ]
+            ),
+        },
     )
 
 
@@ -60,7 +62,13 @@ def test_it_equals_a_sum_over_the_images_pixels():
     maps = smooth.clamp(0, 1).split(4)
     low = torch.rand(4, 2) * 150
     boxes = torch.cat([low, low + 100 + 100 * torch.rand(4, 2)], dim=1)
-    found = Detections((300, 400), boxes, torch.ones(4), torch.zeros(4, dtype=torch.int64), maps[0], None, maps[1])
+    found = Detections(
+        (300, 400),
+        boxes,
+        torch.ones(4),
+        torch.zeros(4, dtype=torch.int64),
+        dict(zip(("occludee_mask", "occluder_mask"), maps, strict=True)),
+    )
     images = []
     for name in ("occludee_mask", "occluder_mask"):
         images.append(torch.zeros(4, 300, 400))
@@ -117,7 +125,7 @@ def test_many_pairs_are_worked_through_in_parts(monkeypatch):
 
 def test_relations_need_both_layers():
     found = bench_behind_post()
-    found.occluder_mask = None
+    del found.maps["occluder_mask"]
     with pytest.raises(
         ValueError, match="relations need the occluder_mask of the detections, which carry: occludee_mask"
     ):

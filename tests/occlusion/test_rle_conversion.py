@@ -94,7 +94,7 @@ def test_a_shape_without_pixels_is_an_empty_mask(polygon):
         ([[True] * 6], "flat list", "True"),
         ([[0, 0, 5, 5]], "fewer than 3 points", r"got 4: \[0, 0, 5, 5\]"),
         ([[]], "fewer than 3 points", r"got 0: \[\]"),
-        ([[0, 0, 5, 5, 0, 5, 1]], "odd count", "got 7"),
+        ([[0, 0, 5, 5, 0, 5, 1]], "an odd number of coordinates", "got 7"),
         ([*SQUARE, [0, 0, 5, 5]], "fewer than 3 points", "got 4"),
         ([[0, 0, 5, 5, 0, float("nan")]], "far outside", "coordinate nan"),
         ([[0, 0, float("inf"), 5, 0, 5]], "far outside", "10 x 8 pixels has the coordinate inf"),

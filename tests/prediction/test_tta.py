@@ -42,10 +42,10 @@ def test_one_view_is_the_detector_itself(name):
     assert len(found) == len(expected) > 3
     assert torch.equal(found.classes, expected.classes)
     close(found.boxes, expected.boxes)
-    assert found.maps().keys() == MAPS
-    for map_name, values in found.maps().items():
-        close(values, expected.maps()[map_name], atol=1e-4)
-    assert augmented.inference([random_image()])[0].maps().keys() == {"occludee_mask"}
+    assert found.maps.keys() == MAPS
+    for map_name, values in found.maps.items():
+        close(values, expected.maps[map_name], atol=1e-4)
+    assert augmented.inference([random_image()])[0].maps.keys() == {"occludee_mask"}
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -58,8 +58,8 @@ def test_a_mirrored_image_has_mirrored_detections(name):
     assert torch.equal(seen.classes, mirrored.classes)
     x0, y0, x1, y1 = seen.boxes.unbind(dim=1)
     close(mirrored.boxes, torch.stack([64 - x1, y0, 64 - x0, y1], dim=1))
-    for map_name, values in seen.maps().items():
-        close(mirrored.maps()[map_name], values.flip(2), atol=1e-4)
+    for map_name, values in seen.maps.items():
+        close(mirrored.maps[map_name], values.flip(2), atol=1e-4)
         assert not torch.allclose(values, values.flip(2), atol=1e-3)
 
 
@@ -76,11 +76,11 @@ def test_maps_are_averages_over_the_views_at_the_merged_boxes(name):
         boxes = torch.from_numpy(transform.apply_boxes(found.boxes.numpy())).float()
         given = Detections(transform.output_size, boxes, found.scores, found.classes)
         (seen,) = model.inference_masks([view], [given], with_occluder=True)
-        for map_name, values in seen.maps().items():
+        for map_name, values in seen.maps.items():
             expected[map_name].append(values.flip(2) if transform.flip == "horizontal" else values)
     for map_name, views in expected.items():
         assert len(views) == 4
-        close(found.maps()[map_name], torch.stack(views).mean(dim=0), atol=1e-4)
+        close(found.maps[map_name], torch.stack(views).mean(dim=0), atol=1e-4)
         assert torch.stack(views).std(dim=0).max() > 1e-3
 
 
@@ -142,7 +142,7 @@ def test_no_detections(name):
     augmented = AugmentedDetector(detector(name), min_sizes=(48,), max_size=64)
     (found,) = augmented.inference([random_image()], with_occluder=True, thresholds=Thresholds(score=1.0))
     assert len(found) == 0
-    assert {map_name: tuple(values.shape) for map_name, values in found.maps().items()} == dict.fromkeys(
+    assert {map_name: tuple(values.shape) for map_name, values in found.maps.items()} == dict.fromkeys(
         MAPS, (0, 28, 28)
     )
 
@@ -150,7 +150,7 @@ def test_no_detections(name):
 def test_detector_of_boxes_alone():
     model = detector(MODEL__MASK_ON=False)
     (found,) = AugmentedDetector(model, min_sizes=(48, 64), max_size=90).inference([random_image()])
-    assert len(found) > 3 and found.maps() == {}
+    assert len(found) > 3 and found.maps == {}
     with pytest.raises(ValueError, match="without masks"):
         model.inference_masks([random_image()], [found])
 

@@ -18,7 +18,7 @@ def detections(maps=MAPS, names=("cup", "plate"), count=2):
     boxes = torch.tensor([[1.0, 2.0, 9.0, 10.0], [4.0, 0.0, 12.0, 8.0]])[:count]
     values = {name: torch.full((count, 4, 4), value) for name, value in zip(maps, (0.9, 0.4, 0.6, 0.7), strict=False)}
     return Detections(
-        (12, 16), boxes, torch.tensor([0.9, 0.8])[:count], torch.tensor([1, 0])[:count], class_names=names, **values
+        (12, 16), boxes, torch.tensor([0.9, 0.8])[:count], torch.tensor([1, 0])[:count], values, class_names=names
     )
 
 

@@ -1,8 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mask_layers import two_layers
 from pycocotools import mask as coco_mask
 
 from bcnet.ops.paste import paste_maps, paste_masks
@@ -29,20 +32,20 @@ def test_masks_return_from_their_windows():
     full[0, 0, 2:5, 3:9] = True
     full[1, 0, 4:8, 1:4] = True
     full[0, 1] = True  # touches every edge; instance 2 stays empty
-    masks = InstanceMasks.from_full(full[0], full[1])
+    masks = two_layers(full[0], full[1])
     assert torch.equal(masks.to_full(11, 13), full.transpose(0, 1).to(torch.uint8))
-    assert masks.origins.tolist() == [[0, 1], [-1, -1], [0, 0]]
+    assert masks.windows.tolist() == [[0, 1, 10, 8], [-1, -1, 15, 13], [0, 0, 1, 1]]
     assert torch.equal(masks[torch.tensor([1])].to_full(11, 13)[0, 0], torch.ones(11, 13, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(("occludee", "occluder"), [((2, 4, 4), (1, 4, 4)), ((4, 4), (4, 4)), ((2, 4, 4), (2, 4, 5))])
 def test_masks_of_different_shapes_are_refused(occludee, occluder):
     with pytest.raises(ValueError, match="alike"):
-        InstanceMasks.from_full(torch.zeros(occludee), torch.zeros(occluder))
+        two_layers(torch.zeros(occludee), torch.zeros(occluder))
 
 
 def test_targets_of_unequal_length_are_refused():
-    masks = InstanceMasks.from_windows([], [])
+    masks = InstanceMasks.without_pixels(0, ("occludee", "occluder"))
     with pytest.raises(ValueError, match="1, 1 and 0"):
         Targets(torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64), masks)
 
@@ -53,7 +56,7 @@ def detections(**kwargs):
         "boxes": torch.tensor([[1.0, 1.0, 5.0, 5.0], [4.0, 0.0, 8.0, 6.0]]),
         "scores": torch.tensor([0.9, 0.6]),
         "classes": torch.tensor([2, 0]),
-        "occludee_mask": torch.stack([torch.eye(4), torch.ones(4, 4)]),
+        "maps": {"occludee_mask": torch.stack([torch.eye(4), torch.ones(4, 4)])},
     }
     return Detections(**(options | kwargs))
 
@@ -116,7 +119,7 @@ def test_rescaling_scales_clips_and_drops():
 
 
 def test_subsets_keep_every_field():
-    found = detections(occluder_mask=torch.zeros(2, 4, 4))
+    found = detections().with_maps(occluder_mask=torch.zeros(2, 4, 4))
     assert len(found[found.scores > 0.7]) == 1
     assert found[1].classes.tolist() == [0]
     assert found[-1].occluder_mask.shape == (1, 4, 4)
@@ -127,8 +130,8 @@ def test_subsets_keep_every_field():
     [
         ({"scores": torch.zeros(3)}, r"scores must be \[2\]"),
         ({"boxes": torch.zeros(2, 5)}, r"boxes must be \[D, 4\], got \(2, 5\)"),
-        ({"occludee_mask": torch.zeros(2, 4, 5)}, r"\[2, M, M\].*\(2, 4, 5\)"),
-        ({"occluder_mask": torch.zeros(1, 4, 4)}, "occluder_mask"),
+        ({"maps": {"occludee_mask": torch.zeros(2, 4, 5)}}, r"\[2, M, M\].*\(2, 4, 5\)"),
+        ({"maps": {"occluder_mask": torch.zeros(1, 4, 4)}}, "occluder_mask"),
         ({"class_names": ("a",)}, "class 2 has no name"),
     ],
 )
@@ -140,3 +143,63 @@ def test_malformed_detections_are_refused(change, message):
 def test_an_absent_map_is_an_error_that_names_what_there_is():
     with pytest.raises(ValueError, match="carry no occluder_mask; present are: occludee_mask"):
         _ = detections().occluder_masks
+
+
+def test_an_image_wide_instance_does_not_pad_the_others():
+    full = torch.zeros(101, 800, 1333, dtype=torch.uint8)
+    full[0] = 1
+    for index in range(1, 101):
+        full[index, index : index + 80, index : index + 120] = 1
+    masks = two_layers(full, full)
+    image_wide, others = 802 * 1335, 100 * 82 * 122  # with their margins
+    assert masks.pixels.numel() == 2 * (image_wide + others)
+    assert masks.pixels.numel() < 20 * 2**20
+
+
+def test_groups_hold_each_window_once_and_pad_it_to_less_than_four_times_its_area():
+    generator = torch.Generator().manual_seed(0)
+    full = torch.zeros(12, 90, 90, dtype=torch.uint8)
+    for index in range(12):
+        h, w = torch.randint(1, 80, (2,), generator=generator).tolist()
+        full[index, 5 : 5 + h, 3 : 3 + w] = 1
+    masks = InstanceMasks.from_full({"occludee": full})
+    groups = list(masks.padded_groups())
+    assert sum(map(len, groups)) == 12
+    for index, (_, _, group, position) in enumerate(masks.places.tolist()):
+        padded, window = groups[group][position], masks.window(index)
+        assert torch.equal(padded[:, : window.shape[1], : window.shape[2]], window)
+        assert padded.sum() == window.sum()
+        assert padded.numel() < 4 * window.numel()
+
+
+def test_detections_are_a_sequence():
+    found = detections()
+    assert [d.scores.item() for d in found] == pytest.approx([0.9, 0.6])
+    assert list(found) == [found[0], found[1]]
+    assert found[0] == found[0] and found[0] != found[1]
+    assert found[np.int64(1)] == found[-1] == found[1:] == found[[1]] == found[np.array([False, True])]
+    assert len(found[[]]) == 0 and found[:1][torch.tensor([True])] == found[0] and len(found[:1][[False]]) == 0
+    assert found[[1, 0]].classes.tolist() == [0, 2]
+    for index in (2, 99, -3):
+        with pytest.raises(IndexError, match=f"detection {index} is out of range: there are 2"):
+            found[index]
+    assert found != "something else"
+    assert found.with_maps(occluder_mask=torch.zeros(2, 4, 4)) != found
+
+
+def test_coco_results_are_plain_json_whatever_the_ids_are_made_of():
+    results = detections().to_coco(np.int64(42), np.array([7, 8, 90]))
+    assert json.loads(json.dumps(results))[0]["category_id"] == 90
+    assert type(results[0]["image_id"]) is int
+
+
+def test_further_maps_are_written_under_their_own_keys():
+    found = detections().with_maps(occluder_mask=torch.ones(2, 4, 4), occluder_boundary=torch.zeros(2, 4, 4))
+    (first, _) = found.to_coco(1, [1, 2, 3], names=("occludee_mask", "occluder_mask"))
+    assert [key for key in first if "segm" in key or "boundary" in key] == ["segmentation", "occluder_segmentation"]
+    assert coco_mask.area({**first["occluder_segmentation"]}) == 16
+
+
+def test_a_map_without_a_record_is_refused():
+    with pytest.raises(ValueError, match="map 'depth' has no record; there are records of occludee_mask, "):
+        detections(maps={"depth": torch.zeros(2, 4, 4)})

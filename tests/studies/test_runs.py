@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from small_models import small_config, write_small_data_set
 
 from bcnet.data import load_dataset
 from bcnet.data.source_masks import source_masks
@@ -203,7 +204,11 @@ class _Oracle:
         ones = torch.ones(len(given), 28, 28)
         return [
             Detections(
-                given.image_size, given.boxes, given.scores, given.classes, occludee_mask=ones, occluder_mask=0 * ones
+                given.image_size,
+                given.boxes,
+                given.scores,
+                given.classes,
+                {"occludee_mask": ones, "occluder_mask": 0 * ones},
             )
         ]
 
@@ -215,7 +220,7 @@ def test_iou_in_true_boxes_of_a_known_model(scenes):
     shares, occluded = [], 0
     for record in load_dataset(dataset)[0]:
         truth = source_masks(record)
-        occluded += sum(rle is not None for rle in truth.occluders)
+        occluded += sum(rle is not None for rle in truth.layers["occluder"])
         boxes, _ = true_boxes(record)
         for instance, box in zip(record.instances, boxes.tolist(), strict=True):
             assert box == [*instance.bbox[:2], instance.bbox[0] + instance.bbox[2], instance.bbox[1] + instance.bbox[3]]
@@ -225,3 +230,26 @@ def test_iou_in_true_boxes_of_a_known_model(scenes):
     assert summary["all"]["mean_iou"] == pytest.approx(sum(shares) / len(shares))
     assert summary["all"]["occluded"] == occluded > 0
     assert summary["all"]["occluder_mean_iou"] == summary["all"]["occluder_found"] == 0
+
+
+def instances_by_level(tmp_path, dataset) -> dict:
+    summary = masks_in_true_boxes(small_config(OUTPUT_DIR=str(tmp_path)), _Oracle(), dataset)
+    assert summary["all"]["mean_iou"] == 100  # the objects fill their boxes
+    return {level: summary[level]["instances"] for level in OCCLUSION_LEVELS}
+
+
+def test_iou_in_ground_truth_boxes_of_polygons_without_amodal_masks(tmp_path):
+    dataset = write_small_data_set(tmp_path / "data", images=5)
+    # Of 28 x 24 pixels each, the other object covers (18 - i) x 16 of both boxes in image i: 30 % down to 25 %.
+    assert instances_by_level(tmp_path, dataset) == {"none": 0, "light": 2, "medium": 8, "heavy": 0}
+
+
+def test_iou_in_ground_truth_boxes_of_amodal_polygons(tmp_path):
+    dataset = write_small_data_set(tmp_path / "data", images=2)
+    path = tmp_path / "data" / "annotations.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["amodal_segmentation"] = annotation["segmentation"]
+    content["annotations"][0]["amodal_segmentation"] = [[4, 4, 44, 4, 44, 28, 4, 28]]  # 28 of 40 columns are visible
+    path.write_text(json.dumps(content))
+    assert instances_by_level(tmp_path, dataset) == {"none": 3, "light": 0, "medium": 1, "heavy": 0}

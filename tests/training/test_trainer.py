@@ -11,11 +11,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-from training_toys import ToyModel, ToyStream, toy_config
+from training_toys import ToyModel, ToyStream, toy_config, toy_trainer
 
 from bcnet.distributed import shared_seed
-from bcnet.training import NonFiniteLossError, Trainer, TrainingInterrupted
+from bcnet.training import NonFiniteLossError, Trainer, TrainingInterrupted, build_trainer
 from bcnet.training.reproducibility import random_state, restore_random_state, seed_everything
+from bcnet.training.step import TrainingStep
 from bcnet.training.step_values import StepValues
 
 
@@ -41,9 +42,7 @@ def metrics(folder) -> list[dict]:
 def trained(cfg, stream=None, resume=False, evaluate=None) -> Trainer:
     model = ToyModel()
     seed_everything(cfg.SEED)
-    trainer = Trainer(cfg, model, stream or ToyStream(accumulate=cfg.SOLVER.ACCUMULATE_STEPS), evaluate)
-    if resume:
-        trainer.load_state(trainer.checkpoints.read_last())
+    trainer = toy_trainer(cfg, model, stream, evaluate, resume=resume)
     trainer.run()
     return trainer
 
@@ -130,21 +129,21 @@ class EndlessSamples(torch.utils.data.IterableDataset):
 @pytest.mark.parametrize("asked_to_stop", [True, False])
 def test_a_killed_worker_does_not_break_an_iteration(tmp_path, monkeypatch, asked_to_stop):
     """torch raises the error of a killed worker at once, wherever the program is; here it waits for the next batch."""
-    step, steps = Trainer._step, []
+    update, steps = TrainingStep._update, []
 
-    def killing_step(self):
+    def killing_update(self):
         if len(steps) == 1:
             (worker,) = multiprocessing.active_children()
             os.kill(worker.pid, signal.SIGTERM)
             worker.join()
             if asked_to_stop:
                 signal.raise_signal(signal.SIGTERM)
-        step(self)
+        update(self)
         steps.append(1)
 
-    monkeypatch.setattr(Trainer, "_step", killing_step)
+    monkeypatch.setattr(TrainingStep, "_update", killing_update)
     loader = torch.utils.data.DataLoader(EndlessSamples(), batch_size=None, num_workers=1)
-    trainer = Trainer(toy_config(tmp_path), ToyModel(), lambda start: loader)
+    trainer = build_trainer(toy_config(tmp_path), ToyModel(), loader)
     with pytest.raises(TrainingInterrupted if asked_to_stop else RuntimeError, match=r"iteration 1|worker"):
         trainer.run()
     assert len(steps) == 2
@@ -167,7 +166,9 @@ def test_periodic_checkpoints_are_rotated_and_plain(tmp_path):
     assert names == ["model_0000000.pth", "model_0000007.pth", "model_0000008.pth", "model_final.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000008.pth"
     content = read(tmp_path / "model_0000008.pth")
-    assert set(content) >= {"model", "optimizer", "scaler", "ema", "iteration", "random_states", "config", "seed"}
+    weights = {"model", "iteration", "config", "seed", "class_names", "bcnet_version"}
+    assert set(content) == weights | {"optimizer", "scaler", "ema", "random_states"}
+    assert set(read(tmp_path / "model_final.pth")) == weights
     assert (content["iteration"], content["seed"], len(content["random_states"])) == (8, 3, 1)
     assert set(content["random_states"][0]) >= {"torch", "numpy", "python"}
     assert "MAX_ITER: 9" in content["config"]
@@ -192,9 +193,9 @@ def test_accumulation_equals_the_whole_batch(tmp_path):
     weights = []
     for steps in (1, 2):
         cfg = toy_config(tmp_path, SOLVER__ACCUMULATE_STEPS=steps)
-        trainer = Trainer(cfg, Mean(), ToyStream(accumulate=steps))
+        trainer = toy_trainer(cfg, Mean())
         trainer.run()
-        weights.append(trainer.model.layers[0].weight.detach())
+        weights.append(trainer.state.model.layers[0].weight.detach())
     assert torch.allclose(*weights, atol=1e-6)
     first, second = metrics(tmp_path)[:2], metrics(tmp_path)[2:]
     assert [r["total_loss"] for r in first] == pytest.approx([r["total_loss"] for r in second], rel=1e-5)
@@ -213,7 +214,7 @@ def test_averaged_weights_are_evaluated_and_shipped(tmp_path):
     content = read(tmp_path / "model_0000003.pth")
     assert same(seen[-1], content["model"])
     assert same(read(tmp_path / "model_final.pth")["model"], content["model"])
-    assert same(content["ema"]["live_model"], dict(trainer.model.state_dict()))
+    assert same(content["ema"]["live_model"], dict(trainer.state.model.state_dict()))
     assert content["ema"]["n_averaged"] == 4
     assert not torch.equal(content["model"]["layers.0.weight"], content["ema"]["live_model"]["layers.0.weight"])
 
@@ -232,9 +233,21 @@ def test_evaluation_happens_when_due_and_leaves_no_trace(tmp_path):
     records = [record for record in metrics(tmp_path) if "toy/segm/AP" in record]
     assert [record["iteration"] for record in records] == [1, 3, 4]
     assert records[0]["toy/segm/APs"] is None
-    assert trainer.model.training
+    assert trainer.state.model.training
     trained(toy_config(tmp_path / "whole", SOLVER__MAX_ITER=5))
     assert same(read(tmp_path / "model_final.pth")["model"], read(tmp_path / "whole" / "model_final.pth")["model"])
+
+
+def test_training_keeps_submodules_in_eval_mode(tmp_path):
+    seen = []
+    model = ToyModel()
+    model.layers[1].eval()
+    cfg = toy_config(tmp_path, TEST__EVAL_PERIOD=1)
+    trainer = toy_trainer(cfg, model, evaluate=lambda m: seen.append(m.training) or (m.eval() and {}))
+    trainer.run()
+    assert len(seen) == 4 and all(seen)
+    assert model.layers[0].training and not model.layers[1].training
+    assert model.layers[1].num_batches_tracked == 0
 
 
 def test_a_finished_run_resumes_into_its_evaluation(tmp_path):
@@ -257,7 +270,7 @@ def test_metrics_have_every_loss_and_the_averages_of_the_period(tmp_path, monkey
     for record in records:
         assert record["total_loss"] == pytest.approx(record["loss_mask"] + record["loss_occluder_mask"])
         assert {"lr", "time", "data_time", "images_per_second", "eta_seconds", "instances"} <= set(record)
-        assert "wish_to_stop" not in record
+        assert not any("stop" in name for name in record)
     assert records[0]["loss_mask"] == pytest.approx(float(sum(v["loss_mask"] for v in seen[:2]) / 2))
     assert records[-1]["eta_seconds"] == 0
     assert any(name.startswith("events.out.tfevents") for name in os.listdir(tmp_path))
@@ -285,7 +298,7 @@ class Breaking(ToyModel):
 @pytest.mark.parametrize("period", [1, 2, 100])
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, period):
     cfg = toy_config(tmp_path, SOLVER__MAX_ITER=20, SOLVER__CHECKPOINT_PERIOD=period)
-    trainer = Trainer(cfg, Breaking(9, "loss"), ToyStream())
+    trainer = toy_trainer(cfg, Breaking(9, "loss"))
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.run()
     message = str(caught.value)
@@ -299,9 +312,8 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path, peri
 
 def test_the_check_lags_one_iteration(tmp_path):
     fetched = []
-    trainer = Trainer(
-        toy_config(tmp_path, SOLVER__MAX_ITER=20), Breaking(9, "loss"), ToyStream(on_iteration=fetched.append)
-    )
+    cfg = toy_config(tmp_path, SOLVER__MAX_ITER=20)
+    trainer = toy_trainer(cfg, Breaking(9, "loss"), ToyStream(on_iteration=fetched.append))
     with pytest.raises(NonFiniteLossError):
         trainer.run()
     assert fetched == [0, 1, 2, 3]
@@ -310,7 +322,7 @@ def test_the_check_lags_one_iteration(tmp_path):
 def test_non_finite_gradients_do_not_get_into_a_checkpoint(tmp_path):
     cfg = toy_config(tmp_path, SOLVER__CHECKPOINT_PERIOD=1)
     with pytest.raises(NonFiniteLossError, match=r"iteration 2 .*layers\.0\.weight.*image_9\.jpg.*model_0000001\.pth"):
-        Trainer(cfg, Breaking(9, "gradient"), ToyStream()).run()
+        toy_trainer(cfg, Breaking(9, "gradient")).run()
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
 
 
@@ -333,8 +345,8 @@ def test_config_decides_over_the_saved_optimizer(tmp_path):
     trained(toy_config(tmp_path, SOLVER__MAX_ITER=2))
     cfg = toy_config(tmp_path, SOLVER__MAX_ITER=2, SOLVER__MOMENTUM=0.5, SOLVER__WEIGHT_DECAY=0.25)
     trainer = trained(cfg, resume=True)
-    assert [group["momentum"] for group in trainer.optimizer.param_groups] == [0.5, 0.5]
-    assert trainer.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert [group["momentum"] for group in trainer.state.optimizer.param_groups] == [0.5, 0.5]
+    assert trainer.state.optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
 def test_resume_with_averaging_switched_on_or_off(tmp_path, caplog):
@@ -342,28 +354,26 @@ def test_resume_with_averaging_switched_on_or_off(tmp_path, caplog):
     trained(toy_config(tmp_path, SOLVER__MAX_ITER=3, SOLVER__EMA__ENABLED=True), resume=True)
     assert "has no averaged weights" in caplog.text
     live = read(tmp_path / "model_0000002.pth")["ema"]["live_model"]
-    trainer = Trainer(toy_config(tmp_path), ToyModel(1), ToyStream())
-    trainer.load_state(trainer.checkpoints.read_last())
-    assert same(dict(trainer.model.state_dict()), live)
+    trainer = toy_trainer(toy_config(tmp_path), ToyModel(1), resume=True)
+    assert same(dict(trainer.state.model.state_dict()), live)
 
 
 def test_a_checkpoint_of_another_model(tmp_path):
     trained(toy_config(tmp_path))
-    trainer = Trainer(toy_config(tmp_path), torch.nn.Linear(2, 2), ToyStream())
     with pytest.raises(ValueError, match="is of another model"):
-        trainer.load_state(trainer.checkpoints.read_last())
+        toy_trainer(toy_config(tmp_path), torch.nn.Linear(2, 2), resume=True)
 
 
-def test_a_weights_file_is_no_training_checkpoint(tmp_path):
+def test_a_weights_file_is_not_a_training_checkpoint(tmp_path):
     trainer = trained(toy_config(tmp_path))
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
-    with pytest.raises(ValueError, match=r"model_final\.pth' is no training checkpoint: it lacks optimizer"):
-        trainer.checkpoints.read_last()
+    with pytest.raises(ValueError, match=r"model_final\.pth' is not a training checkpoint: it lacks optimizer"):
+        trainer.checkpointer.checkpoints.read_last()
 
 
 def test_batch_that_cannot_be_split(tmp_path):
     with pytest.raises(ValueError, match=r"IMS_PER_BATCH \(4\) .*ACCUMULATE_STEPS \(3\)"):
-        Trainer(toy_config(tmp_path, SOLVER__ACCUMULATE_STEPS=3), ToyModel(), ToyStream())
+        toy_trainer(toy_config(tmp_path, SOLVER__ACCUMULATE_STEPS=3), ToyModel())
 
 
 def test_progress_bar_on_request(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from bcnet.config import get_cfg
 from bcnet.data import DatasetMapper
+from bcnet.maps import PUBLISHED_MAPS
 from bcnet.structures import Detections
 from bcnet.visualization import draw_predictions, draw_training_data
 from bcnet.visualization.gallery import output_names
@@ -18,6 +19,12 @@ def save(path, color=(200, 100, 50), size=(40, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
     return str(path)
+
+
+def picture_size(path):
+    """(width, height) of an image file."""
+    with Image.open(path) as picture:
+        return picture.size
 
 
 def dataset(tmp_path, segmentation=((5, 5, 20, 5, 20, 25, 5, 25),)):
@@ -50,7 +57,7 @@ def predict(image):
         torch.tensor([[0.0, 0.0, width / 2, height], [1.0, 1.0, 9.0, 9.0]]),
         torch.tensor([0.9, 0.3]),
         torch.zeros(2, dtype=torch.int64),
-        *[torch.ones(2, 28, 28)] * 4,
+        {spec.name: torch.ones(2, 28, 28) for spec in PUBLISHED_MAPS},
         class_names=("cat",),
     )
 
@@ -70,7 +77,7 @@ def test_predictions_go_on_after_unreadable_files(tmp_path, caplog):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["x_2_layers.jpg", "x_2_maps.png", "x_layers.jpg", "x_maps.png"]
     # Small images are enlarged, for legible labels.
-    assert Image.open(tmp_path / "out/x_layers.jpg").width == 3 * 800 + 2 * 12
+    assert picture_size(tmp_path / "out/x_layers.jpg")[0] == 3 * 800 + 2 * 12
 
 
 def test_predictions_go_on_after_an_image_that_fails(tmp_path):
@@ -103,8 +110,8 @@ def test_score_threshold_and_number_of_images(tmp_path):
     options = {"max_images": 1, "progress": False}
     gallery = draw_predictions(predict, files, tmp_path / "all", score_threshold=0.1, **options)
     assert gallery.drawn == 1
-    tall = Image.open(gallery.pictures[1]).height
-    short = Image.open(draw_predictions(predict, files, tmp_path / "one", **options).pictures[1]).height
+    _, tall = picture_size(gallery.pictures[1])
+    _, short = picture_size(draw_predictions(predict, files, tmp_path / "one", **options).pictures[1])
     assert short < tall  # one line rather than two
     none = draw_predictions(predict, files, tmp_path / "none", score_threshold=0.95, **options)
     assert [path.endswith("_layers.jpg") for path in none.pictures] == [True]

@@ -4,20 +4,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mask_layers import two_layers
 
-from bcnet.structures import Detections, InstanceMasks, Targets
+from bcnet.maps import PUBLISHED_MAPS
+from bcnet.structures import Detections, Targets
 from bcnet.visualization import detections_from_targets, draw_heat_maps, draw_layers
-from bcnet.visualization.layers import COLORMAP, HEAT_MAPS, _roi_crop
+from bcnet.visualization.layers import COLORMAP, _roi_crop
 from bcnet.visualization.style import instance_color
 
-MAPS = tuple(name for name, _ in HEAT_MAPS)
+MAPS = tuple(spec.name for spec in reversed(PUBLISHED_MAPS))
 
 
 def detections(count=1, maps=MAPS, image_size=(100, 120), side=4):
     boxes = torch.tensor([[20.0, 20.0, 80.0, 80.0]]).repeat(count, 1)
     values = {name: torch.zeros(count, side, side) for name in maps}
     return Detections(
-        image_size, boxes, torch.ones(count), torch.zeros(count, dtype=torch.int64), **values, class_names=("cat",)
+        image_size, boxes, torch.ones(count), torch.zeros(count, dtype=torch.int64), values, class_names=("cat",)
     )
 
 
@@ -124,7 +126,9 @@ def test_targets_become_perfect_detections():
     occluder = torch.zeros_like(occludee)
     occluder[:, 18:32, 4:32] = 1
     targets = Targets(
-        torch.tensor([[4.0, 4.0, 32.0, 32.0]]), torch.tensor([1]), InstanceMasks.from_full(occludee, occluder)
+        torch.tensor([[4.0, 4.0, 32.0, 32.0]]),
+        torch.tensor([1]),
+        two_layers(occludee, occluder),
     )
     found = detections_from_targets(targets, (40, 40), ("bat", "cat"))
     assert found.occludee_mask.shape == (1, 28, 28)

@@ -17,14 +17,13 @@ from bcnet.visualization.style import OKABE_ITO, WHITE, instance_color, readable
 
 def detections(boxes, image_size=(4, 4), masks=None, **more):
     count = len(boxes)
-    if masks is None:
-        masks = torch.ones(count, 2, 2)
+    maps = {"occludee_mask": torch.ones(count, 2, 2) if masks is None else masks}
     return Detections(
         image_size=image_size,
         boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         scores=torch.linspace(0.9, 0.6, count) if count else torch.zeros(0),
         classes=torch.zeros(count, dtype=torch.int64),
-        occludee_mask=masks,
+        maps=maps,
         **more,
     )
 
@@ -75,7 +74,7 @@ def test_outline_has_the_instance_colour_and_the_image_is_left_alone():
 def test_box_is_drawn_without_a_mask():
     image = np.zeros((60, 80, 3), dtype=np.uint8)
     found = detections([[10, 10, 50, 50]], (60, 80))
-    found.occludee_mask = None
+    del found.maps["occludee_mask"]
     drawn = draw_detections(image, found, labels=False)
     assert drawn[10, 30].tolist() == drawn[49, 30].tolist() == drawn[30, 10].tolist() == list(instance_color(0))
     assert drawn[30, 30].tolist() == [0, 0, 0]

@@ -18,8 +18,7 @@ def scene(confidence):
         torch.tensor([LEFT, RIGHT], dtype=torch.float32),
         torch.tensor([0.9, 0.8]),
         torch.zeros(2, dtype=torch.int64),
-        torch.ones(2, 28, 28),
-        occluder_mask=torch.zeros(2, 28, 28),
+        {"occludee_mask": torch.ones(2, 28, 28), "occluder_mask": torch.zeros(2, 28, 28)},
         occluded_by=torch.tensor(confidence),
     )
 

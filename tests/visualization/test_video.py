@@ -35,7 +35,7 @@ def found(boxes, image_size, classes=None, scores=None):
         boxes,
         torch.full((count,), 0.9) if scores is None else torch.tensor(scores),
         torch.zeros(count, dtype=torch.int64) if classes is None else torch.tensor(classes),
-        torch.ones(count, 28, 28),
+        {"occludee_mask": torch.ones(count, 28, 28)},
         class_names=("square", "circle"),
     )
 

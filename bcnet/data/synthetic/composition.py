@@ -98,8 +98,8 @@ class Layout:
                 depth=len(self.objects),
                 amodal_mask=amodal,
                 visible_mask=visible,
-                bbox=cv2.boundingRect(visible.view(np.uint8)),
-                amodal_bbox=cv2.boundingRect(amodal.view(np.uint8)),
+                bbox=_bounding_box(visible),
+                amodal_bbox=_bounding_box(amodal),
                 visible_area=int(np.count_nonzero(visible)),
                 amodal_area=int(np.count_nonzero(amodal)),
             )
@@ -163,11 +163,12 @@ def paint(canvas: np.ndarray, placed: Placed, colours: np.ndarray, shadow: float
     size = canvas.shape[0]
     if shadow > 0:
         spread = max(size // 32, 2)
-        padded = cv2.copyMakeBorder(placed.coverage, *(4 * [2 * spread]), cv2.BORDER_CONSTANT, value=0)
+        margin = 2 * spread
+        padded = cv2.copyMakeBorder(placed.coverage, margin, margin, margin, margin, cv2.BORDER_CONSTANT)  # zeros
         # Two box filters make a soft edge in time that does not depend on its width.
         soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))
         # Light falls from above: the shadow lies a little lower.
-        window, part = _clip(soft.shape, placed.x - 2 * spread, placed.y - 2 * spread + spread // 2, size)
+        window, part = _clip(soft.shape, placed.x - margin, placed.y - margin + spread // 2, size)
         canvas[window] *= (1 - soft[part] * np.float32(shadow / 255))[..., None]
     window, part = _clip(placed.coverage.shape, placed.x, placed.y, size)
     opacity = placed.coverage[part] * np.float32(1 / 255)
@@ -178,6 +179,12 @@ def finish(canvas: np.ndarray, noise: int, rng: np.random.Generator) -> np.ndarr
     """uint8 picture of a float32 canvas, with evenly distributed noise of up to +-``noise``."""
     grain = rng.integers(-128, 128, canvas.shape, dtype=np.int8)  # a power of two is drawn fastest
     return cv2.addWeighted(canvas, 1, grain, noise / 128, 0, dtype=cv2.CV_8U)
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """(x, y, width, height) around the True pixels of a bool [H, W] mask."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return x, y, width, height
 
 
 def _clip(shape: tuple[int, ...], x: int, y: int, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

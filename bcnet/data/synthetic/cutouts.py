@@ -37,6 +37,17 @@ class _Template:
     category: int  # 0..K-1
 
 
+@dataclass(frozen=True)
+class _Square:
+    record: int  # index of the image
+    window: tuple[slice, slice]
+    annotated: np.ndarray  # uint8 [side, side], 255 where an instance lies
+
+    @property
+    def annotated_share(self) -> float:
+        return np.count_nonzero(self.annotated) / self.annotated.size
+
+
 class CutoutLibrary:
     """The instances of a data set that can be cut out.
 
@@ -136,23 +147,24 @@ class CutoutLibrary:
         Of several pieces the one with the fewest annotated pixels is taken; what is left of objects in it is
         filled with the colours around it, so that no object without truth shows.
         """
-        best, best_pixels = None, np.inf
-        for _ in range(_BACKGROUND_TRIES):
-            index = int(rng.integers(len(self.records)))
-            record = self.records[index]
-            side = int(min(record.height, record.width) * rng.uniform(0.5, 1.0))
-            x, y = (int(rng.integers(extent - side + 1)) for extent in (record.width, record.height))
-            annotated = self._annotated(record)[y : y + side, x : x + side]
-            pixels = np.count_nonzero(annotated) / side**2
-            if pixels < best_pixels:
-                best, best_pixels = (index, x, y, side, annotated), pixels
-            if pixels == 0:
+        square = self._random_square(rng)
+        for _ in range(_BACKGROUND_TRIES - 1):
+            if square.annotated_share == 0:
                 break
-        index, x, y, side, annotated = best
-        interpolation = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-        piece = cv2.resize(self._image(index)[y : y + side, x : x + side], (size, size), interpolation=interpolation)
-        hole = cv2.resize(annotated, (size, size), interpolation=interpolation)
+            square = min(square, self._random_square(rng), key=lambda s: s.annotated_share)
+        interpolation = cv2.INTER_AREA if len(square.annotated) > size else cv2.INTER_LINEAR
+        piece = cv2.resize(self._image(square.record)[square.window], (size, size), interpolation=interpolation)
+        hole = cv2.resize(square.annotated, (size, size), interpolation=interpolation)
         return _fill(piece.astype(np.float32), hole)
+
+    def _random_square(self, rng: np.random.Generator) -> _Square:
+        """A square of a random image, with a side of half to all of the image's shorter side."""
+        index = int(rng.integers(len(self.records)))
+        record = self.records[index]
+        side = int(min(record.height, record.width) * rng.uniform(0.5, 1.0))
+        x, y = (int(rng.integers(extent - side + 1)) for extent in (record.width, record.height))
+        window = np.s_[y : y + side, x : x + side]
+        return _Square(index, window, self._annotated(record)[window])
 
     def _mask(self, record: ImageRecord, instance: InstanceRecord) -> np.ndarray:
         try:

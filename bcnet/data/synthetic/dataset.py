@@ -141,7 +141,7 @@ class _Job:
         path = os.path.join(self.image_root, file_name)
         _, encoded = cv2.imencode(f".{extension}", scene.image[..., ::-1], _ENCODING[extension])
         with open(path, "wb") as file:
-            file.write(encoded)
+            file.write(encoded.tobytes())
         height, width = scene.image.shape[:2]
         image = {"id": index, "file_name": file_name, "height": height, "width": width}
         # Ids count from 1 (COCO's evaluation takes 0 for "no match") and depend on the scene's number alone.
@@ -150,30 +150,31 @@ class _Job:
 
 def scene_annotations(scene: Scene, image_id: int, first_id: int = 1) -> list[dict]:
     """The COCO annotations of a scene (JSON values), nearest object first; keys as in `generate_dataset`."""
-    if not scene.objects:
-        return []
-    masks = [mask for thing in scene.objects for mask in (thing.visible_mask, thing.amodal_mask)]
-    rles = coco_mask.encode(np.asfortranarray(np.stack(masks, axis=-1).view(np.uint8)))
     return [
         {
-            "id": first_id + thing.depth,
+            "id": first_id + instance.depth,
             "image_id": image_id,
-            "category_id": thing.category_id,
+            "category_id": instance.category_id,
             "iscrowd": 0,
-            "bbox": list(thing.bbox),
-            "area": thing.visible_area,
-            "segmentation": rle_to_json(visible),
-            "amodal_bbox": list(thing.amodal_bbox),
-            "amodal_area": thing.amodal_area,
-            "amodal_segmentation": rle_to_json(amodal),
-            "depth": thing.depth,
-            "hidden_fraction": thing.hidden_fraction,
+            "bbox": list(instance.bbox),
+            "area": instance.visible_area,
+            "segmentation": _encoded(instance.visible_mask),
+            "amodal_bbox": list(instance.amodal_bbox),
+            "amodal_area": instance.amodal_area,
+            "amodal_segmentation": _encoded(instance.amodal_mask),
+            "depth": instance.depth,
+            "hidden_fraction": instance.hidden_fraction,
         }
-        for thing, visible, amodal in zip(scene.objects, rles[0::2], rles[1::2], strict=True)
+        for instance in scene.objects
     ]
 
 
-_worker_job: _Job | None = None
+def _encoded(mask: np.ndarray) -> dict:
+    """Compressed RLE of a bool [H, W] mask, as JSON values."""
+    return rle_to_json(coco_mask.encode(np.asfortranarray(mask.view(np.uint8))))
+
+
+_worker_job: _Job  # of a worker process, set when it starts
 
 
 def _initialise_worker(job: _Job) -> None:

@@ -13,14 +13,17 @@ from functools import cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 NUM_VARIANTS = 32
 _CONTOUR_POINTS = 128
 _SUPERSAMPLING = 4
 _SUBPIXEL_BITS = 4  # fractional bits of cv2's polygon coordinates
 
+Contour = NDArray[np.complex128]  # closed: [P], x + iy
 
-def _ellipse(rng: np.random.Generator) -> list[np.ndarray]:
+
+def _ellipse(rng: np.random.Generator) -> list[Contour]:
     angle = _angles()
     exponent = rng.uniform(0.75, 1.05)  # below 1 the ellipse turns towards a rounded rectangle
     x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** exponent
@@ -29,13 +32,13 @@ def _ellipse(rng: np.random.Generator) -> list[np.ndarray]:
     return [x + 1j * y * (1 - egg * x)]
 
 
-def _triangle(rng: np.random.Generator) -> list[np.ndarray]:
+def _triangle(rng: np.random.Generator) -> list[Contour]:
     apex = rng.uniform(-0.5, 0.5) + 1j * rng.uniform(0.6, 1.0)
     corners = np.array([-1 - 0.75j, 1 - 0.75j, apex])
     return [_rounded(_polygon(corners), rng.uniform(0.004, 0.02))]
 
 
-def _star(rng: np.random.Generator) -> list[np.ndarray]:
+def _star(rng: np.random.Generator) -> list[Contour]:
     points = int(rng.integers(4, 8))
     inner = rng.uniform(0.36, 0.55)
     radius = np.where(np.arange(2 * points) % 2, inner, 1.0)
@@ -44,8 +47,8 @@ def _star(rng: np.random.Generator) -> list[np.ndarray]:
     return [_rounded(_polygon(radius * np.exp(1j * angle)), rng.uniform(0.003, 0.01))]
 
 
-def _ring(rng: np.random.Generator) -> list[np.ndarray]:
-    outline = np.exp(1j * _angles())
+def _ring(rng: np.random.Generator) -> list[Contour]:
+    outline: Contour = np.exp(1j * _angles())
     hole = rng.uniform(0.36, 0.58)
     offset = rng.uniform(0, 0.5 * (0.75 - hole)) * np.exp(2j * np.pi * rng.random())
     corners = int(rng.integers(0, 3)) * 2  # 0: round; 2, 4: bulges
@@ -53,7 +56,7 @@ def _ring(rng: np.random.Generator) -> list[np.ndarray]:
     return [outline * bulge, outline * hole + offset]
 
 
-def _cross(rng: np.random.Generator) -> list[np.ndarray]:
+def _cross(rng: np.random.Generator) -> list[Contour]:
     arms = int(rng.integers(3, 5))
     width = rng.uniform(0.24, 0.34)
     lengths = rng.uniform(0.75, 1.0, arms)
@@ -67,7 +70,7 @@ def _cross(rng: np.random.Generator) -> list[np.ndarray]:
     return [_rounded(_polygon(np.array(corners)), rng.uniform(0.002, 0.008))]
 
 
-def _crescent(rng: np.random.Generator) -> list[np.ndarray]:
+def _crescent(rng: np.random.Generator) -> list[Contour]:
     # The unit disk without a disk around (offset, 0) that reaches beyond it.
     radius = rng.uniform(0.68, 0.88)
     offset = rng.uniform(0.5, 0.68)
@@ -90,7 +93,7 @@ CLASS_NAMES = tuple(FAMILIES)
 
 
 @cache
-def prototype(family: str, variant: int) -> tuple[np.ndarray, ...]:
+def prototype(family: str, variant: int) -> tuple[Contour, ...]:
     """Closed contours (outline first, then holes), complex [P], centred and scaled to the unit circle."""
     rng = np.random.default_rng([20210609, CLASS_NAMES.index(family), variant])
     contours = FAMILIES[family](rng)
@@ -129,7 +132,7 @@ def draw_shape(family: str, variant: int, size: float, deformation: float, rng: 
     return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _deform(contours: tuple[np.ndarray, ...], strength: float, rng: np.random.Generator) -> list[np.ndarray]:
+def _deform(contours: tuple[Contour, ...], strength: float, rng: np.random.Generator) -> list[Contour]:
     turn = np.exp(2j * np.pi * rng.random())
     squeeze = 1 - strength * rng.uniform(0.0, 0.3)
     squeeze_axis = np.exp(2j * np.pi * rng.random())
@@ -147,7 +150,7 @@ def _deform(contours: tuple[np.ndarray, ...], strength: float, rng: np.random.Ge
     return deformed
 
 
-def _angles() -> np.ndarray:
+def _angles() -> NDArray[np.float64]:
     return np.linspace(0, 2 * np.pi, _CONTOUR_POINTS, endpoint=False)
 
 

@@ -1,14 +1,16 @@
-"""How much occlusion a data set with amodal truth holds."""
+"""Occlusion statistics of a data set with amodal masks: hidden fractions and overlapping pairs."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from bcnet.data.coco import read_annotations
+from bcnet.data.coco_json import read_coco_json
+from bcnet.data.source_masks import amodal_rle
 
 
 @dataclass(frozen=True)
@@ -33,25 +35,28 @@ class OcclusionStatistics:
 
 
 def occlusion_statistics(annotation_file: str | os.PathLike) -> OcclusionStatistics:
-    """Statistics of a json that `generate_dataset` wrote.
+    """Statistics of a json that `generate_dataset` wrote; crowds do not count.
 
     Raises:
         FileNotFoundError: no such file.
-        KeyError: annotations without the amodal keys.
+        ValueError: it is not a COCO file, or an object has no amodal mask or no ``hidden_fraction``.
     """
-    with open(annotation_file, encoding="utf-8") as file:
-        content = json.load(file)
-    by_image: dict[int, list[dict]] = defaultdict(list)
-    for annotation in content["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
+    path = os.fspath(annotation_file)
+    records, _ = read_annotations(read_coco_json(path), path, None)
     same_class: list[bool] = []
-    for objects in by_image.values():
-        rles = [annotation["amodal_segmentation"] for annotation in objects]
-        meeting = np.triu(coco_mask.iou(rles, rles, [0] * len(rles)) > 0, k=1)
+    fractions: list[float] = []
+    for record in records:
+        objects = [instance for instance in record.instances if not instance.iscrowd]
+        for instance in objects:
+            if instance.hidden_fraction is None:
+                raise ValueError(f"{path}: annotation {instance.annotation_id!r} has no hidden_fraction")
+            fractions.append(instance.hidden_fraction)
+        rles = [amodal_rle(record, instance) for instance in objects]
+        meeting = np.triu(np.asarray(coco_mask.iou(rles, rles, [0] * len(rles))) > 0, k=1) if rles else np.zeros((0, 0))
         for first, second in zip(*np.nonzero(meeting), strict=True):
-            same_class.append(objects[first]["category_id"] == objects[second]["category_id"])
-    hidden = np.array([annotation["hidden_fraction"] for annotation in content["annotations"]], float)
-    images = len(content["images"])
+            same_class.append(objects[first].category == objects[second].category)
+    hidden = np.array(fractions, float)
+    images = len(records)
     return OcclusionStatistics(
         images=images,
         objects=len(hidden),

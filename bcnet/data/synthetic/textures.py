@@ -129,7 +129,8 @@ def neutral_palette(rng: np.random.Generator) -> np.ndarray:
 
 
 def _rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    return tuple(255 * c for c in colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0), 1), min(max(value, 0), 1)))
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0), 1), min(max(value, 0), 1))
+    return 255 * red, 255 * green, 255 * blue
 
 
 def _noise_layer(height: int, width: int, cell: float, rng: np.random.Generator) -> np.ndarray:

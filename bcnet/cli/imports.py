@@ -1,0 +1,32 @@
+"""The argument ``--import MODULE``: imports the modules that register components of other packages."""
+
+from __future__ import annotations
+
+import argparse
+
+from bcnet.registry import import_modules
+
+
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--import``, which imports at once, so that the config may name what the module registers.
+
+    The parsed arguments have the modules' names as `imports`, for `import_modules` in further processes. A module that
+    cannot be imported is an error of the command line.
+    """
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action=_Import,
+        default=[],
+        metavar="MODULE",
+        help="Python module that registers components of your own, e.g. my_package.heads; may be repeated",
+    )
+
+
+class _Import(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        try:
+            import_modules([values])
+        except ImportError as error:
+            parser.error(f"--import {values}: {error}")
+        namespace.imports = [*namespace.imports, values]

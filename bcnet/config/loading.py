@@ -1,0 +1,82 @@
+"""Loading of configs: defaults, YAML file or text, overrides; then validated and frozen."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pathlib
+from collections.abc import Sequence
+
+from bcnet.config.defaults import get_cfg
+from bcnet.config.node import CfgNode
+from bcnet.config.validate import validate_config
+
+_PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
+
+
+def find_config(name: str | os.PathLike) -> str:
+    """The config file of that path or, where there is none, the one of that name that comes with the package.
+
+    Args:
+        name: a path, or a path inside the folder ``configs``, with or without that folder.
+
+    Raises:
+        FileNotFoundError: neither exists; names the nearest that comes with the package.
+    """
+    path = os.path.expanduser(os.fspath(name))
+    if os.path.isfile(path):
+        return path
+    root = packaged_configs_root()
+    inside = os.path.normpath(path).removeprefix("configs" + os.sep)
+    packaged = os.path.join(root, inside)
+    if not os.path.isabs(path) and not inside.startswith("..") and os.path.isfile(packaged):
+        return packaged
+    nearest = difflib.get_close_matches(inside, packaged_configs(), n=1, cutoff=0.0)
+    advice = f"; nearest that comes with the package: {nearest[0]!r}" if nearest else ""
+    raise FileNotFoundError(f"config file not found: {os.fspath(name)!r}{advice}")
+
+
+def packaged_configs() -> list[str]:
+    """The names of the configs that come with the package, as `find_config` takes them."""
+    root = pathlib.Path(packaged_configs_root())
+    return sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
+
+
+def packaged_configs_root() -> str:
+    """The folder of the configs: inside the installed package, or beside it in a checkout."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(package, "configs")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "configs")
+
+
+def load_config(
+    config_file: str | None = None,
+    opts: Sequence[object] = (),
+    *,
+    text: str | None = None,
+    source: str = "the config's text",
+) -> CfgNode:
+    """Defaults, then a YAML file or text, then overrides, validated and frozen; ``~`` in paths is expanded.
+
+    Args:
+        config_file: a path, or the name of a config that comes with the package, see `find_config`.
+        opts: ``KEY VALUE`` pairs or ``KEY=VALUE`` words in one list.
+        text: YAML as `CfgNode.dump` writes it, merged after the file.
+        source: what an error calls the text.
+
+    Raises:
+        FileNotFoundError: ``config_file`` does not exist.
+        KeyError: an unknown key.
+        ValueError: a value that no component can work with.
+    """
+    cfg = get_cfg()
+    if config_file:
+        cfg.merge_from_file(find_config(config_file))
+    if text is not None:
+        cfg.merge_from_text(text, source)
+    cfg.merge_from_list(list(opts))
+    for key in _PATHS:
+        cfg.set_value(key, os.path.expanduser(cfg.get_value(key)))
+    validate_config(cfg)
+    cfg.freeze()
+    return cfg

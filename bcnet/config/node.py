@@ -1,0 +1,154 @@
+"""CfgNode: fvcore's config node that rejects unknown keys and values of another type."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import yaml
+from fvcore.common.config import CfgNode as _FvcoreCfgNode
+
+from bcnet.config.detectron2_keys import accept_detectron2_key
+
+
+class CfgNode(_FvcoreCfgNode):
+    """fvcore's config node (YAML with ``_BASE_``) that accepts known keys with values of the default's type alone.
+
+    A single value where a list is expected is a list of one, and an integer where a float is expected is a float.
+    A key that detectron2 has and this engine lacks is accepted, and dropped, if its value asks for nothing that the
+    engine does not do (`bcnet.config.detectron2_keys`).
+    """
+
+    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
+        """Merges a YAML file and its ``_BASE_`` chain.
+
+        Raises:
+            FileNotFoundError: the file, or a base of it, does not exist.
+            KeyError: an unknown key, with the file and the nearest known key.
+            ValueError: a value of another type than the key's default, or the file is not YAML of plain values.
+        """
+        if not os.path.isfile(cfg_filename):
+            raise FileNotFoundError(f"config file not found: {cfg_filename!r}")
+        try:
+            # Files never run code: `allow_unsafe` is fvcore's switch for YAML that constructs objects.
+            loaded = self.load_yaml_with_base(cfg_filename, allow_unsafe=False)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{cfg_filename} is not YAML of plain values: {error}") from error
+        self._merge(loaded, source=cfg_filename)
+
+    def merge_from_text(self, text: str, source: str) -> None:
+        """Merges YAML without a ``_BASE_``, such as `dump` writes; `source` is what an error calls it.
+
+        Raises:
+            KeyError, ValueError: as `merge_from_file`.
+        """
+        try:
+            loaded = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{source} is not YAML of plain values: {error}") from error
+        self._merge(loaded, source)
+
+    def merge_from_list(self, cfg_list: Sequence[object]) -> None:
+        """Merges overrides as given on a command line: ``KEY VALUE`` pairs and ``KEY=VALUE`` words.
+
+        Raises:
+            ValueError: a key without a value, or a value of another type than the key's default.
+            KeyError: an unknown key, with the nearest known key.
+        """
+        words = split_overrides(cfg_list)
+        self._merge_leaves(zip(words[0::2], words[1::2], strict=True), source="overrides")
+
+    def flat_keys(self) -> list[str]:
+        """All leaf keys in dotted form, e.g. ``"SOLVER.BASE_LR"``."""
+        return [key for key, _ in _leaves(self)]
+
+    def get_value(self, dotted_key: str):
+        """The value of ``"A.B.C"``."""
+        node = self
+        for name in dotted_key.split("."):
+            node = node[name]
+        return node
+
+    def set_value(self, dotted_key: str, value: object) -> None:
+        """Sets ``"A.B.C"``, which exists; a frozen config raises AttributeError."""
+        section, _, name = dotted_key.rpartition(".")
+        setattr(self.get_value(section) if section else self, name, value)
+
+    def _merge(self, loaded: object, source: str) -> None:
+        if not isinstance(loaded, (Mapping, type(None))):
+            raise ValueError(f"{source} holds a {type(loaded).__name__}, not config keys with their values")
+        self._merge_leaves(_leaves(loaded or {}), source)
+
+    def _merge_leaves(self, leaves: Iterable[tuple[str, object]], source: str) -> None:
+        known = set(self.flat_keys())
+        for key, value in leaves:
+            key = str(key)
+            if key in known:
+                self.set_value(key, _coerce(value, self.get_value(key), key, source))
+            elif isinstance(value, Mapping) and not value and any(k.startswith(key + ".") for k in known):
+                continue  # an empty section (`MODEL: {}`) is legal and changes nothing
+            elif not accept_detectron2_key(key, _decode(value), source):
+                raise KeyError(_unknown_key(key, sorted(known), source))
+
+
+def split_overrides(words: Sequence[object]) -> list[object]:
+    """``KEY VALUE`` pairs and ``KEY=VALUE`` words as a flat list of keys and values.
+
+    Raises:
+        ValueError: a key without a value.
+    """
+    flat: list[object] = []
+    for word in words:
+        expects_key = len(flat) % 2 == 0
+        if expects_key and isinstance(word, str) and "=" in word:
+            flat += word.split("=", 1)
+        else:
+            flat.append(word)
+    if len(flat) % 2:
+        raise ValueError(f"overrides are KEY VALUE pairs or KEY=VALUE; {flat[-1]!r} has no value in {list(words)}")
+    return flat
+
+
+def _leaves(node: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, key + ".")
+        else:
+            yield key, value
+
+
+def _decode(value: object) -> object:
+    """The Python literal that a string spells, as detectron2 reads ``"(1, 2)"`` in YAML; else the value itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def _coerce(value: object, default: object, key: str, source: str) -> object:
+    decoded = _decode(value)
+    if isinstance(default, str) and isinstance(value, str):
+        return decoded if isinstance(decoded, str) else value  # "2024" is a name, too
+    if isinstance(default, (list, tuple)) and not isinstance(decoded, (Mapping, type(None))):
+        return type(default)(decoded if isinstance(decoded, (list, tuple)) else [decoded])
+    if isinstance(default, float) and type(decoded) is int:
+        return float(decoded)
+    if type(decoded) is not type(default):
+        raise ValueError(
+            f"{key} is {value!r} in {source}; it must be of type {type(default).__name__}, as its default {default!r}"
+        )
+    return decoded
+
+
+def _unknown_key(key: str, known: Sequence[str], source: str) -> str:
+    by_lower_case = {name.lower(): name for name in known}
+    nearest = difflib.get_close_matches(key.lower(), by_lower_case, n=1, cutoff=0.0)
+    return (
+        f"unknown config key {key!r} in {source}; nearest known key: {by_lower_case[nearest[0]]!r} "
+        "(keys of another package are known once its module is imported: --import MODULE)"
+    )

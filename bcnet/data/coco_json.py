@@ -1,0 +1,309 @@
+"""Values of a COCO json: parsing and normalising of ids, flags, sizes, numbers, boxes and masks.
+
+Functions raise `AnnotationError`, a ValueError, with the actual value and the kind of fault; the reader adds the file
+and the id. What is odd but usable goes to the `Findings`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from bcnet.data.findings import AnnotationError, Findings
+from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.files import read_json
+from bcnet.ops.rle import MAX_PIXELS, SegmentationError, checked_polygon, polygon_fault, segmentation_to_rle
+
+_FLAGS = {"0": False, "false": False, "1": True, "true": True}
+
+
+def read_coco_json(path: str) -> dict:
+    """The content of a json file with lists of images and categories, neither of them empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file; names it.
+    """
+    content = read_json(path)
+    check_coco_json(content, path)
+    return content
+
+
+def check_coco_json(content: object, path: str, lists: tuple[str, ...] = ("images", "categories")) -> None:
+    """Raises ValueError unless the content has these lists, none of them empty."""
+    for key in lists:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
+            raise ValueError(f"{path} is not a COCO file: it has no list of {key}")
+
+
+def read_categories(
+    categories: list, annotation_file: str, image_root: str, name: str, findings: Findings
+) -> tuple[DatasetInfo, dict[int, int]]:
+    """The data set's description, classes by rising id, and the class 0..K-1 of each category id.
+
+    Names that several categories share are noted.
+
+    Raises:
+        ValueError: a category without an integer id and a name, or two of one id; names the file.
+    """
+    names: dict[int, str] = {}
+    for category in categories:
+        if missing(category, ("id", "name")) or not isinstance(category["name"], str) or not is_number_id(category):
+            raise ValueError(f"{annotation_file}: a category must have an integer id and a name, got {short(category)}")
+        category_id = normal_id(category["id"])
+        if category_id in names:
+            ids = [entry.get("id") for entry in categories]
+            raise ValueError(f"{annotation_file}: category ids are not unique: {short(ids)}")
+        names[category_id] = category["name"]
+    ids = sorted(names)
+    uses = Counter(names.values())
+    for category_id in ids:
+        if uses[names[category_id]] > 1:
+            label = f"category {category_id} {names[category_id]!r}"
+            findings.note("categories with a name that another one has too", label)
+    info = DatasetInfo(
+        name=name or annotation_file,
+        class_names=tuple(names[category_id] for category_id in ids),
+        category_ids=tuple(ids),
+        annotation_file=annotation_file,
+        image_root=image_root,
+    )
+    return info, {category_id: index for index, category_id in enumerate(ids)}
+
+
+def read_image(image: object, annotation_file: str, image_root: str | None) -> ImageRecord:
+    """The record, without instances, of an entry of the json's images.
+
+    Raises:
+        AnnotationError: a malformed entry.
+    """
+    required = ("id", "height", "width") if image_root is None else ("id", "file_name", "height", "width")
+    fault = missing(image, required)
+    if fault is not None:
+        raise AnnotationError(fault, "images without an id, a size or a file name")
+    if not is_id(image["id"]):
+        raise AnnotationError(f"its id must be a whole number or a text, got {short(image['id'])}", "malformed ids")
+    file_name = image.get("file_name")
+    if image_root is None:
+        file_name = file_name if isinstance(file_name, str) else ""
+    elif not isinstance(file_name, str):
+        raise AnnotationError(f"its file_name must be a text, got {short(file_name)}", "malformed file names")
+    height, width = image["height"], image["width"]
+    if not (is_size(height) and is_size(width)):
+        raise AnnotationError(
+            f"height and width are {short(height)} and {short(width)}; they must be at least 1",
+            "images without a valid height and width",
+        )
+    if height * width > MAX_PIXELS:
+        raise AnnotationError(f"{short(width)} x {short(height)} pixels are too many for masks", "images too large")
+    return ImageRecord(
+        file_name=os.path.join(image_root or "", file_name),
+        image_id=normal_id(image["id"]),
+        height=int(height),
+        width=int(width),
+        annotation_file=annotation_file,
+    )
+
+
+def read_flag(key: str, value: object) -> bool:
+    """A flag as 0, 1, false or true, as a number, a text or a bool; absent or null is False.
+
+    Raises:
+        AnnotationError: anything else.
+    """
+    if value is None:
+        return False
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return bool(value)
+    raise AnnotationError(f"{key} must be 0, 1, false or true, got {short(value)}", f"{key} neither 0 nor 1")
+
+
+def read_number(key: str, value: object, low: float = -math.inf, high: float = math.inf) -> float | None:
+    """A finite number in a range, or None where it is absent or null.
+
+    Raises:
+        AnnotationError: anything else.
+    """
+    if value is None:
+        return None
+    if not is_finite(value):
+        raise AnnotationError(f"{key} must be a finite number, got {short(value)}", f"{key} not a finite number")
+    if not low <= value <= high:
+        raise AnnotationError(f"{key} must be in {low}..{high}, got {short(value)}", f"{key} out of range")
+    return value
+
+
+def check_box_numbers(key: str, box: object) -> list[float]:
+    """A box [x, y, width, height] of finite numbers, without a negative size; wherever it lies.
+
+    Raises:
+        AnnotationError: anything else.
+    """
+    if not isinstance(box, list) or len(box) != 4 or not all(is_finite(value) for value in box):
+        raise AnnotationError(
+            f"{key} must be four finite numbers [x, y, width, height], got {short(box)}",
+            f"{key} not four finite numbers",
+        )
+    if box[2] < 0 or box[3] < 0:
+        raise AnnotationError(f"{key} has a negative size: {box}", f"{key} of negative size")
+    return box
+
+
+def read_box(key: str, box: object, record: ImageRecord, findings: Findings, label: str) -> list[float]:
+    """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
+
+    Raises:
+        AnnotationError: anything else.
+    """
+    x, y, width, height = check_box_numbers(key, box)
+    if width == 0 or height == 0:
+        findings.note("boxes of zero width or height, not trained on", label, f"{key} is {box}")
+    elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:
+        raise AnnotationError(
+            f"{key} {box} lies outside its image {record.image_id!r} of {record.width} x {record.height} pixels",
+            f"{key} outside the image",
+        )
+    elif x < -1 or y < -1 or x + width > record.width + 1 or y + height > record.height + 1:
+        what = "boxes that reach out of the image by more than a pixel, clipped (is bbox x, y, width, height?)"
+        findings.note(what, label, f"{key} is {box}")
+    return box
+
+
+class Mask(NamedTuple):
+    """A segmentation that has passed the checks.
+
+    Attributes:
+        segmentation: the json value, without polygons that were dropped.
+        polygons: its polygons as float64 [2 * points]; empty for an RLE.
+        extents: x0, y0, x1, y1 of the polygons or of the RLE's pixels; None for an RLE without pixels.
+    """
+
+    segmentation: list | dict
+    polygons: list[np.ndarray]
+    extents: tuple[float, float, float, float] | None
+
+
+def read_mask(key: str, segmentation: object, record: ImageRecord, findings: Findings, label: str) -> Mask | None:
+    """A mask of an image, its content checked; None if every polygon of it was dropped.
+
+    Polygons of fewer than 3 points or with an odd number of coordinates are dropped and noted (detectron2 drops
+    them too).
+
+    Raises:
+        AnnotationError: it is neither a list of polygons nor an RLE of the image's size;
+            the message starts with the key.
+    """
+    try:
+        if isinstance(segmentation, dict):
+            return _read_rle(key, segmentation, record)
+        return _read_polygons(key, segmentation, record, findings, label)
+    except SegmentationError as error:
+        raise AnnotationError(f"{key}: {error}", f"{key}: {error.reason}") from error
+
+
+def _read_polygons(key: str, segmentation: object, record: ImageRecord, findings: Findings, label: str) -> Mask | None:
+    if not isinstance(segmentation, list) or not all(map(_is_flat_list, segmentation)):
+        raise AnnotationError(
+            f"{key} must be a list of polygons [[x0, y0, x1, y1, ...], ...] or an RLE, got {short(segmentation)}",
+            f"{key} neither polygons nor RLE",
+        )
+    kept, arrays = [], []
+    for polygon in segmentation:
+        fault = polygon_fault(polygon)
+        if fault is None:
+            arrays.append(checked_polygon(polygon, record.height, record.width))
+            kept.append(polygon)
+        else:
+            findings.note(f"polygons of {key} with {fault}, dropped", label, f"its length is {len(polygon)}")
+    if not kept:
+        return None
+    xs, ys = ([polygon[axis::2] for polygon in kept] for axis in (0, 1))
+    extents = min(map(min, xs)), min(map(min, ys)), max(map(max, xs)), max(map(max, ys))
+    return Mask(kept, arrays, extents)
+
+
+def _is_flat_list(polygon: object) -> bool:
+    return isinstance(polygon, list) and (not polygon or isinstance(polygon[0], (int, float)))
+
+
+def _read_rle(key: str, rle: dict, record: ImageRecord) -> Mask:
+    if "counts" not in rle or "size" not in rle:
+        keys = sorted(map(str, rle))
+        raise AnnotationError(f"{key} is an RLE without size or counts: its keys are {short(keys)}", "incomplete RLEs")
+    size = rle["size"]
+    if not isinstance(size, (list, tuple)) or list(size) != [record.height, record.width]:
+        raise AnnotationError(
+            f"{key} is an RLE of size {short(size)}; its image {record.image_id!r} has height and width "
+            f"{[record.height, record.width]}",
+            "RLE of another size than the image",
+        )
+    rle = {"size": [record.height, record.width], "counts": rle["counts"]}
+    x, y, width, height = coco_mask.toBbox(segmentation_to_rle(rle, record.height, record.width)).tolist()
+    return Mask(rle, [], (x, y, x + width, y + height) if width and height else None)
+
+
+def every_polygon_dropped(key: str, segmentation: list) -> AnnotationError:
+    """The error for a mask of which no polygon can be used."""
+    faults = dict.fromkeys(polygon_fault(polygon) for polygon in segmentation)
+    kinds = " or ".join(fault for fault in faults if fault)
+    return AnnotationError(
+        f"every polygon has {kinds}: {key} is {short(segmentation)}", f"{key} of which every polygon has {kinds}"
+    )
+
+
+def mask_box(segmentation: list | dict, record: ImageRecord) -> list[float]:
+    """The xywh box of the pixels of a mask; [0, 0, 0, 0] where there are none.
+
+    Raises:
+        SegmentationError: the segmentation is malformed.
+    """
+    return coco_mask.toBbox(segmentation_to_rle(segmentation, record.height, record.width)).tolist()
+
+
+def missing(entry: object, keys: tuple[str, ...]) -> str | None:
+    """What is wrong if an entry is not an object, or does not have all of these keys."""
+    if not isinstance(entry, dict):
+        return f"it must be an object with {', '.join(keys)}, got {short(entry)}"
+    absent = [key for key in keys if entry.get(key) is None]
+    return f"it has no {' and no '.join(absent)}" if absent else None
+
+
+def is_id(value: object) -> bool:
+    """A text, or a whole number of at most 64 bits, also as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return False
+    return isinstance(value, str) or (abs(value) < 2**63 and value == int(value))
+
+
+def is_number_id(entry: dict) -> bool:
+    """Whether an entry's id is a whole number."""
+    return is_id(entry["id"]) and not isinstance(entry["id"], str)
+
+
+def normal_id(value: int | float | str) -> int | str:
+    """An id with whole floats as integers. A text is never a number: "1" and 1 are two ids."""
+    return int(value) if isinstance(value, float) else value
+
+
+def is_finite(value: object) -> bool:
+    """An int or a float, but not nan, infinite, a bool or beyond the floats."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def is_size(value: object) -> bool:
+    return is_finite(value) and value >= 1 and int(value) == value
+
+
+def short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

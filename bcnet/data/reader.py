@@ -1,0 +1,338 @@
+"""Reading of annotations image by image: one set of rules for training, evaluation, conversion and statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bcnet.data.checks import MaskBoxCheck
+from bcnet.data.coco_json import (
+    Mask,
+    every_polygon_dropped,
+    is_finite,
+    is_id,
+    mask_box,
+    missing,
+    normal_id,
+    read_box,
+    read_categories,
+    read_flag,
+    read_image,
+    read_mask,
+    read_number,
+    short,
+)
+from bcnet.data.findings import AnnotationError, Findings
+from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
+
+# More crowds than this share of the annotations are worth a warning; COCO has 1.2 %.
+_MANY_CROWDS = 0.1
+
+# `ImageRecord.in_front`: (i, j), j in front of i.
+Pairs = list[tuple[int, int]]
+# Makes an annotation of a related format one of COCO's; None drops it (and it has told the findings).
+Translate = Callable[[dict, ImageRecord, Findings], "dict | None"]
+# The pairs from the file's own annotations of the record's instances; None where the order is not known.
+Order = Callable[[ImageRecord, Sequence[dict], Findings], "Pairs | None"]
+
+
+def depth_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
+    """The depth order by the annotations' ``depth``; smaller is nearer."""
+    return pairs_in_front(record, [annotation.get("depth") for annotation in annotations], findings, "a depth")
+
+
+def pairs_in_front(record: ImageRecord, depths: Sequence[float | None], findings: Findings, what: str) -> Pairs | None:
+    """`ImageRecord.in_front` of one depth per instance (smaller is nearer), crowds aside.
+
+    None where no object has one, and, noted, where not all objects have one.
+    """
+    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+    known = [i for i in objects if depths[i] is not None]
+    if len(known) < len(objects):
+        if known:
+            unknown = f"images in which some objects only have {what}, taken as of unknown order"
+            findings.note(unknown, image_label(record))
+        return None
+    return [(i, j) for i in known for j in known if depths[j] < depths[i]] if known else None
+
+
+@dataclass(frozen=True)
+class AnnotationFormat:
+    """How a format differs from COCO's.
+
+    Attributes:
+        translate: makes an annotation one of COCO's; None where the keys are COCO's own.
+        order: says who lies in front of whom.
+        has_area: whether annotations have an ``area``, of the visible mask; without one it is taken from the mask.
+        has_stuff: whether regions of stuff, which are crowds here, are part of the format: then many are no warning.
+    """
+
+    translate: Translate | None = None
+    order: Order = depth_order
+    has_area: bool = True
+    has_stuff: bool = False
+
+
+class ReadImage(NamedTuple):
+    """An image as read, with the places of its parts in the file.
+
+    Attributes:
+        record: with the annotations that can be used.
+        position: of the image in the json's images.
+        annotations: position in the json's annotations of each of the record's instances.
+    """
+
+    record: ImageRecord
+    position: int
+    annotations: list[int]
+
+
+@dataclass
+class CocoReader:
+    """Reads the content of a COCO json, or of a format like it, image by image in the file's order.
+
+    Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller refuses the
+    file (`Findings.raise_if_faulty`) or does without the entries. The rules are those of `bcnet.data.coco`.
+
+    Args:
+        content: with lists of images, categories and annotations (the last may be absent).
+        annotation_file: its path, for messages.
+        image_root: folder that the images' file names start at; None where no image will be opened, and then images
+            need no file name.
+        name: what to call the data set; the file's path by default.
+        format: how the annotations differ from COCO's.
+        findings: what was found before.
+        masks_required: an object without a segmentation is a fault.
+
+    Attributes:
+        info: the data set's description.
+        counts: "annotations" and "crowds" that were read so far.
+        used_classes: the classes 0..K-1 of these annotations.
+
+    Raises:
+        ValueError: malformed categories, or annotations that are not a list.
+    """
+
+    content: dict
+    annotation_file: str
+    image_root: str | None
+    name: str = ""
+    format: AnnotationFormat = AnnotationFormat()
+    findings: Findings | None = None
+    masks_required: bool = False
+    info: DatasetInfo = field(init=False)
+    counts: Counter[str] = field(default_factory=Counter, init=False)
+    used_classes: set[int] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self.findings = Findings(self.annotation_file) if self.findings is None else self.findings
+        self.info, self._class_of = read_categories(
+            self.content["categories"], self.annotation_file, self.image_root or "", self.name, self.findings
+        )
+        self._annotations = self.content.get("annotations")
+        if self._annotations is None:
+            self._annotations = []
+        if not isinstance(self._annotations, list):
+            raise ValueError(f"{self.annotation_file}: annotations must be a list, got {short(self._annotations)}")
+        self._check = MaskBoxCheck(self.findings)
+        self._crowds = Findings(self.annotation_file)
+
+    def __iter__(self) -> Iterator[ReadImage]:
+        images = self._read_images()
+        groups = self._positions_by_image(images)
+        for image_id in list(images):
+            position, record = images.pop(image_id)  # so that a caller who drops the records frees them
+            if record is not None:
+                yield self._read_image(position, record, groups.pop(image_id))
+        self._finish()
+
+    def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
+        """Position and record by image id; no record for an image that cannot be used."""
+        images: dict[int | str, tuple[int, ImageRecord | None]] = {}
+        for position, entry in enumerate(self.content["images"]):
+            named = isinstance(entry, dict) and is_id(entry.get("id"))
+            label = f"image {short(entry['id'])}" if named else f"image at position {position}"
+            if named and isinstance(entry.get("file_name"), str):
+                label += f", {short(entry['file_name'])}"
+            record = None
+            try:
+                record = read_image(entry, self.annotation_file, self.image_root)
+                if record.image_id in images:
+                    first = self.content["images"][images[record.image_id][0]].get("file_name")
+                    raise AnnotationError(f"its id is used twice, by {short(first)} too", "image ids used twice")
+            except AnnotationError as error:
+                self.findings.fault(label, error, of_annotation=False)
+                record = None
+            if named:
+                images[normal_id(entry["id"])] = position, record
+        return images
+
+    def _positions_by_image(self, images: dict) -> dict[int | str, list[int]]:
+        """Positions of the annotations of each image that can be used; other annotations go to the findings."""
+        groups: dict[int | str, list[int]] = {image_id: [] for image_id in images}
+        seen: set[int | str] = set()
+        for position, annotation in enumerate(self._annotations):
+            fault = missing(annotation, ("id", "image_id"))
+            named = fault is None
+            if named and not (is_id(annotation["id"]) and is_id(annotation["image_id"])):
+                fault = f"its ids must be whole numbers or texts, its image_id is {short(annotation['image_id'])}"
+            elif named and normal_id(annotation["id"]) in seen:
+                fault = "its id is used twice"
+            if fault is not None:
+                label = annotation_label(annotation) if named else f"annotation at position {position}"
+                self.findings.fault(label, AnnotationError(fault, "annotations without an id of their own"))
+                continue
+            seen.add(normal_id(annotation["id"]))
+            image_id = annotation["image_id"]
+            if image_id not in groups:
+                what = "annotations of images that are not listed, dropped"
+                self.findings.drop(what, annotation_label(annotation), f"image_id is {short(image_id)}")
+            elif images[image_id][1] is None:
+                self.findings.drop("annotations of images that cannot be used, dropped", annotation_label(annotation))
+            else:
+                groups[image_id].append(position)
+        return groups
+
+    def _read_image(self, position: int, record: ImageRecord, candidates: list[int]) -> ReadImage:
+        kept = []
+        for candidate in candidates:
+            annotation = self._annotations[candidate]
+            label = annotation_label(annotation)
+            try:
+                translate = self.format.translate
+                translated = annotation if translate is None else translate(annotation, record, self.findings)
+                if translated is not None:
+                    record.instances.append(self._read_instance(label, translated, record))
+                    kept.append(candidate)
+            except ValueError as error:
+                self.findings.fault(label, error)
+        try:
+            pairs = self.format.order(record, [self._annotations[k] for k in kept], self.findings)
+            record.in_front = None if pairs is None else [pair for pair in pairs if _of_objects(pair, record)]
+        except ValueError as error:
+            self.findings.fault(f"{image_label(record)}, {record.file_name!r}", error, of_annotation=False)
+        return ReadImage(record, position, kept)
+
+    def _read_instance(self, label: str, annotation: dict, record: ImageRecord) -> InstanceRecord:
+        category_id = annotation.get("category_id")
+        if category_id is None:
+            raise AnnotationError("it has no category_id", "annotations without a category_id")
+        if not is_id(category_id) or category_id not in self._class_of:
+            what = "category_id not in the file's categories"
+            raise AnnotationError(f"category_id {short(category_id)} is not in the file's categories", what)
+        read_number("depth", annotation.get("depth"))
+        instance = InstanceRecord(
+            bbox=[],
+            category=self._class_of[category_id],
+            iscrowd=self._read_crowd(label, annotation),
+            annotation_id=normal_id(annotation["id"]),
+            hidden_fraction=read_number("hidden_fraction", annotation.get("hidden_fraction"), 0, 1),
+            area=self._read_area(label, annotation),
+        )
+        mask = self._read_visible(label, annotation, record, instance.iscrowd)
+        instance.segmentation = None if mask is None else mask.segmentation
+        instance.bbox = self._read_bbox(label, annotation, record, instance)
+        if not instance.iscrowd:
+            self._read_object(label, annotation, record, instance)
+            if mask is not None:
+                self._check.compare(label, "segmentation", mask, instance.bbox, record)
+        self.counts["annotations"] += 1
+        self.counts["crowds"] += instance.iscrowd
+        self.used_classes.add(instance.category)
+        return instance
+
+    def _read_crowd(self, label: str, annotation: dict) -> bool:
+        iscrowd, ignore = (read_flag(key, annotation.get(key)) for key in ("iscrowd", "ignore"))
+        if ignore:
+            self.findings.note("annotations with 'ignore', kept as crowds", label)
+        if iscrowd or ignore:
+            self._crowds.note("crowds", label)
+        return iscrowd or ignore
+
+    def _read_area(self, label: str, annotation: dict) -> float | None:
+        area = annotation.get("area")
+        if is_finite(area) and area >= 0:
+            return float(area)
+        if self.format.has_area:
+            what = "areas that are missing or not a number, taken from the mask"
+            self.findings.note(what, label, f"area is {short(area)}")
+        return None
+
+    def _read_visible(self, label: str, annotation: dict, record: ImageRecord, iscrowd: bool) -> Mask | None:
+        """The visible mask; a crowd does without where it is absent or malformed."""
+        segmentation = annotation.get("segmentation")
+        if iscrowd:
+            try:
+                mask = read_mask("segmentation", segmentation, record, self.findings, label) if segmentation else None
+                reason = "no segmentation"
+            except ValueError as error:
+                mask, reason = None, str(error)
+            if mask is None:
+                self.findings.note("crowds without a usable mask, taken as their boxes", label, reason)
+            return mask
+        mask = self._read_mask(label, "segmentation", segmentation, record)
+        if mask is None and not annotation.get("amodal_segmentation"):
+            if self.masks_required:
+                raise AnnotationError(f"there is no segmentation, only {short(segmentation)}", "no segmentation")
+            self.findings.note("objects without a segmentation, for boxes alone", label)
+        return mask
+
+    def _read_mask(self, label: str, key: str, segmentation: object, record: ImageRecord) -> Mask | None:
+        if segmentation is None or segmentation in ([], {}, ""):
+            return None
+        mask = read_mask(key, segmentation, record, self.findings, label)
+        if mask is None:
+            raise every_polygon_dropped(key, segmentation)
+        return mask
+
+    def _read_bbox(self, label: str, annotation: dict, record: ImageRecord, instance: InstanceRecord) -> list[float]:
+        box = annotation.get("bbox")
+        if box is None or box == []:
+            if instance.segmentation is None:
+                raise AnnotationError("it has no bbox, and no mask to take it from", "annotations without a bbox")
+            self.findings.note("boxes that are missing, taken from the mask", label)
+            box = mask_box(instance.segmentation, record)
+        return read_box("bbox", box, record, self.findings, label)
+
+    def _read_object(self, label: str, annotation: dict, record: ImageRecord, instance: InstanceRecord) -> None:
+        """What crowds do not have: the amodal mask and box, and the file's own occluder."""
+        if annotation.get("amodal_bbox") is not None:
+            instance.amodal_bbox = read_box("amodal_bbox", annotation["amodal_bbox"], record, self.findings, label)
+        amodal = self._read_mask(label, "amodal_segmentation", annotation.get("amodal_segmentation"), record)
+        if amodal is not None:
+            instance.amodal = amodal.segmentation
+            if instance.amodal_bbox is not None:
+                self._check.compare(label, "amodal_segmentation", amodal, instance.amodal_bbox, record)
+        occluder = annotation.get("bg_object_segmentation")
+        if occluder:
+            # The published converter writes contours of one or two points; its own reader drops them silently.
+            mask = read_mask("bg_object_segmentation", occluder, record, self.findings, label)
+            occluder = [] if mask is None else mask.segmentation
+        instance.occluder = occluder
+
+    def _finish(self) -> None:
+        self._check.finish()
+        crowds = self._crowds.noted.get("crowds")
+        if (
+            crowds is not None
+            and not self.format.has_stuff
+            and crowds.count > _MANY_CROWDS * self.counts["annotations"]
+        ):
+            what = f"of {self.counts['annotations']} annotations are crowds (iscrowd or ignore), not trained on"
+            self.findings.noted[what] = crowds
+
+
+def annotation_label(annotation: dict) -> str:
+    """How messages name an annotation."""
+    return f"annotation {short(annotation['id'])}"
+
+
+def image_label(record: ImageRecord) -> str:
+    """How messages name an image."""
+    return f"image {short(record.image_id)}"
+
+
+def _of_objects(pair: tuple[int, int], record: ImageRecord) -> bool:
+    return not any(record.instances[i].iscrowd for i in pair)

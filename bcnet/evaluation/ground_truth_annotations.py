@@ -1,0 +1,82 @@
+"""Annotations for the evaluators from the records of a data set: numbered, with RLE masks, boxes and areas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
+
+from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
+from bcnet.data.source_masks import amodal_rle, visible_rle
+from bcnet.occlusion.rule import crop_rle
+
+# Object sizes in the evaluators end at 1e10 pixels; an instance beyond every range is ignored.
+IGNORED_AREA = 1e11
+
+
+def numbered_annotations(
+    records: Sequence[ImageRecord], info: DatasetInfo, image_numbers: Mapping[int | str, int]
+) -> tuple[list[dict], dict[int, list[tuple[int, int]]]]:
+    """The evaluators' annotations, numbered from 1 in the records' order, and the known depth orders.
+
+    Args:
+        records: the images, in any order.
+        info: whose categories the records' classes are.
+        image_numbers: the evaluators' image ids by the data set's.
+
+    Returns:
+        Annotations as in `GroundTruth.annotations`, and by image number pairs of annotation numbers (i, j), j in front
+        of i.
+
+    Raises:
+        ValueError: a malformed segmentation; names the file and the annotation.
+    """
+    annotations: list[dict] = []
+    in_front: dict[int, list[tuple[int, int]]] = {}
+    for record in records:
+        first = len(annotations) + 1
+        if record.in_front is not None:
+            pairs = [(first + i, first + j) for i, j in record.in_front]
+            in_front[image_numbers[record.image_id]] = pairs
+        for number, annotation in enumerate(_annotations_of(record), start=first):
+            annotation["id"] = number
+            annotation["image_id"] = image_numbers[record.image_id]
+            annotation["category_id"] = info.category_ids[annotation["category_id"]]
+            annotations.append(annotation)
+    return annotations, in_front
+
+
+def _annotations_of(record: ImageRecord) -> Iterator[dict]:
+    for instance in record.instances:
+        segmentation = _segmentation(record, instance)
+        annotation = {
+            "annotation_id": instance.annotation_id,
+            "category_id": instance.category,
+            "iscrowd": int(instance.iscrowd),
+            "bbox": list(instance.bbox),
+            "area": _area(instance, segmentation),
+            "segmentation": segmentation,
+            "amodal_segmentation": amodal_rle(record, instance) if instance.amodal else None,
+            "amodal_bbox": instance.amodal_bbox,
+            "hidden_fraction": instance.hidden_fraction,
+        }
+        yield {key: value for key, value in annotation.items() if value is not None}
+
+
+def _segmentation(record: ImageRecord, instance: InstanceRecord) -> dict | None:
+    """The visible mask; a crowd without one covers its box."""
+    if instance.segmentation or instance.amodal:
+        return visible_rle(record, instance)
+    return crop_rle(instance.bbox, (record.height, record.width)) if instance.iscrowd else None
+
+
+def _area(instance: InstanceRecord, segmentation: dict | None) -> float:
+    """The file's own area, or else that of the mask, or else that of the box."""
+    if not instance.segmentation and instance.amodal:
+        # Hidden altogether: no detector is asked to find it, unless its amodal mask is what is looked for.
+        return IGNORED_AREA
+    if instance.area is not None:
+        return instance.area
+    if segmentation is None:
+        return float(instance.bbox[2] * instance.bbox[3])
+    return float(mask_area([segmentation])[0])

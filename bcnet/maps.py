@@ -1,0 +1,124 @@
+"""Maps of a mask head as records: what each map predicts, its target, its loss, and its names in results and files.
+
+A mask head declares its maps (`bcnet.bilayer.MaskHead.maps`) and returns logits by map name. Losses, `Detections`,
+converters, result files, pictures and the detectron2 plugin iterate over these records, so that one more map is one
+more record in the head's own file.
+
+Letters: N RoIs, M mask side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OCCLUDEE, OCCLUDER, AMODAL = "occludee", "occluder", "amodal"  # layers of `InstanceMasks`
+MASK, BOUNDARY = "mask", "boundary"  # kinds of maps
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSpec:
+    """One map of a mask head: M x M values for each RoI.
+
+    Attributes:
+        name: key of the head's output, of its decoder's tensors in checkpoints and of `Detections.maps`.
+        short_name: singular noun that names in other formats are made of (`plural`, `coco_key`, `detectron2_field`).
+        layer: layer of the head that the map is decoded from, "occluder" or "occludee" in the bilayer head.
+        kind: "mask", "boundary" (learns the boundary of its target), or a kind of your own.
+        target: layer of `InstanceMasks` that is cropped to the RoI as the target.
+        derive: makes the target from the cropped layer, bool [N, M, M] to bool or float [N, M, M]; None takes the
+            crop itself, for kind "boundary" its boundary.
+        loss: per-pixel loss of logits and float targets, [N, M, M] each; None is binary cross-entropy.
+        loss_name: key of the loss in logs and metrics.
+        weight: of the loss.
+        balanced_by: layer of `InstanceMasks`; the loss is taken over the RoIs in whose crop this layer is not empty and
+            as many others (`bcnet.bilayer.balanced_rois`). None takes all RoIs.
+        on_request: inference computes the map only when all maps are asked for, not when masks alone are.
+        title: column title in pictures.
+    """
+
+    name: str
+    short_name: str
+    layer: str
+    target: str
+    loss_name: str
+    kind: str = MASK
+    derive: Callable[[Tensor], Tensor] | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    weight: float = 1.0
+    balanced_by: str | None = None
+    on_request: bool = True
+    title: str = ""
+
+    @property
+    def plural(self) -> str:
+        """The short name in the plural, such as "occluder_masks"."""
+        return f"{self.short_name[:-1]}ies" if self.short_name.endswith("y") else f"{self.short_name}s"
+
+    @property
+    def coco_key(self) -> str:
+        """Key of the map's RLE in COCO annotations: "segmentation" for the mask, as COCO calls it."""
+        return self.short_name.replace("mask", "segmentation")
+
+    @property
+    def detectron2_field(self) -> str:
+        """Field of detectron2's `Instances`, such as "pred_masks"."""
+        return f"pred_{self.plural}"
+
+
+# The four maps of the published head, with the weights of its losses. The published code writes the boundary loss as
+# 0.5 times twice the binary cross-entropy: 1.
+OCCLUDEE_MASK = MapSpec(
+    name="occludee_mask",
+    short_name="mask",
+    layer=OCCLUDEE,
+    target=OCCLUDEE,
+    loss_name="loss_mask",
+    on_request=False,
+    title="mask",
+)
+OCCLUDEE_BOUNDARY = MapSpec(
+    name="occludee_boundary",
+    short_name="boundary",
+    layer=OCCLUDEE,
+    kind=BOUNDARY,
+    target=OCCLUDEE,
+    loss_name="loss_mask_boundary",
+    title="boundary",
+)
+OCCLUDER_MASK = MapSpec(
+    name="occluder_mask",
+    short_name="occluder_mask",
+    layer=OCCLUDER,
+    target=OCCLUDER,
+    loss_name="loss_occluder_mask",
+    weight=0.25,
+    balanced_by=OCCLUDER,
+    title="mask",
+)
+OCCLUDER_BOUNDARY = MapSpec(
+    name="occluder_boundary",
+    short_name="occluder_boundary",
+    layer=OCCLUDER,
+    kind=BOUNDARY,
+    target=OCCLUDER,
+    loss_name="loss_occluder_boundary",
+    balanced_by=OCCLUDER,
+    title="boundary",
+)
+PUBLISHED_MAPS = (OCCLUDEE_MASK, OCCLUDEE_BOUNDARY, OCCLUDER_MASK, OCCLUDER_BOUNDARY)
+
+
+def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple[MapSpec, ...]:
+    """The maps with other loss weights, by map name; maps that are not named keep theirs."""
+    return tuple(replace(spec, weight=weights.get(spec.name, spec.weight)) for spec in maps)
+
+
+def required_layers(maps: Sequence[MapSpec]) -> tuple[str, ...]:
+    """Layers of `InstanceMasks` that the targets of these maps are made of, the occludee first."""
+    layers = [OCCLUDEE, *(spec.target for spec in maps), *(spec.balanced_by for spec in maps if spec.balanced_by)]
+    return tuple(dict.fromkeys(layers))

@@ -1,0 +1,75 @@
+"""Registry of components by name, fvcore's with an error that lists what there is, and import of those who register."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable
+
+from fvcore.common.registry import Registry as _FvcoreRegistry
+
+
+class Registry(_FvcoreRegistry):
+    """Components by the names that a config or a command line gives.
+
+    A component of another package is registered when its module is imported::
+
+        @BACKBONE_REGISTRY.register()
+        class MyBackbone(nn.Module): ...
+    """
+
+    def __init__(self, name: str, *, key: str, kind: str) -> None:
+        """
+        Args:
+            name: the registry's own, for fvcore's messages.
+            key: where names come from, e.g. the config key "MODEL.BACKBONE.NAME".
+            kind: what the components are, e.g. "backbone".
+        """
+        super().__init__(name)
+        self.key = key
+        self.kind = kind
+
+    def register(self, obj: object = None, *, name: str | None = None):
+        """Registers an object under a name, its own by default; without an object, a decorator that does.
+
+        Raises:
+            AssertionError: the name is taken by another object (from fvcore).
+        """
+        if obj is None:
+            return lambda decorated: self.register(decorated, name=name)
+        self._do_register(name or obj.__name__, obj)
+        return obj
+
+    def names(self) -> list[str]:
+        """The registered names, in alphabetical order."""
+        return sorted(name for name, _ in self)
+
+    def get(self, name: str):
+        """The component of that name.
+
+        Raises:
+            ValueError: there is none; lists what there is.
+        """
+        if name not in self:
+            raise ValueError(self.unknown(name))
+        return super().get(name)
+
+    def unknown(self, name: object) -> str:
+        """What an error says of a name that is not registered."""
+        return (
+            f"{self.key} is {name!r}; registered are {', '.join(map(repr, self.names()))} (a {self.kind} of another "
+            "package is registered by importing its module: --import MODULE)"
+        )
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Imports modules by their names; the current folder is looked into as well, as by ``python -m``.
+
+    Raises:
+        ImportError: no such module, or one of its own imports fails.
+    """
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    for name in names:
+        importlib.import_module(name)
