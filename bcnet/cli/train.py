@@ -27,7 +27,7 @@ EXAMPLES = """examples:
   another value:        %(prog)s --config-file ... SOLVER.BASE_LR 0.005 OUTPUT_DIR output/slow
   own data:             %(prog)s --config-file ... DATASETS.TRAIN '("coco:annotations.json:images",)'
   evaluation:           %(prog)s --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
-  torchrun:             torchrun --nproc-per-node 8 %(prog)s --config-file ...
+  torchrun:             torchrun --nproc-per-node 8 -m bcnet train --config-file ...
 """
 
 

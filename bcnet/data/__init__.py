@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bcnet.data.catalog import dataset_files, dataset_info, dataset_names, dataset_root, load_dataset, register_dataset
-from bcnet.data.inputs import find_images
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.lazy_import import lazy_attributes
 
 if TYPE_CHECKING:
     from bcnet.data.image_source import ImageSource, image_array
     from bcnet.data.images import UnreadableImageError, read_image
+    from bcnet.data.inputs import find_images
     from bcnet.data.loaders import build_test_loader, build_train_loader
     from bcnet.data.mapper import DatasetMapper
 
@@ -35,7 +35,7 @@ __all__ = [
     "register_dataset",
 ]
 
-# Everything that needs torch. Reading annotations does not.
+# Everything that needs torch or reads images. Reading annotations does not.
 __getattr__ = lazy_attributes(
     __name__,
     {
@@ -44,6 +44,7 @@ __getattr__ = lazy_attributes(
         "UnreadableImageError": "images",
         "build_test_loader": "loaders",
         "build_train_loader": "loaders",
+        "find_images": "inputs",
         "image_array": "image_source",
         "read_image": "images",
     },

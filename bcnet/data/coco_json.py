@@ -141,8 +141,8 @@ def read_number(key: str, value: object, low: float = -math.inf, high: float = m
     return value
 
 
-def read_box(key: str, box: object, record: ImageRecord, findings: Findings, label: str) -> list[float]:
-    """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
+def check_box_numbers(key: str, box: object) -> list[float]:
+    """A box [x, y, width, height] of finite numbers, without a negative size; wherever it lies.
 
     Raises:
         AnnotationError: anything else.
@@ -152,9 +152,18 @@ def read_box(key: str, box: object, record: ImageRecord, findings: Findings, lab
             f"{key} must be four finite numbers [x, y, width, height], got {short(box)}",
             f"{key} not four finite numbers",
         )
-    x, y, width, height = box
-    if width < 0 or height < 0:
+    if box[2] < 0 or box[3] < 0:
         raise AnnotationError(f"{key} has a negative size: {box}", f"{key} of negative size")
+    return box
+
+
+def read_box(key: str, box: object, record: ImageRecord, findings: Findings, label: str) -> list[float]:
+    """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
+
+    Raises:
+        AnnotationError: anything else.
+    """
+    x, y, width, height = check_box_numbers(key, box)
     if width == 0 or height == 0:
         findings.note("boxes of zero width or height, not trained on", label, f"{key} is {box}")
     elif x >= record.width or y >= record.height or x + width <= 0 or y + height <= 0:

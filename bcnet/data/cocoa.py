@@ -37,6 +37,7 @@ from bcnet.data.amodal import amodal_annotation, as_polygons
 from bcnet.data.coco import read_annotations
 from bcnet.data.coco_json import is_id, is_size, missing, read_flag, read_number, short
 from bcnet.data.findings import Findings
+from bcnet.data.images import open_image
 from bcnet.data.reader import AnnotationFormat, Pairs, image_label, pairs_in_front
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.files import read_json
@@ -129,8 +130,6 @@ def _image_size(path: str, entry: dict, image_file: str) -> tuple[int, int]:
         if isinstance(size, list) and len(size) == 2 and all(is_size(side) for side in size):
             return int(size[0]), int(size[1])
     try:
-        from bcnet.data.mapper import open_image  # needs torch, which reading annotations otherwise does not
-
         image = open_image(image_file)
     except ValueError as error:
         raise ValueError(f"{path}: nothing says the size of its image: {error}") from error

@@ -67,10 +67,10 @@ def _files_behind(name: str, videos: bool) -> list[str]:
 def _images_in_folder(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     files = [os.path.join(parent, file) for parent, _, names in os.walk(folder) for file in names]
     images = sorted(file for file in files if file.lower().endswith(suffixes))
-    others = Counter(os.path.splitext(file)[1].lower() or "no suffix" for file in files)
-    others.subtract(os.path.splitext(file)[1].lower() for file in images)
-    counts = sorted((+others).items(), key=lambda item: (-item[1], item[0]))
-    passed_over = ", ".join(f"{suffix} ({count})" for suffix, count in counts)
+    others = (file for file in files if not file.lower().endswith(suffixes))
+    counts = Counter(os.path.splitext(file)[1].lower() or "no suffix" for file in others)
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    passed_over = ", ".join(f"{suffix} ({count})" for suffix, count in by_count)
     if not images:
         raise FileNotFoundError(f"no images behind the input {folder!r}: the folder holds {passed_over or 'no files'}")
     if passed_over:

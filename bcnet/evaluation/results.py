@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bcnet.data.classes import class_positions
-from bcnet.data.parsing import (
-    Faults,
-    check_numbers,
+from bcnet.data.coco_json import (
+    check_box_numbers,
+    every_polygon_dropped,
     is_finite,
     is_id,
     missing,
+    normal_id,
     read_categories,
-    read_images,
+    read_image,
+    read_mask,
     short,
-    without_short_polygons,
 )
+from bcnet.data.findings import AnnotationError, Findings
 from bcnet.data.records import ImageRecord
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.files import read_json
@@ -69,33 +70,34 @@ def uniform_results(results: Sequence[dict], ground_truth: GroundTruth, source: 
             image or category, a score or box that is not finite, a box of negative size, an RLE of another size than
             its image or whose runs do not fill it; an entry without box or mask where others have one.
     """
-    faults, counts = Faults(source), Counter()
+    findings = Findings(source)
     uniform = []
     for index, result in enumerate(results):
         try:
-            uniform.append(uniform_result(result, ground_truth, counts))
+            uniform.append(uniform_result(result, ground_truth, findings, f"result {index}"))
         except ValueError as error:
-            faults.add(f"result {index}", str(error))
-    faults.raise_if_any()
-    _complete_masks(uniform, ground_truth, counts)
+            findings.fault(f"result {index}", error)
+    findings.raise_if_faulty()
+    _complete_masks(uniform, ground_truth, findings)
     for key in ("bbox", "segmentation"):
         without = [index for index, result in enumerate(uniform) if key not in result]
         if 0 < len(without) < len(uniform):
             have = len(uniform) - len(without)
-            faults.add(f"result {without[0]}", f"it has no {key}, but {have} of {len(uniform)} results have one")
+            message = f"it has no {key}, but {have} of {len(uniform)} results have one"
+            findings.fault(f"result {without[0]}", ValueError(message))
     if uniform and not uniform[0].keys() & {"bbox", "segmentation"}:
-        faults.add("result 0", f"it has neither bbox nor segmentation: {short(results[0])}")
-    faults.raise_if_any()
-    if counts:
-        logger.warning("%s: %s", source, "; ".join(f"{count} {what}" for what, count in counts.items()))
+        findings.fault("result 0", ValueError(f"it has neither bbox nor segmentation: {short(results[0])}"))
+    findings.raise_if_faulty()
+    findings.log(logger)
     return uniform
 
 
-def uniform_result(result: dict, ground_truth: GroundTruth, counts: Counter | None = None) -> dict:
+def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, label: str) -> dict:
     """One result of `uniform_results`: a checked copy.
 
     Args:
-        counts: receives what was dropped, by description.
+        findings: receives what was dropped.
+        label: what to call the result in the findings.
 
     Returns:
         dict: without ``bbox`` where it is null; with ``segmentation`` None where it is null or empty.
@@ -103,36 +105,39 @@ def uniform_result(result: dict, ground_truth: GroundTruth, counts: Counter | No
     Raises:
         ValueError: as `uniform_results`, without source and entry.
     """
-    fault = missing(result, ("image_id", "category_id", "score"))
+    fault = missing(result, (*_IDS, "score"))
     if fault is not None:
         raise ValueError(f"{fault}: {short(result)}")
-    image_id, category_id, score = result["image_id"], result["category_id"], result["score"]
+    image_id, category_id, score = (result[key] for key in (*_IDS, "score"))
     if not is_id(image_id) or image_id not in ground_truth.image_numbers:
         raise ValueError(f"image_id {short(image_id)} is not listed in {ground_truth.source}")
     if not is_id(category_id) or category_id not in ground_truth.category_ids:
         raise ValueError(f"category_id {short(category_id)} is not one of {short(sorted(ground_truth.category_ids))}")
     if not is_finite(score):
         raise ValueError(f"score must be a finite number, got {short(score)}")
-    uniform = dict(result)
+    uniform = {**result, "image_id": normal_id(image_id), "category_id": normal_id(category_id)}
     if result.get("bbox") in (None, []):
         uniform.pop("bbox", None)
     else:
-        check_numbers("bbox", result["bbox"])
+        check_box_numbers("bbox", result["bbox"])
     if "segmentation" in result:
-        size = ground_truth.image_size(image_id)
-        uniform["segmentation"] = _mask(result["segmentation"], image_id, size, Counter() if counts is None else counts)
+        record = ImageRecord("", image_id, *ground_truth.image_size(image_id))
+        uniform["segmentation"] = _read_segmentation(result["segmentation"], record, findings, label)
     if "occluded_by" in result:
         _check_relations(result)
     return uniform
 
 
-def _mask(segmentation: object, image_id: int | str, size: tuple[int, int], counts: Counter) -> dict | None:
+def _read_segmentation(segmentation: object, record: ImageRecord, findings: Findings, label: str) -> dict | None:
     """A compressed RLE with its counts as text; None for null, ``[]``, ``{}`` and ``[[]]``."""
     if not segmentation or (isinstance(segmentation, list) and not any(segmentation)):
         return None
-    image = ImageRecord("", image_id, *size)
-    segmentation = without_short_polygons("segmentation", segmentation, image, counts) or segmentation
-    return rle_to_json(segmentation_to_rle(segmentation, *size))
+    if not isinstance(segmentation, dict):
+        mask = read_mask("segmentation", segmentation, record, findings, label)
+        if mask is None:
+            raise every_polygon_dropped("segmentation", segmentation)
+        segmentation = mask.segmentation
+    return rle_to_json(segmentation_to_rle(segmentation, record.height, record.width))
 
 
 def _check_relations(result: dict) -> None:
@@ -146,15 +151,15 @@ def _check_relations(result: dict) -> None:
             raise ValueError(f"occluded_by comes with a {key}, got {short(result.get(key))}")
 
 
-def _complete_masks(results: Sequence[dict], ground_truth: GroundTruth, counts: Counter) -> None:
+def _complete_masks(results: Sequence[dict], ground_truth: GroundTruth, findings: Findings) -> None:
     """Replaces empty segmentations by masks without pixels; drops them where no result has a mask."""
     has_masks = any(result.get("segmentation") for result in results)
-    for result in results:
+    for index, result in enumerate(results):
         if result.get("segmentation", True) is not None:
             continue
         if has_masks:
             result["segmentation"] = rle_to_json(box_rle(0, 0, 0, 0, ground_truth.image_size(result["image_id"])))
-            counts["results with an empty segmentation, taken as masks without pixels"] += 1
+            findings.note("results with an empty segmentation, taken as masks without pixels", f"result {index}")
         else:
             del result["segmentation"]
 
@@ -164,45 +169,46 @@ def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[d
     results = content["annotations"]
     if not isinstance(content.get("images"), list) or not isinstance(content.get("categories"), list):
         return results  # a list of results under this key, with the ground truth's own ids
-    faults = Faults(source)
-    images = read_images(content["images"], source, "", faults)
-    faults.raise_if_any()
-    image_ids = _image_ids(images.values(), ground_truth, source)
-    info, class_of = read_categories(content["categories"], source, "", source)
+    findings = Findings(source)
+    image_ids = _image_ids(content["images"], ground_truth, findings)
+    info, class_of = read_categories(content["categories"], source, "", source, findings)
     positions = class_positions(info.class_names, ground_truth.class_names, source, ground_truth.source)
     translated = []
     for index, result in enumerate(results):
         image_id, category_id = (result.get(key) if isinstance(result, dict) else None for key in _IDS)
         if not is_id(image_id) or image_id not in image_ids or not is_id(category_id) or category_id not in class_of:
-            faults.add(f"result {index}", f"its image or category is not listed in the file: {short(result)}")
+            findings.fault(f"result {index}", ValueError(f"the file lists no such image or category: {short(result)}"))
             continue
         position = positions[class_of[category_id]]
-        if position is not None:
+        if position is None:
+            findings.drop(f"results of classes that {ground_truth.source} lacks, left out", f"result {index}")
+        else:
             category_id = ground_truth.category_ids[position]
             translated.append({**result, "image_id": image_ids[image_id], "category_id": category_id})
-    faults.raise_if_any()
-    if len(translated) < len(results):
-        left_out = len(results) - len(translated)
-        logger.warning("%s: %d of %d results are of classes without a match: left out", source, left_out, len(results))
+    findings.raise_if_faulty()
+    findings.log(logger)
     return translated
 
 
-def _image_ids(images: Iterable[ImageRecord], ground_truth: GroundTruth, source: str) -> dict[int | str, int | str]:
+def _image_ids(images: Iterable[object], ground_truth: GroundTruth, findings: Findings) -> dict:
     """The ground truth's image id of each of a file's images, by file name without folders.
 
     Raises:
-        ValueError: a file name that the ground truth lacks, or has more than once.
+        ValueError: a malformed image, or a file name that the ground truth lacks or has more than once.
     """
     by_name: dict[str, list[int | str]] = {}
     for image_id, image in ground_truth.images.items():
         by_name.setdefault(os.path.basename(str(image.get("file_name"))), []).append(image_id)
     ids = {}
-    for image in images:
-        candidates = by_name.get(os.path.basename(image.file_name), [])
-        if len(candidates) != 1:
-            raise ValueError(
-                f"{source}: the image file {image.file_name!r} belongs to {len(candidates)} images of "
-                f"{ground_truth.source}; it must be one"
-            )
-        ids[image.image_id] = candidates[0]
+    for position, image in enumerate(images):
+        try:
+            record = read_image(image, findings.annotation_file, "")
+            candidates = by_name.get(os.path.basename(record.file_name), [])
+            if len(candidates) != 1:
+                what = f"the file {record.file_name!r} belongs to {len(candidates)} images of {ground_truth.source}"
+                raise AnnotationError(f"{what}; it must be one", "images that cannot be matched")
+            ids[record.image_id] = candidates[0]
+        except AnnotationError as error:
+            findings.fault(f"image at position {position}", error, of_annotation=False)
+    findings.raise_if_faulty()
     return ids

@@ -14,6 +14,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from bcnet.data.findings import Findings
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.results import uniform_result
 from bcnet.files import atomic_write, write_json_list
@@ -95,13 +96,14 @@ def check_submission(path: str | os.PathLike, ground_truth: GroundTruth, task: s
     """
     name = os.path.splitext(os.path.basename(path))[0] if name is None else name
     per_image: Counter = Counter()
+    findings = Findings(name)
     with zipfile.ZipFile(path) as archive:
         if archive.namelist() != [f"{name}.json"]:
             raise ValueError(f"{path} must hold {name}.json and nothing else, it holds {archive.namelist()}")
         with archive.open(f"{name}.json") as file:
             for line, result in _results(io.TextIOWrapper(file, encoding="utf-8"), f"{name}.json"):
                 try:
-                    if uniform_result(result, ground_truth).get(TASKS[task]) is None:
+                    if uniform_result(result, ground_truth, findings, f"line {line}").get(TASKS[task]) is None:
                         raise ValueError(f"it has no {TASKS[task]}")
                 except ValueError as error:
                     raise ValueError(f"{name}.json: line {line}: {error}") from error

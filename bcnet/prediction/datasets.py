@@ -106,8 +106,8 @@ def evaluate(
     As soon as a data set is done, its ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` are
     written and tables logged; for one without annotations (test-dev) the files that COCO's server takes. With
     TEST.AUG.ENABLED the detections are those of several views of each image, see `AugmentedDetector`. Masks are
-    compared with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results say who
-    occludes whom.
+    compared with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results have
+    occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
     Args:
         cfg: the config the model was built from.

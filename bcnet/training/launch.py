@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import pickle
 import signal
@@ -74,7 +75,7 @@ def launch(
             raise ValueError(f"{num_machines} machines need a --dist-url that all can reach, e.g. tcp://10.0.0.1:29500")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     group = (use_gpus, num_processes, num_processes * num_machines, machine_rank, dist_url)
-    with tempfile.TemporaryDirectory() as errors:
+    with tempfile.TemporaryDirectory() as errors, _without_notices_of_termination():
         context = mp.start_processes(_spawned, args=(main, args, errors, *group), nprocs=num_processes, join=False)
         with _signals_passed_on(context.processes):
             try:
@@ -88,6 +89,18 @@ def launch(
                 if (error := _read_error(errors, raised.error_index)) is not None:
                     raise error from raised
                 raise
+
+
+@contextlib.contextmanager
+def _without_notices_of_termination():
+    """torch logs a warning for each process that it ends because another one has failed: the error says enough."""
+    log = logging.getLogger("torch.multiprocessing.spawn")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import torch
 
 from bcnet.cli import train as command_line
 from bcnet.training.interruption import TrainingInterrupted
+from bcnet.training.step_values import NonFiniteLossError
 
 
 @pytest.fixture
@@ -82,10 +84,37 @@ def test_detectron2_is_asked_for_and_absent(monkeypatch, capsys):
     assert "detectron2 is not installed" in capsys.readouterr().err
 
 
-def test_unknown_key_fails_before_anything_starts(calls):
+def test_unknown_key_fails_before_anything_starts(calls, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["SOLVER.BASE_LT", "1"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 1 and line.startswith("error: ") and "SOLVER.BASE_LR" in line
+    assert not calls
+    monkeypatch.setenv("BCNET_TRACEBACK", "1")
     with pytest.raises(KeyError, match=r"SOLVER\.BASE_LR"):
         command_line.main(["SOLVER.BASE_LT", "1"])
-    assert not calls
+
+
+def test_a_loss_that_is_not_finite_is_one_message(monkeypatch, capsys):
+    def failing(cfg, resume):
+        raise NonFiniteLossError("the loss is not finite in iteration 7")
+
+    monkeypatch.setattr(command_line, "train", failing)
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["MODEL.DEVICE", "cpu"])
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "error: the loss is not finite in iteration 7\n"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_of_the_user_is_one_line_also_from_workers(tmp_path, processes):
+    command = [sys.executable, "-m", "bcnet.cli", "train", "--num-gpus", str(processes), "MODEL.DEVICE", "cpu"]
+    command += ["OUTPUT_DIR", str(tmp_path / "output"), "DATASETS.TRAIN", "('coco:absent.json:images',)"]
+    command += ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.ROI_BOX_HEAD.FC_DIM", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: data set 'coco:absent.json:images'") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "output").exists()
 
 
 def test_interruption_is_an_exit_status(monkeypatch):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bcnet.config import get_cfg
 from bcnet.data import DatasetMapper, UnreadableImageError, image_array, read_image
-from bcnet.data.images import open_image, to_rgb
+from bcnet.data.images import MAX_IMAGE_PIXELS, open_image, to_rgb
 
 ORIENTED = {
     1: lambda pixels: pixels,
@@ -235,5 +235,6 @@ def test_the_limit_on_pixels_is_a_key(tmp_path, monkeypatch):
         assert open_image(path, max_pixels=limit).size == (30, 20)
     assert Image.MAX_IMAGE_PIXELS == 200
     cfg = get_cfg()
+    assert cfg.INPUT.MAX_IMAGE_PIXELS == MAX_IMAGE_PIXELS
     cfg.INPUT.MAX_IMAGE_PIXELS = 100
     assert DatasetMapper.from_config(cfg, training=False).max_image_pixels == 100

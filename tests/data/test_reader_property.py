@@ -20,6 +20,7 @@ from bcnet.data.coco import load_coco
 from bcnet.data.source_masks import missing_masks, source_masks, visible_rle
 from bcnet.data.transforms import Augmentation, ResizeShortestEdge, Transform
 from bcnet.evaluation import GroundTruth
+from bcnet.evaluation.coco_api import ground_truth_to_coco
 from bcnet.occlusion.coco_occ import box_overlaps, build_coco_occ
 from bcnet.occlusion.convert import convert_annotations
 from bcnet.ops.rle import rle_to_json, segmentation_to_rle
@@ -210,7 +211,7 @@ def check_evaluation(path, records, info, drawn):
             assert annotation["segmentation"] == visible_rle(record, instance)
         else:
             assert ("segmentation" in annotation) == instance.iscrowd
-    assert len(truth.to_coco().dataset["annotations"]) == len(flat)
+    assert len(ground_truth_to_coco(truth).dataset["annotations"]) == len(flat)
 
 
 def check_conversion(folder, path, records, info):

@@ -206,7 +206,7 @@ def test_evaluate_files_without_masks_and_without_results(tmp_path):
         ({"score": float("nan")}, "result 1: score must be a finite number, got nan"),
         (
             {"segmentation": {"size": [4, 4], "counts": "@0"}},
-            r"result 1: .*RLE of size \[4, 4\].* height and width \[60, 60\]",
+            r"result 1: the RLE's size \[height, width\] is \[4, 4\], the image's is \[60, 60\]",
         ),
         ({"score": None}, "result 1: it has no score"),
     ],

@@ -74,11 +74,14 @@ def test_results_are_copied_not_changed():
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}}, "runs must sum to 40 x 50 = 2000 pixels"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, 2005]}}, "none of them negative"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oR8"}}, "runs must sum to|cut off"),
-        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [2000]}}, r"RLE of size \[50, 40\].*\[40, 50\]"),
-        ({"segmentation": {"counts": [2000]}}, "RLE without size or counts"),
-        ({"segmentation": [[1, 1, 2, 2]]}, "at least 3 points"),
+        (
+            {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [2000]}},
+            r"is \[50, 40\], the image's is \[40, 50\]",
+        ),
+        ({"segmentation": {"counts": [2000]}}, "an RLE needs the keys size and counts"),
+        ({"segmentation": [[1, 1, 2, 2]]}, "every polygon has fewer than 3 points"),
         ({"segmentation": [[0, 0, 1, float("nan"), 5, 5]]}, "has the coordinate nan"),
-        ({"segmentation": "polygon"}, "segmentation must be a list of polygons or an RLE, got 'polygon'"),
+        ({"segmentation": "polygon"}, "segmentation must be a list of polygons .* or an RLE, got 'polygon'"),
         ({"occluded_by": None}, r"occluded_by must be a list of \[number, confidence\], got None"),
         ({"occluded_by": [[0, 0.5]], "number": 1}, "occluded_by comes with a depth, got None"),
     ],
@@ -135,9 +138,9 @@ def test_a_json_with_its_own_images_and_categories(tmp_path, caplog):
     content["annotations"].append({**content["annotations"][0], "category_id": 3})
     caplog.clear()
     assert read_results(write(tmp_path, content)[1], truth) == uniform_results(results(), truth)
-    assert "1 of 4 results are of classes without a match: left out" in caplog.text
+    assert "1 results of classes that annotations lacks, left out (result 3)" in caplog.text
     content["annotations"][1]["image_id"] = 5
-    with pytest.raises(ValueError, match=r"results\.json is malformed:\n  result 1: its image or category"):
+    with pytest.raises(ValueError, match=r"results\.json is malformed:\n  result 1: the file lists no such image"):
         read_results(write(tmp_path, content)[1], truth)
     content["images"][0]["file_name"] = "other.png"
     with pytest.raises(ValueError, match=r"'other.png' belongs to 0 images of annotations"):

@@ -194,7 +194,7 @@ def test_lists(image):
 
 def test_few_images_wait_for_company(image, monkeypatch):
     """Images of ever new sizes do not pile up."""
-    monkeypatch.setattr(bcnet.prediction.predictor, "WAITING_BATCHES", 2)
+    monkeypatch.setattr(bcnet.prediction.predictor, "BUFFERED_BATCHES", 2)
     model = predictor(INPUT__MIN_SIZE_TEST=0)
     images = [np.zeros((32 * n, 32, 3), np.uint8) for n in (1, 2, 3, 1, 4, 5)]
     batches = list(model._batches(images, "BGR", 2))
@@ -314,6 +314,43 @@ def test_load_with_the_config_saved_in_the_weights(tmp_path, image):
     write_checkpoint({"model": model.state_dict(), "config": "MODEL:\n  WEIGHT: 1\n"}, str(weights))
     with pytest.raises(KeyError, match=r"'MODEL.WEIGHT' in the config in .*model_final\.pth'"):
         bcnet.load(weights=weights)
+
+
+def test_the_weights_file_is_read_once(tmp_path, monkeypatch):
+    cfg = small_config()
+    weights = str(tmp_path / "model_final.pth")
+    content = {"model": predictor().model.state_dict(), "config": cfg.dump(), "class_names": ["cup", "plate", "fork"]}
+    write_checkpoint(content, weights)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    read, calls = torch.load, []
+    monkeypatch.setattr(
+        torch, "load", lambda path, *args, **keywords: calls.append(path) or read(path, *args, **keywords)
+    )
+    for arguments in (
+        {"weights": weights},
+        {"config_file": tmp_path / "config.yaml", "opts": ["MODEL.WEIGHTS", weights]},
+    ):
+        calls.clear()
+        assert bcnet.load(**arguments).class_names == ("cup", "plate", "fork")
+        assert calls == [weights]
+
+
+def test_the_precision_is_the_callers_not_the_trainings(tmp_path, image):
+    weights = str(tmp_path / "model_final.pth")
+    cfg = small_config(SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="fp16")
+    write_checkpoint({"model": predictor().model.state_dict(), "config": cfg.dump()}, weights)
+    seen = []
+    for precision in ({}, {"precision": "fp32"}, {"precision": "bf16"}, {"precision": "fp16"}):
+        model = bcnet.load(weights=weights, **precision)
+        model.model.backbone.register_forward_hook(lambda *_: seen.append(autocast_of_cpu()))
+        model.predict(image)
+    assert seen == [None, None, torch.bfloat16, torch.float16]
+    with pytest.raises(ValueError, match=r"precision is 'half'; it must be one of 'fp32', 'bf16', 'fp16'"):
+        bcnet.load(weights=weights, precision="half")
+
+
+def autocast_of_cpu() -> torch.dtype | None:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
 def test_load_without_weights_says_so(tmp_path, caplog):

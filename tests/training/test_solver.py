@@ -49,6 +49,13 @@ def test_warm_up_of_any_length(tmp_path, warm_up):
     assert all(0 < rate.at(i) <= 0.1 for i in range(4))
 
 
+def test_a_warm_up_longer_than_the_run_is_a_warning(tmp_path, caplog):
+    schedule(tmp_path, SOLVER__MAX_ITER=40, SOLVER__WARMUP_ITERS=40)
+    assert "WARMUP_ITERS" not in caplog.text
+    schedule(tmp_path, SOLVER__MAX_ITER=40, SOLVER__WARMUP_ITERS=41)
+    assert "SOLVER.WARMUP_ITERS is 41, longer than the run (SOLVER.MAX_ITER 40)" in caplog.text
+
+
 def test_steps_after_the_end_are_ignored_with_a_warning(tmp_path, caplog):
     rate = schedule(tmp_path, SOLVER__MAX_ITER=10, SOLVER__STEPS=(5, 10, 20))
     assert rate.at(9) == pytest.approx(0.01)

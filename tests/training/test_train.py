@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 from small_models import DETECTORS, small_config, write_small_data_set
 
 import bcnet
-from bcnet.prediction import run_inference
+from bcnet.evaluation import ground_truth_of
+from bcnet.prediction import datasets, run_inference
 from bcnet.prediction.datasets import folder_name
 from bcnet.structures import Detections
 from bcnet.training import TrainingInterrupted, evaluate_only, train
@@ -66,6 +66,23 @@ def test_train_interrupt_resume_evaluate_predict(tmp_path, data_set, detector, m
     model = bcnet.load(whole / "config.yaml", str(whole / "model_final.pth"))
     assert model.class_names == ("cup", "plate", "fork")
     assert isinstance(model.predict(np.zeros((48, 64, 3), np.uint8)), Detections)
+
+
+def test_test_sets_are_read_once_for_all_evaluations(tmp_path, data_set, monkeypatch):
+    read = []
+    monkeypatch.setattr(datasets, "ground_truth_of", lambda *args: read.append(args) or ground_truth_of(*args))
+    train(config(tmp_path, data_set, SOLVER__MAX_ITER=2, TEST__EVAL_PERIOD=1))
+    assert len(read) == 1
+    records = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [record["iteration"] for record in records if f"{data_set}/bbox/AP" in record] == [0, 1]
+
+
+def test_evaluations_of_one_reading_are_equal(tmp_path, data_set):
+    cfg, model = config(tmp_path, data_set), Finder([4 / 64, 4 / 48, 32 / 64, 28 / 48])
+    evaluation_sets = datasets.read_evaluation_sets(cfg, model)
+    first, second = (datasets.evaluate(cfg, model, evaluation_sets=evaluation_sets)[data_set]["bbox"] for _ in range(2))
+    assert first["AP"] > 10
+    assert {k: v for k, v in first.items() if v == v} == {k: v for k, v in second.items() if v == v}
 
 
 def test_what_a_run_leaves_for_reproduction(tmp_path, data_set):
@@ -133,15 +150,20 @@ def test_nothing_to_resume_for_evaluation(tmp_path, data_set):
 
 
 class Finder(torch.nn.Module):
-    """Finds in every image one box: its right half."""
+    """Detects in every image one box of class 0; by default its right half."""
 
     device = torch.device("cpu")
+    num_classes = 3
+
+    def __init__(self, box=(0.5, 0.0, 1.0, 1.0)) -> None:
+        super().__init__()
+        self.box = torch.tensor([box])  # in widths and heights
 
     def inference(self, images, with_occluder=False):
         found = []
         for image in images:
             h, w = image.shape[1:]
-            box = torch.tensor([[w / 2, 0.0, w, h]])
+            box = self.box * torch.tensor([w, h, w, h])
             found.append(Detections((h, w), box, torch.ones(1), torch.zeros(1, dtype=torch.int64)))
         return found
 
@@ -172,15 +194,3 @@ def test_folder_names():
     assert long != folder_name("coco:/other" + "/folder" * 40 + "/a.json:images")
     assert folder_name("coco_2017_val") == "coco_2017_val"
     assert folder_name("coco:data/a.json:data/images") == "coco_data_a.json_data_images"
-
-
-@pytest.fixture(autouse=True)
-def quiet_log():
-    """`train` sends the package's log to files and the console; afterwards it is as before."""
-    package = logging.getLogger("bcnet")
-    yield
-    for handler in list(package.handlers):
-        package.removeHandler(handler)
-        handler.close()
-    package.propagate = True
-    package.setLevel(logging.NOTSET)

@@ -166,7 +166,9 @@ def test_periodic_checkpoints_are_rotated_and_plain(tmp_path):
     assert names == ["model_0000000.pth", "model_0000007.pth", "model_0000008.pth", "model_final.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000008.pth"
     content = read(tmp_path / "model_0000008.pth")
-    assert set(content) >= {"model", "optimizer", "scaler", "ema", "iteration", "random_states", "config", "seed"}
+    weights = {"model", "iteration", "config", "seed", "class_names", "bcnet_version"}
+    assert set(content) == weights | {"optimizer", "scaler", "ema", "random_states"}
+    assert set(read(tmp_path / "model_final.pth")) == weights
     assert (content["iteration"], content["seed"], len(content["random_states"])) == (8, 3, 1)
     assert set(content["random_states"][0]) >= {"torch", "numpy", "python"}
     assert "MAX_ITER: 9" in content["config"]
@@ -234,6 +236,18 @@ def test_evaluation_happens_when_due_and_leaves_no_trace(tmp_path):
     assert trainer.state.model.training
     trained(toy_config(tmp_path / "whole", SOLVER__MAX_ITER=5))
     assert same(read(tmp_path / "model_final.pth")["model"], read(tmp_path / "whole" / "model_final.pth")["model"])
+
+
+def test_training_keeps_submodules_in_eval_mode(tmp_path):
+    seen = []
+    model = ToyModel()
+    model.layers[1].eval()
+    cfg = toy_config(tmp_path, TEST__EVAL_PERIOD=1)
+    trainer = toy_trainer(cfg, model, evaluate=lambda m: seen.append(m.training) or (m.eval() and {}))
+    trainer.run()
+    assert len(seen) == 4 and all(seen)
+    assert model.layers[0].training and not model.layers[1].training
+    assert model.layers[1].num_batches_tracked == 0
 
 
 def test_a_finished_run_resumes_into_its_evaluation(tmp_path):

@@ -42,6 +42,16 @@ def test_three_panels_with_an_empty_occluder_layer():
     assert len(np.unique(occludee.reshape(-1, 3), axis=0)) > 3
 
 
+def test_the_image_is_resized_once_for_all_panels(monkeypatch):
+    sizes = []
+    resize = cv2.resize
+    monkeypatch.setattr(
+        cv2, "resize", lambda image, size, **options: sizes.append(size) or resize(image, size, **options)
+    )
+    draw_layers(image(), detections(), long_side=360)
+    assert sizes == [(360, 300)]
+
+
 def test_occluder_is_striped_in_the_colour_of_what_it_covers():
     found = detections(2)
     found.occluder_mask[1, :, :2] = 1
