@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import subprocess
@@ -30,6 +31,19 @@ def failure(arguments, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     return caught.value.code, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """Training and evaluation make the package's logger write to files and to the terminal."""
+    package = logging.getLogger("bcnet")
+    level, propagate, handlers = package.level, package.propagate, list(package.handlers)
+    yield
+    for handler in set(package.handlers) - set(handlers):
+        package.removeHandler(handler)
+        handler.close()
+    package.setLevel(level)
+    package.propagate = propagate
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +152,17 @@ def test_train_is_the_engines_command_line(monkeypatch):
     monkeypatch.setattr(command_line, "launch", lambda function, args, **keywords: calls.append(args))
     main(["train", "--config-file", "quick/bcnet_fcos.yaml", "--resume", "MODEL.DEVICE", "cpu"])
     assert calls == [("quick/bcnet_fcos.yaml", ["MODEL.DEVICE", "cpu"], False, True, [])]
+
+
+def test_arguments_of_a_models_evaluation_become_config_keys(monkeypatch):
+    calls = []
+    monkeypatch.setattr(command_line, "launch", lambda function, args, **keywords: calls.append(args[1]))
+    command = ["evaluate", "--config-file", "quick/bcnet_fcos.yaml", "--metrics", "bbox,segm"]
+    main([*command, "--max-detections", "7", "TEST.DETECTIONS_PER_IMAGE", "9", "MODEL.DEVICE", "cpu"])
+    (opts,) = calls
+    cfg = load_config("quick/bcnet_fcos.yaml", opts)
+    assert tuple(cfg.TEST.METRICS) == ("bbox", "segm") and cfg.TEST.DETECTIONS_PER_IMAGE == 7
+    assert cfg.MODEL.DEVICE == "cpu"
 
 
 def test_evaluate_a_model_then_its_results_file(trained, capsys):
