@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from fvcore.common.registry import Registry as _FvcoreRegistry
 
@@ -30,7 +31,7 @@ class Registry(_FvcoreRegistry):
         self.key = key
         self.kind = kind
 
-    def register(self, obj: object = None, *, name: str | None = None):
+    def register(self, obj: Any = None, *, name: str | None = None):
         """Registers an object under a name, its own by default; without an object, a decorator that does.
 
         Raises:

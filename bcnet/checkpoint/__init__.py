@@ -1,9 +1,8 @@
 """Model files: reading that never executes code, atomic writing, and weights of other code under our names.
 
 `load_weights` takes whatever weights there are into a model, `convert_checkpoint` writes them to a file under our
-or detectron2's names. `names` holds the names, `convert` the values that change, `settings` what weights expect of
-a model beyond these, `urls` where they are downloaded from, `files` the formats, `report` the table that says what
-became of every tensor.
+or detectron2's names. `names` collects the components' names, `convert` changes the values that change, `urls` says
+where files are, `files` has the formats, and `report` the table that says what became of every tensor.
 """
 
 from bcnet.checkpoint.convert import Conversion, convert_checkpoint, to_bcnet, to_detectron2

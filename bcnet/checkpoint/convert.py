@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,21 +84,29 @@ class Conversion:
         self.left_out.append(LeftOut(source or key, tuple(tensor.shape), reason, harmless))
 
 
-def to_bcnet(state: Mapping[str, Tensor], *, num_classes: int | None = None) -> Conversion:
+def to_bcnet(
+    state: Mapping[str, Tensor],
+    *,
+    num_classes: int | None = None,
+    own: Collection[str] = (),
+    dialect: str | None = None,
+) -> Conversion:
     """Weights of any origin that is known, under our names.
 
     Args:
         state: tensors by the file's names.
         num_classes: K of the model that they are for. Of torchvision's 91 outputs, 80 remain unless K is 90.
+        own: names of that model's tensors; a key of the file that no rule knows stays as it is if it is one of them.
+        dialect: whose names the file has; None recognises it.
 
     Raises:
         ValueError: the names are of no model that is known.
     """
-    dialect = names.recognise(state)
+    dialect = dialect or names.recognise(state)
     renamer = names.renamer(dialect, state)
     conversion = Conversion(dialect)
     for key, tensor in state.items():
-        ours = renamer.to_ours(key)
+        ours = renamer.to_ours(key) or (key if key in own else None)
         shape = tuple(tensor.shape)
         if _NO_WEIGHT.fullmatch(key):
             conversion.left_out.append(LeftOut(key, shape, "a constant, not a weight", True))

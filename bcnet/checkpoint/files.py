@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import safetensors
@@ -13,13 +13,18 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle
+from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle, numpy_admitted
 from bcnet.files import atomic_write
 
 # What torch.save writes since torch 1.6 (a zip file), and what it wrote before (a pickled magic number).
 _TORCH_ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _REFUSED_BY_TORCH = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"Unsupported ([^\n]+)"))
+# Names under which training code saves a model's state dict, and the average of it.
+_STATES = ("model", "state_dict", "model_state", "model_state_dict", "module", "network", "blobs")
+_AVERAGES = ("ema", "model_ema", "ema_model", "ema_state", "ema_state_dict", "state_dict_ema", "averaged_model")
+_WRAPPERS = ("module.", "model.", "ema_model.", "model_ema.", "ema.", "network.", "net.")
+_LIGHTNING = "pytorch-lightning_version"
 _DAMAGED_FOR_TORCH = re.compile(r"(?:WeightsUnpickler error: |\n\n)([^\n]+)")
 
 
@@ -65,8 +70,8 @@ def check_output(path: str) -> None:
 def read_checkpoint(path: str) -> dict:
     """Reads a model file into CPU memory; what kind of file it is shows in its first bytes, not in its name.
 
-    ``.pth`` files of torch go through ``weights_only=True``, pickles of numpy arrays through
-    `load_numpy_pickle`, ``.safetensors`` hold nothing but numbers.
+    ``.pth`` files of torch go through ``weights_only=True`` (numpy's numbers and arrays through our own stand-ins),
+    pickles of numpy arrays through `load_numpy_pickle`, ``.safetensors`` hold nothing but numbers.
 
     Returns:
         dict: the file's content; of ``.safetensors`` {"model": its tensors}. Numpy arrays at the top level and
@@ -100,7 +105,8 @@ def read_checkpoint(path: str) -> dict:
 
 def _read_torch(path: str, described: str) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with numpy_admitted():
+            return _with_tensors(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
         # torch's message begins with the advice to set weights_only=False, which is what must not be done.
         for pattern in _REFUSED_BY_TORCH:
@@ -122,17 +128,21 @@ def _read_safetensors(path: str, described: str) -> dict:
 def _read_pickle(path: str, described: str) -> object:
     try:
         with open(path, "rb") as file:
-            content = load_numpy_pickle(file)
-            if isinstance(content, dict):
-                content = {
-                    key: {k: _tensor(v) for k, v in value.items()} if isinstance(value, dict) else _tensor(value)
-                    for key, value in content.items()
-                }
-            return content
+            return _with_tensors(load_numpy_pickle(file))
     except RefusedPickleError as error:
         raise _refusal(described, str(error)) from error
     except Exception as error:  # a damaged pickle is a damaged program: it can fail in any way
         raise _damage(described, error) from error
+
+
+def _with_tensors(content: object) -> object:
+    """The content with numpy arrays at the top level and one level below as tensors."""
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: {k: _tensor(v) for k, v in value.items()} if type(value) is dict else _tensor(value)
+        for key, value in content.items()
+    }
 
 
 def _tensor(value: object) -> object:
@@ -154,25 +164,48 @@ def _damage(described: str, error: Exception | str) -> ValueError:
 
 
 def weights_of(content: Mapping, source: str) -> dict[str, Tensor]:
-    """The state dict in a file's content: under "model", "state_dict" or "blobs", or the content itself.
+    """The state dict in a file's content, wherever training code puts it, under the names that the model itself has.
 
-    The prefix "module." of a model saved inside DistributedDataParallel is taken off.
+    It is looked for under the names of `_STATES`, then of `_AVERAGES` (an exponential moving average, where a file
+    holds nothing else), in either nested, and is otherwise the content itself. Taken off the names is what wraps a
+    model: DistributedDataParallel's "module.", torch.compile's "_orig_mod." (anywhere), and "model." and the like of a
+    Lightning module that holds the model.
 
     Raises:
         ValueError: there is no tensor in it; names what there is instead.
     """
-    state = content
-    for name in ("model", "state_dict", "model_state", "blobs"):
-        if isinstance(content.get(name), Mapping):
-            state = content[name]
-            break
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = _find_state(content)
     if not tensors:
-        names = ", ".join(map(repr, list(state)[:8])) or "nothing"
+        inner = next((content[name] for name in _STATES if isinstance(content.get(name), Mapping)), content)
+        names = ", ".join(map(repr, list(inner)[:8])) or "nothing"
         raise ValueError(f"{source!r} holds no weights; it holds {names}")
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    tensors.pop("n_averaged", None)  # AveragedModel's count of updates
+    tensors = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
+    some_suffice = _LIGHTNING in content
+    while (prefix := _wrapper(tensors, some_suffice)) is not None:
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        some_suffice = False
     return tensors
+
+
+def _find_state(content: Mapping) -> dict[str, Tensor]:
+    for name in (*_STATES, *_AVERAGES):
+        if isinstance(content.get(name), Mapping) and (state := _find_state(content[name])):
+            return state
+    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def _wrapper(keys: Collection[str], some_suffice: bool) -> str | None:
+    """What all names begin with because the model was saved inside another module.
+
+    Args:
+        some_suffice: a Lightning module may have tensors of its own beside the model's.
+    """
+    for prefix in _WRAPPERS:
+        have_it = [key.startswith(prefix) for key in keys]
+        if all(have_it) or (some_suffice and any(have_it)):
+            return prefix
+    return None
 
 
 def class_names_of(content: Mapping, source: str) -> tuple[str, ...]:

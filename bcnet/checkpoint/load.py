@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,11 @@ from bcnet.checkpoint import names
 from bcnet.checkpoint.convert import Conversion, to_bcnet
 from bcnet.checkpoint.files import class_names_of, read_checkpoint, weights_of
 from bcnet.checkpoint.report import LoadReport
-from bcnet.checkpoint.settings import settings_warnings
 from bcnet.checkpoint.urls import local_path
+from bcnet.modeling.checkpoint_adapter import CheckpointAdapter, adapter_of
 
 logger = logging.getLogger(__name__)
 
-_RESNET = "backbone.resnet."
 _COUNTER = ".num_batches_tracked"
 
 
@@ -54,7 +53,7 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
 
     Args:
         model: the model; its tensors keep their device and dtype.
-        source: path or address, see `bcnet.checkpoint.urls`.
+        source: path or URL, see `bcnet.checkpoint.urls`.
         strict: whether the model must come out as the file has it, as evaluation needs: anything missing or
             reshaped, and anything in the file that the model lacks and that would change what it computes, is an
             error. If not, as training needs, these keep the values that the model was initialised with.
@@ -80,7 +79,8 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
     report = match_weights(model, conversion, source=source)
     report.class_names = class_names_of(content, source)
     author = content.get("__author__")
-    report.warnings.extend(settings_warnings(model, conversion, author if isinstance(author, str) else ""))
+    for adapter in _adapters(model):
+        report.warnings.extend(adapter.warnings(model, conversion, author if isinstance(author, str) else ""))
     _refuse_another_model(model, report, strict=strict)
 
     with torch.no_grad():
@@ -91,15 +91,17 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
 
 def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     own = model.state_dict()
+    adapters = _adapters(model)
     try:
-        conversion = to_bcnet(state, num_classes=getattr(model, "num_classes", None))
+        dialect = _own_dialect(adapters, state, own)
+        conversion = to_bcnet(state, num_classes=getattr(model, "num_classes", None), own=own, dialect=dialect)
     except names.UnknownNamesError:
         if not any(key in own for key in state):
             raise
         # A part of a detector, or a module of one's own, by the names that it has.
         conversion = Conversion(names.BCNET, dict(state), {key: key for key in state})
-    _renumber_levels(conversion, own)
-    plain_head_to_bilayer(conversion, own)
+    for adapter in adapters:
+        adapter.adapt(conversion, own)
     for key in list(conversion.state):
         if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
             conversion.leave_out(key, "the model has no mask branch", harmless=True)
@@ -108,38 +110,30 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     return conversion
 
 
-def _renumber_levels(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-    """Pyramid blocks are numbered from the finest level on, which is not the same in Faster R-CNN and FCOS."""
-    theirs, ours = names.first_stage(conversion.state), names.first_stage(own)
-    if theirs is None or ours is None or theirs == ours:
-        return
-    moved = {key: key.split(".") for key in conversion.state if key.startswith("backbone.fpn.")}
-    # In the order in which no key lands on one that has not moved yet.
-    for key, parts in sorted(moved.items(), key=lambda item: item[1], reverse=theirs > ours):
-        if parts[2] not in ("inner_blocks", "layer_blocks"):
-            continue
-        level = int(parts[3]) + theirs - ours
-        if level < 0:
-            conversion.leave_out(key, "the model has no such pyramid level", harmless=False)
-        else:
-            conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
+def _adapters(model: nn.Module) -> list[CheckpointAdapter]:
+    """Of the model and its registered components."""
+    head = getattr(getattr(model, "mask_branch", None), "head", None)
+    return [adapter_of(component) for component in (getattr(model, "backbone", None), model, head)]
 
 
-def plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-    """Gives a plain mask head's tensors to the occludee, in place, where the model (its tensors: `own`) is bilayer."""
-    head = "mask_branch.head."
-    if f"{head}occludee_layer.convs.0.weight" not in own:
-        return
-    for key in list(conversion.state):
-        for plain, bilayer in ((f"{head}layer.", f"{head}occludee_layer."), (f"{head}mask.", f"{head}occludee_mask.")):
-            if key.startswith(plain):
-                conversion.rename(key, bilayer + key.removeprefix(plain))
+def _own_dialect(
+    adapters: Sequence[CheckpointAdapter], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> str | None:
+    """The names that a file is written in, where the model tells: its own, or those that a component of it brings."""
+    if state.keys() <= own.keys():
+        return names.BCNET
+    for adapter in adapters:
+        for dialect in adapter.dialects:
+            renamer = names.renamer(dialect, state)
+            if 2 * sum(renamer.to_ours(key) in own for key in state) > len(state):
+                return dialect
+    return None
 
 
 def match_weights(model: nn.Module, conversion: Conversion, *, source: str) -> LoadReport:
     """Compares weights under our names with a model's; loads nothing."""
     own = model.state_dict()
-    report = LoadReport(source=source, origin=names.DESCRIPTIONS[conversion.dialect], model=type(model).__name__)
+    report = LoadReport(source=source, origin=names.description(conversion.dialect), model=type(model).__name__)
     report.skipped.extend(conversion.left_out)
     for key, tensor in conversion.state.items():
         name, shape = conversion.sources[key], tuple(tensor.shape)
@@ -166,24 +160,8 @@ def _refuse_another_model(model: nn.Module, report: LoadReport, *, strict: bool)
             f"the weights of {report.source!r} are of another architecture, only {len(loaded)} of {in_file} tensors "
             f"fit the model:\n{report.table()}"
         )
-    if _half_a_resnet(report):
-        raise ValueError(
-            f"the ResNet of {report.source!r} is another one than the model's (MODEL.RESNETS); what does not fit would "
-            f"stay random:\n{report.table()}"
-        )
+    for adapter in _adapters(model):
+        if (fault := adapter.fault(report)) is not None:
+            raise ValueError(f"{fault}:\n{report.table()}")
     if strict and report.differs:
         raise ValueError(f"the weights of {report.source!r} do not fit the model:\n{report.table()}")
-
-
-def _half_a_resnet(report: LoadReport) -> bool:
-    """Whether some of the ResNet's tensors fit and others do not."""
-    if not any(key.startswith(_RESNET) for key in report.loaded):
-        return False
-    strangers = [
-        entry
-        for entry in report.skipped
-        if not entry.harmless
-        and entry.key.startswith((_RESNET, "backbone.bottom_up.", "backbone.body.", "res", "layer"))
-    ]
-    lacking = [key for key in (*report.missing, *report.reshaped) if key.startswith(_RESNET)]
-    return bool(strangers or lacking)

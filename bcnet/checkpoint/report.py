@@ -71,7 +71,7 @@ def conversion_table(conversion: Conversion, source: str, output: str) -> str:
     """What `convert_checkpoint` wrote, in the form of `LoadReport.table`."""
     rows = _loaded_rows("written", conversion.sources) + _skipped_rows(conversion.left_out)
     title = (
-        f"{os.path.basename(source)} ({names.DESCRIPTIONS[conversion.dialect]}) -> {output}: {len(conversion.state)} "
+        f"{os.path.basename(source)} ({names.description(conversion.dialect)}) -> {output}: {len(conversion.state)} "
         f"tensors written, {len(conversion.left_out)} skipped"
     )
     return "\n".join([title, *_table([("", "tensors", "bcnet's name", "in the file"), *rows])])

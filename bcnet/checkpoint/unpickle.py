@@ -8,6 +8,7 @@ unpickling, which trusts the flags in the file, is not reached either.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import re
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import numpy as np
+import torch
 
 _NUMERIC = re.compile(r"[?biufc]\d{0,2}")
 
@@ -116,6 +118,17 @@ for _package in ("numpy.core", "numpy._core"):  # the second since numpy 2
     _ADMITTED[_package + ".numeric", "_frombuffer"] = lambda raw, dtype, shape, order: PickledArray(
         _array(raw, dtype, shape, order)
     )
+
+
+def numpy_admitted() -> contextlib.AbstractContextManager:
+    """Within the context, ``torch.load(weights_only=True)`` reads numpy's numbers and arrays by the stand-ins here.
+
+    Without effect for torch before 2.7, which may know no stand-ins; there such a file is refused.
+    """
+    if torch.__version__ < (2, 7):
+        return contextlib.nullcontext()
+    names = {f"{module}.{name}": value for (module, name), value in _ADMITTED.items() if module.startswith("numpy")}
+    return torch.serialization.safe_globals([(value, name) for name, value in names.items()])
 
 
 class _Unpickler(pickle.Unpickler):

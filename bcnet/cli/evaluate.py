@@ -52,7 +52,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         help="highest scoring detections per image (model) or per image and class (results file) that count "
         "(default: TEST.DETECTIONS_PER_IMAGE; 100)",
     )
-    both.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics to compute (default: all registered)")
+    both.add_argument(
+        "--metrics",
+        type=lambda names: names.split(","),
+        metavar="NAME,NAME",
+        help="metrics to compute, e.g. bbox,segm (default: all registered)",
+    )
     file = parser.add_argument_group("a results file")
     file.add_argument("--annotations", help="COCO annotation file, or a data set's name or spec")
     file.add_argument("--results", help="COCO results file of any tool, or a json that bcnet predict wrote")

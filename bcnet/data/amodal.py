@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bcnet.data.coco_json import is_finite, mask_box, read_flag, read_mask, short
 from bcnet.data.findings import Findings
 from bcnet.data.reader import annotation_label
@@ -15,8 +17,8 @@ def amodal_annotation(
     *,
     visible: object,
     amodal: object,
-    bbox: object = None,
-    amodal_bbox: object = None,
+    bbox: Any = None,
+    amodal_bbox: Any = None,
 ) -> dict | None:
     """An annotation of `bcnet.data.coco` with both masks and the boxes of both.
 
@@ -63,7 +65,7 @@ def amodal_annotation(
 
 
 def _crowd(
-    common: dict, visible: object, bbox: object, record: ImageRecord, findings: Findings, label: str
+    common: dict, visible: object, bbox: Any, record: ImageRecord, findings: Findings, label: str
 ) -> dict | None:
     try:
         segmentation, box = _mask_and_box("visible mask", visible, bbox, record, findings, label)
@@ -78,10 +80,10 @@ def _crowd(
 
 
 def _mask_and_box(
-    key: str, segmentation: object, box: object, record: ImageRecord, findings: Findings, label: str
+    key: str, segmentation: object, box: Any, record: ImageRecord, findings: Findings, label: str
 ) -> tuple[list | dict | None, list[float]]:
     """A mask with its box, or None and an empty box where it has no pixels."""
-    nothing = None, [0, 0, 0, 0]
+    nothing = None, [0.0, 0.0, 0.0, 0.0]
     if segmentation is None or segmentation == []:
         return nothing
     mask = read_mask(key, segmentation, record, findings, label)
@@ -98,7 +100,7 @@ def _mask_and_box(
     return mask.segmentation, pixels_box
 
 
-def _is_box_in_image(box: object, record: ImageRecord) -> bool:
+def _is_box_in_image(box: Any, record: ImageRecord) -> bool:
     if not isinstance(box, list) or len(box) != 4 or not all(is_finite(value) for value in box):
         return False
     x, y, width, height = box

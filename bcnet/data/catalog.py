@@ -5,8 +5,8 @@ A data set is named in three ways, all of them accepted wherever the config or a
 - a built-in name such as ``coco_2017_train``, whose files lie under the data root,
 - a name that `register_dataset` was called with,
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
-  "coco", "coco_used" (without the categories that no annotation has), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa"
-  and "occluded_coco".
+  "coco", "coco_used" (without the categories that no annotation has), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa",
+  "occluded_coco", and those that other packages register (`bcnet.data.formats`), which say what their paths are.
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
 ``datasets`` of the current directory, as detectron2 has it.
@@ -16,41 +16,50 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from bcnet.data.coco import load_coco, load_coco_used
 from bcnet.data.cocoa import load_cocoa
+from bcnet.data.formats import ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER, READER_REGISTRY
 from bcnet.data.kins import load_kins
 from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.data.records import DatasetInfo, ImageRecord
 
-Reader = Callable[..., tuple[list[ImageRecord], DatasetInfo]]
-
-# A reader is called as reader(annotation_file, image_root, name=...).
-_READERS: dict[str, Reader] = {
-    "coco": load_coco,
-    "coco_used": load_coco_used,  # without the categories that no annotation has
-    "kins": load_kins,
-    "cocoa": load_cocoa,
-    "d2sa": load_cocoa,  # the same format as COCOA-cls
-    "occluded_coco": load_occluded_coco,
-}
-
-# Formats whose annotations may be a folder with one file per image.
-_FOLDER_FORMATS = ("cocoa",)
+READER_REGISTRY.register(load_coco, name="coco")
+READER_REGISTRY.register(load_coco_used, name="coco_used")  # without the categories that no annotation has
+READER_REGISTRY.register(load_kins, name="kins")
+READER_REGISTRY.register(load_cocoa, name="cocoa", parts=(ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER))
+READER_REGISTRY.register(load_cocoa, name="d2sa")  # the same format as COCOA-cls
+READER_REGISTRY.register(load_occluded_coco, name="occluded_coco")
 
 _ROOT_VARIABLES = ("BCNET_DATASETS", "DETECTRON2_DATASETS")
 
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Files of a data set, in the format named by `format`; `under_root`: paths start at the data root."""
+    """Files and folders of a data set in a format: one path for each part of its spec (`bcnet.data.formats`).
 
-    annotation_file: str
-    image_root: str
+    Attributes:
+        under_root: the paths start at the data root.
+    """
+
+    paths: tuple[str, ...]
     format: str = "coco"
     under_root: bool = False
+
+    @property
+    def annotation_file(self) -> str:
+        """The first path; for some formats a folder."""
+        return self.paths[0]
+
+    @property
+    def image_root(self) -> str:
+        """The second path; empty for a format without one."""
+        return self.paths[1] if len(self.paths) > 1 else ""
+
+    def missing(self) -> list[str]:
+        """The paths that do not exist, each with what it should be."""
+        return READER_REGISTRY.get(self.format).missing(self.paths)
 
 
 _D2SA, _D2SA_IMAGES = "d2sa/d2s_amodal_annotations_v1/D2S_amodal", "d2sa/d2s_amodal_images_v1/images"
@@ -81,7 +90,10 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
     "ochuman_val": ("ochuman/annotations/ochuman_coco_format_val_range_0.00_1.00.json", "ochuman/images"),
     "ochuman_test": ("ochuman/annotations/ochuman_coco_format_test_range_0.00_1.00.json", "ochuman/images"),
 }
-_catalog = {name: DatasetFiles(*files, under_root=True) for name, files in _BUILTIN.items()}
+_catalog = {
+    name: DatasetFiles((annotations, images), *format, under_root=True)
+    for name, (annotations, images, *format) in _BUILTIN.items()
+}
 
 
 def dataset_root() -> str:
@@ -92,23 +104,28 @@ def dataset_root() -> str:
     return "datasets"
 
 
-def register_dataset(name: str, annotation_file: str, image_root: str, format: str = "coco") -> None:
+def register_dataset(name: str, annotation_file: str, image_root: str | None = None, format: str = "coco") -> None:
     """Gives a name to a data set's files.
 
     Args:
         name: the new name; it may be used in the config at once.
         annotation_file: path of the annotation file; it is opened when the data set is loaded.
-        image_root: folder that the file names of the images start at.
-        format: the annotation file's format, one of those of a spec.
+        image_root: folder that the file names of the images start at; None for a format that needs none.
+        format: one of `READER_REGISTRY`.
 
     Raises:
-        ValueError: the name is taken by other files, contains a colon, or the format is not known.
+        ValueError: the name is taken by other files or contains a colon, the format is not known, or it needs another
+            number of paths.
     """
     if ":" in name or not name:
         raise ValueError(f"a data set's name must be a word without a colon, got {name!r}")
-    if format not in _READERS:
-        raise ValueError(f"data set {name!r}: unknown format {format!r}; known are: {', '.join(sorted(_READERS))}")
-    files = DatasetFiles(os.fspath(annotation_file), os.fspath(image_root), format)
+    if format not in READER_REGISTRY:
+        raise ValueError(f"data set {name!r}: {READER_REGISTRY.unknown(format)}")
+    paths = tuple(os.path.expanduser(path) for path in (annotation_file, image_root) if path is not None)
+    reader = READER_REGISTRY.get(format)
+    if len(paths) != len(reader.parts):
+        raise ValueError(f"data set {name!r}: the format {format!r} is read from {reader.form!r}, got {paths}")
+    files = DatasetFiles(paths, format)
     if _catalog.get(name, files) != files:
         raise ValueError(f"the data set name {name!r} is already taken by {_catalog[name].annotation_file}")
     _catalog[name] = files
@@ -120,33 +137,29 @@ def dataset_names() -> list[str]:
 
 
 def dataset_files(name_or_spec: str) -> DatasetFiles:
-    """The files behind a name or spec, with the data root joined in. Whether they exist is not looked at.
+    """The files behind a name or spec, with the data root joined in. Whether they exist is not checked.
 
     Raises:
         KeyError: the name is not known; the message has the nearest known names.
-        ValueError: a spec without both an annotation file and an image folder.
+        ValueError: a spec of an unknown format, or without a path for each part that its format has.
     """
     format, colon, rest = name_or_spec.partition(":")
-    if colon and format in _READERS:
-        annotation_file, image_root = _split_spec(rest)
-        if not annotation_file or not image_root:
-            raise ValueError(
-                f"data set spec {name_or_spec!r} must have the form '{format}:path/to/annotations.json:path/to/images'"
-            )
-        return DatasetFiles(os.path.expanduser(annotation_file), os.path.expanduser(image_root), format)
+    if colon:
+        reader = READER_REGISTRY.get(format)
+        paths = reader.split(rest)
+        if paths is None:
+            raise ValueError(f"data set spec {name_or_spec!r} must have the form {reader.form!r}")
+        return DatasetFiles(paths, format)
     if name_or_spec not in _catalog:
         nearest = difflib.get_close_matches(name_or_spec, _catalog, n=3, cutoff=0.0)
+        forms = ", ".join(repr(reader.form) for _, reader in READER_REGISTRY)
         raise KeyError(
             f"unknown data set {name_or_spec!r}; nearest known names: {', '.join(map(repr, nearest))}. "
-            "A data set of your own: 'coco:path/to/annotations.json:path/to/images' "
-            f"(or {', '.join(format for format in _READERS if format != 'coco')} in place of coco), or register_dataset"
+            f"A data set of your own is named by its files ({forms}) or by register_dataset"
         )
     files = _catalog[name_or_spec]
     if files.under_root:
-        root = dataset_root()
-        files = DatasetFiles(
-            os.path.join(root, files.annotation_file), os.path.join(root, files.image_root), files.format
-        )
+        files = DatasetFiles(tuple(os.path.join(dataset_root(), path) for path in files.paths), files.format)
     return files
 
 
@@ -166,18 +179,12 @@ def load_dataset(name_or_spec: str) -> tuple[list[ImageRecord], DatasetInfo]:
         ValueError: a malformed spec or annotation file.
     """
     files = dataset_files(name_or_spec)
-    missing = []
-    if not os.path.isfile(files.annotation_file) and not (
-        files.format in _FOLDER_FORMATS and os.path.isdir(files.annotation_file)
-    ):
-        missing.append(f"annotation file {files.annotation_file!r}")
-    if not os.path.isdir(files.image_root):
-        missing.append(f"image folder {files.image_root!r}")
+    missing = files.missing()
     if missing:
         raise FileNotFoundError(
             f"data set {name_or_spec!r}: {' and '.join(missing)} not found; {_what_to_set(name_or_spec)}"
         )
-    return _READERS[files.format](files.annotation_file, files.image_root, name=name_or_spec)
+    return READER_REGISTRY.get(files.format).read(*files.paths, name=name_or_spec)
 
 
 def dataset_info(name_or_spec: str) -> DatasetInfo:
@@ -185,20 +192,11 @@ def dataset_info(name_or_spec: str) -> DatasetInfo:
     return load_dataset(name_or_spec)[1]
 
 
-def _split_spec(rest: str) -> tuple[str, str]:
-    # Paths may have colons of their own, so the split is made after the annotation file's suffix if it has one.
-    before, separator, image_root = rest.partition(".json:")
-    if separator:
-        return before + ".json", image_root
-    annotation_file, _, image_root = rest.rpartition(":")
-    return annotation_file, image_root
-
-
 def _what_to_set(name: str) -> str:
     if name not in _catalog or not _catalog[name].under_root:
         return f"relative paths start at the current directory, {os.getcwd()!r}"
     files = _catalog[name]
-    folders = " and ".join(dict.fromkeys(f"{p.split('/')[0]}/" for p in (files.annotation_file, files.image_root)))
+    folders = " and ".join(dict.fromkeys(f"{p.split('/')[0]}/" for p in files.paths))
     for variable in _ROOT_VARIABLES:
         if os.environ.get(variable):
             value = os.environ[variable]

@@ -91,12 +91,10 @@ from dataclasses import replace
 
 from bcnet.data.coco_json import check_coco_json, is_id, normal_id, read_coco_json
 from bcnet.data.findings import Findings
-from bcnet.data.reader import AnnotationFormat, CocoReader
+from bcnet.data.reader import COCO, AnnotationFormat, CocoReader
 from bcnet.data.records import DatasetInfo, ImageRecord
 
 _logger = logging.getLogger(__name__)
-
-COCO = AnnotationFormat()
 
 
 def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
@@ -156,7 +154,7 @@ def read_annotations(
     Returns, Raises:
         As `load_coco`.
     """
-    reader = CocoReader(content, annotation_file, image_root, name, format=format, findings=findings)
+    reader = CocoReader(content, annotation_file, image_root, name=name, format=format, findings=findings)
     records = sorted((image.record for image in reader), key=lambda r: (isinstance(r.image_id, str), r.image_id))
     reader.findings.raise_if_faulty()
     reader.findings.log(_logger)

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -52,9 +52,10 @@ def read_categories(
     Raises:
         ValueError: a category without an integer id and a name, or two of one id; names the file.
     """
-    names: dict[int, str] = {}
+    names: dict[int | str, str] = {}
     for category in categories:
-        if missing(category, ("id", "name")) or not isinstance(category["name"], str) or not is_number_id(category):
+        fault = missing(category, ("id", "name"))
+        if fault or not (_is_number_id(category["id"]) and isinstance(category["name"], str)):
             raise ValueError(f"{annotation_file}: a category must have an integer id and a name, got {short(category)}")
         category_id = normal_id(category["id"])
         if category_id in names:
@@ -77,7 +78,7 @@ def read_categories(
     return info, {category_id: index for index, category_id in enumerate(ids)}
 
 
-def read_image(image: object, annotation_file: str, image_root: str | None) -> ImageRecord:
+def read_image(image: Any, annotation_file: str, image_root: str | None) -> ImageRecord:
     """The record, without instances, of an entry of the json's images.
 
     Raises:
@@ -141,7 +142,7 @@ def read_number(key: str, value: object, low: float = -math.inf, high: float = m
     return value
 
 
-def check_box_numbers(key: str, box: object) -> list[float]:
+def check_box_numbers(key: str, box: Any) -> list[float]:
     """A box [x, y, width, height] of finite numbers, without a negative size; wherever it lies.
 
     Raises:
@@ -157,7 +158,7 @@ def check_box_numbers(key: str, box: object) -> list[float]:
     return box
 
 
-def read_box(key: str, box: object, record: ImageRecord, findings: Findings, label: str) -> list[float]:
+def read_box(key: str, box: Any, record: ImageRecord, findings: Findings, label: str) -> list[float]:
     """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
 
     Raises:
@@ -276,16 +277,15 @@ def missing(entry: object, keys: tuple[str, ...]) -> str | None:
     return f"it has no {' and no '.join(absent)}" if absent else None
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[int | float | str]:
     """A text, or a whole number of at most 64 bits, also as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False
     return isinstance(value, str) or (abs(value) < 2**63 and value == int(value))
 
 
-def is_number_id(entry: dict) -> bool:
-    """Whether an entry's id is a whole number."""
-    return is_id(entry["id"]) and not isinstance(entry["id"], str)
+def _is_number_id(value: object) -> bool:
+    return is_id(value) and not isinstance(value, str)
 
 
 def normal_id(value: int | float | str) -> int | str:
@@ -293,7 +293,7 @@ def normal_id(value: int | float | str) -> int | str:
     return int(value) if isinstance(value, float) else value
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """An int or a float, but not nan, infinite, a bool or beyond the floats."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

@@ -32,6 +32,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from bcnet.data.amodal import amodal_annotation, as_polygons
 from bcnet.data.coco import read_annotations
@@ -65,7 +66,7 @@ def load_cocoa(annotation_file: str, image_root: str, name: str = "") -> tuple[l
         paths = sorted(glob.glob(os.path.join(glob.escape(annotation_file), "*.json")))
         if not paths:
             raise ValueError(f"the folder {annotation_file} has no json files")
-        content: object = [(path, read_json(path)) for path in paths]
+        content: Any = [(path, read_json(path)) for path in paths]
     else:
         content = read_json(annotation_file)
         if isinstance(content, dict) and "regions" in content:
@@ -91,7 +92,7 @@ def load_cocoa(annotation_file: str, image_root: str, name: str = "") -> tuple[l
     return read_annotations(content, annotation_file, image_root, name, format=_COCOA_CLS)
 
 
-def _merged(entries: Sequence[tuple[str, object]], image_root: str) -> dict:
+def _merged(entries: Sequence[tuple[str, Any]], image_root: str) -> dict:
     """The merged file's content from annotations of single images, each with the path of its json."""
     content: dict = {"images": [], "annotations": []}
     for position, (path, entry) in enumerate(entries):
@@ -189,7 +190,7 @@ def _amodal_region(annotation: dict) -> dict:
     return region if isinstance(region, dict) else {}
 
 
-def _object_place(annotation: dict) -> object:
+def _object_place(annotation: dict) -> Any:
     order = annotation.get("order")
     return _amodal_region(annotation).get("order") if order is None else order
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from bcnet.data.checks import MaskBoxCheck
 from bcnet.data.coco_json import (
@@ -24,8 +24,8 @@ from bcnet.data.coco_json import (
     read_number,
     short,
 )
-from bcnet.data.findings import AnnotationError, Findings
-from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
+from bcnet.data.findings import AnnotationError, Findings, Tally
+from bcnet.data.records import ImageRecord, InstanceRecord
 
 # More crowds than this share of the annotations are worth a warning; COCO has 1.2 %.
 _MANY_CROWDS = 0.1
@@ -43,7 +43,7 @@ def depth_order(record: ImageRecord, annotations: Sequence[dict], findings: Find
     return pairs_in_front(record, [annotation.get("depth") for annotation in annotations], findings, "a depth")
 
 
-def pairs_in_front(record: ImageRecord, depths: Sequence[float | None], findings: Findings, what: str) -> Pairs | None:
+def pairs_in_front(record: ImageRecord, depths: Sequence[Any], findings: Findings, what: str) -> Pairs | None:
     """`ImageRecord.in_front` of one depth per instance (smaller is nearer), crowds aside.
 
     None where no object has one, and, noted, where not all objects have one.
@@ -75,6 +75,9 @@ class AnnotationFormat:
     has_stuff: bool = False
 
 
+COCO = AnnotationFormat()
+
+
 class ReadImage(NamedTuple):
     """An image as read, with the places of its parts in the file.
 
@@ -89,55 +92,60 @@ class ReadImage(NamedTuple):
     annotations: list[int]
 
 
-@dataclass
 class CocoReader:
     """Reads the content of a COCO json, or of a format like it, image by image in the file's order.
 
     Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller refuses the
     file (`Findings.raise_if_faulty`) or does without the entries. The rules are those of `bcnet.data.coco`.
 
-    Args:
-        content: with lists of images, categories and annotations (the last may be absent).
-        annotation_file: its path, for messages.
-        image_root: folder that the images' file names start at; None where no image will be opened, and then images
-            need no file name.
-        name: what to call the data set; the file's path by default.
-        format: how the annotations differ from COCO's.
-        findings: what was found before.
-        masks_required: an object without a segmentation is a fault.
-
     Attributes:
         info: the data set's description.
+        findings: what is wrong or odd in what was read so far.
         counts: "annotations" and "crowds" that were read so far.
         used_classes: the classes 0..K-1 of these annotations.
-
-    Raises:
-        ValueError: malformed categories, or annotations that are not a list.
     """
 
-    content: dict
-    annotation_file: str
-    image_root: str | None
-    name: str = ""
-    format: AnnotationFormat = AnnotationFormat()
-    findings: Findings | None = None
-    masks_required: bool = False
-    info: DatasetInfo = field(init=False)
-    counts: Counter[str] = field(default_factory=Counter, init=False)
-    used_classes: set[int] = field(default_factory=set, init=False)
+    def __init__(
+        self,
+        content: dict,
+        annotation_file: str,
+        image_root: str | None,
+        *,
+        name: str = "",
+        format: AnnotationFormat = COCO,
+        findings: Findings | None = None,
+        masks_required: bool = False,
+    ) -> None:
+        """
+        Args:
+            content: with lists of images, categories and annotations (the last may be absent).
+            annotation_file: its path, for messages.
+            image_root: folder that the images' file names start at; None where no image will be opened, and then
+                images need no file name.
+            name: what to call the data set; the file's path by default.
+            format: how the annotations differ from COCO's.
+            findings: what was found before.
+            masks_required: an object without a segmentation is a fault.
 
-    def __post_init__(self) -> None:
-        self.findings = Findings(self.annotation_file) if self.findings is None else self.findings
+        Raises:
+            ValueError: malformed categories, or annotations that are not a list.
+        """
+        annotations = content.get("annotations")
+        if not isinstance(annotations, (list, type(None))):
+            raise ValueError(f"{annotation_file}: annotations must be a list, got {short(annotations)}")
+        self.findings = Findings(annotation_file) if findings is None else findings
         self.info, self._class_of = read_categories(
-            self.content["categories"], self.annotation_file, self.image_root or "", self.name, self.findings
+            content["categories"], annotation_file, image_root or "", name, self.findings
         )
-        self._annotations = self.content.get("annotations")
-        if self._annotations is None:
-            self._annotations = []
-        if not isinstance(self._annotations, list):
-            raise ValueError(f"{self.annotation_file}: annotations must be a list, got {short(self._annotations)}")
+        self.counts: Counter[str] = Counter()
+        self.used_classes: set[int] = set()
+        self._images: list = content["images"]
+        self._annotations: list = annotations or []
+        self._image_root = image_root
+        self._format = format
+        self._masks_required = masks_required
         self._check = MaskBoxCheck(self.findings)
-        self._crowds = Findings(self.annotation_file)
+        self._crowds = Tally()
 
     def __iter__(self) -> Iterator[ReadImage]:
         images = self._read_images()
@@ -151,16 +159,16 @@ class CocoReader:
     def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
         """Position and record by image id; no record for an image that cannot be used."""
         images: dict[int | str, tuple[int, ImageRecord | None]] = {}
-        for position, entry in enumerate(self.content["images"]):
+        for position, entry in enumerate(self._images):
             named = isinstance(entry, dict) and is_id(entry.get("id"))
             label = f"image {short(entry['id'])}" if named else f"image at position {position}"
             if named and isinstance(entry.get("file_name"), str):
                 label += f", {short(entry['file_name'])}"
             record = None
             try:
-                record = read_image(entry, self.annotation_file, self.image_root)
+                record = read_image(entry, self.info.annotation_file, self._image_root)
                 if record.image_id in images:
-                    first = self.content["images"][images[record.image_id][0]].get("file_name")
+                    first = self._images[images[record.image_id][0]].get("file_name")
                     raise AnnotationError(f"its id is used twice, by {short(first)} too", "image ids used twice")
             except AnnotationError as error:
                 self.findings.fault(label, error, of_annotation=False)
@@ -201,7 +209,7 @@ class CocoReader:
             annotation = self._annotations[candidate]
             label = annotation_label(annotation)
             try:
-                translate = self.format.translate
+                translate = self._format.translate
                 translated = annotation if translate is None else translate(annotation, record, self.findings)
                 if translated is not None:
                     record.instances.append(self._read_instance(label, translated, record))
@@ -209,7 +217,7 @@ class CocoReader:
             except ValueError as error:
                 self.findings.fault(label, error)
         try:
-            pairs = self.format.order(record, [self._annotations[k] for k in kept], self.findings)
+            pairs = self._format.order(record, [self._annotations[k] for k in kept], self.findings)
             record.in_front = None if pairs is None else [pair for pair in pairs if _of_objects(pair, record)]
         except ValueError as error:
             self.findings.fault(f"{image_label(record)}, {record.file_name!r}", error, of_annotation=False)
@@ -239,7 +247,9 @@ class CocoReader:
             if mask is not None:
                 self._check.compare(label, "segmentation", mask, instance.bbox, record)
         self.counts["annotations"] += 1
-        self.counts["crowds"] += instance.iscrowd
+        if instance.iscrowd:
+            self.counts["crowds"] += 1
+            self._crowds.add(label, "", 1)
         self.used_classes.add(instance.category)
         return instance
 
@@ -247,15 +257,13 @@ class CocoReader:
         iscrowd, ignore = (read_flag(key, annotation.get(key)) for key in ("iscrowd", "ignore"))
         if ignore:
             self.findings.note("annotations with 'ignore', kept as crowds", label)
-        if iscrowd or ignore:
-            self._crowds.note("crowds", label)
         return iscrowd or ignore
 
     def _read_area(self, label: str, annotation: dict) -> float | None:
         area = annotation.get("area")
         if is_finite(area) and area >= 0:
             return float(area)
-        if self.format.has_area:
+        if self._format.has_area:
             what = "areas that are missing or not a number, taken from the mask"
             self.findings.note(what, label, f"area is {short(area)}")
         return None
@@ -274,12 +282,12 @@ class CocoReader:
             return mask
         mask = self._read_mask(label, "segmentation", segmentation, record)
         if mask is None and not annotation.get("amodal_segmentation"):
-            if self.masks_required:
+            if self._masks_required:
                 raise AnnotationError(f"there is no segmentation, only {short(segmentation)}", "no segmentation")
             self.findings.note("objects without a segmentation, for boxes alone", label)
         return mask
 
-    def _read_mask(self, label: str, key: str, segmentation: object, record: ImageRecord) -> Mask | None:
+    def _read_mask(self, label: str, key: str, segmentation: Any, record: ImageRecord) -> Mask | None:
         if segmentation is None or segmentation in ([], {}, ""):
             return None
         mask = read_mask(key, segmentation, record, self.findings, label)
@@ -306,22 +314,17 @@ class CocoReader:
             if instance.amodal_bbox is not None:
                 self._check.compare(label, "amodal_segmentation", amodal, instance.amodal_bbox, record)
         occluder = annotation.get("bg_object_segmentation")
-        if occluder:
+        if occluder is not None:
             # The published converter writes contours of one or two points; its own reader drops them silently.
-            mask = read_mask("bg_object_segmentation", occluder, record, self.findings, label)
-            occluder = [] if mask is None else mask.segmentation
-        instance.occluder = occluder
+            mask = read_mask("bg_object_segmentation", occluder or [], record, self.findings, label)
+            instance.occluder = [] if mask is None else mask.segmentation
 
     def _finish(self) -> None:
         self._check.finish()
-        crowds = self._crowds.noted.get("crowds")
-        if (
-            crowds is not None
-            and not self.format.has_stuff
-            and crowds.count > _MANY_CROWDS * self.counts["annotations"]
-        ):
-            what = f"of {self.counts['annotations']} annotations are crowds (iscrowd or ignore), not trained on"
-            self.findings.noted[what] = crowds
+        annotations = self.counts["annotations"]
+        if self._crowds.count > _MANY_CROWDS * annotations and not self._format.has_stuff:
+            what = f"crowds (iscrowd or ignore) among {annotations} annotations, not trained on"
+            self.findings.noted[what] = self._crowds
 
 
 def annotation_label(annotation: dict) -> str:

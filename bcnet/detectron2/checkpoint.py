@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.checkpoint import DetectionCheckpointer
 
 from bcnet.checkpoint import names, read_checkpoint, to_bcnet, to_detectron2
-from bcnet.checkpoint.load import plain_head_to_bilayer
+from bcnet.modeling.mask_heads import plain_head_to_bilayer
 
 
 class BCNetCheckpointer(DetectionCheckpointer):

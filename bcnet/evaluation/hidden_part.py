@@ -1,4 +1,4 @@
-"""How well the part of an object is found that is not to be seen."""
+"""IoU of the hidden part of objects."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from bcnet.ops.rle import segmentation_to_rle
 def hidden_part_iou(
     ground_truth: GroundTruth, matches: Mapping[int, dict], min_pixels: int = MIN_PIXELS
 ) -> dict[str, float]:
-    """IoU of what lies outside the visible mask: of the detected mask, and of the amodal one.
+    """IoU of the detected and the amodal mask outside the visible mask.
 
-    A detected mask says nothing about where the visible part ends, so the annotated visible mask is cut out
-    of both (as in the amodal completion literature, "mIoU of the occluded region"). A mask that spills over the visible
-    outline where nothing is hidden lowers it.
+    A detected mask does not say where the visible part ends, so the annotated visible mask is cut out of both (as in
+    the amodal completion literature, "mIoU of the occluded region"). A mask that spills over the visible outline
+    where nothing is hidden lowers it.
 
     Args:
         ground_truth: with ``amodal_segmentation`` in every annotation; visible or amodal (`GroundTruth.amodal`).
-        matches: the result of each instance that was found (`match_instances`).
+        matches: the result of each detected instance (`match_instances`).
         min_pixels: an instance counts if more of its pixels are hidden.
 
     Returns:
-        dict: ``instances`` with a hidden part and how many of them were ``found``; ``iou_found``, the mean over
-        these, and ``iou``, the mean over all with 0 for those that were not found, in percent.
+        dict: number of ``instances`` with a hidden part, and of those detected, ``found``; ``iou_found``, the mean over
+        the latter, and ``iou``, the mean over all with 0 for those not detected, in percent.
     """
     count, ious = 0, []
     for annotation in ground_truth.instances():

@@ -1,4 +1,4 @@
-"""Is the right one of two objects taken for the occluder?"""
+"""Pairwise occlusion-order accuracy: which of two objects is the occluder."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from bcnet.structures.occlusion_graph import EDGE_THRESHOLD
 def occlusion_order_accuracy(
     ground_truth: GroundTruth, results: Sequence[dict], matches: Mapping[int, dict]
 ) -> dict[str, object]:
-    """Compares who lies on top of whom, as `Detections.occlusion` says it, with the annotated order of depth.
+    """Compares the predicted occlusion relations (`Detections.occlusion`) with the annotated depth order.
 
-    A pair counts if one of the two hides the other: their amodal masks have more than 20 pixels in common, the
-    occluder rule's limit. Without amodal masks, if their boxes overlap as the rule demands.
+    A pair counts if one of the two occludes the other: their amodal masks have more than 20 pixels in common, the
+    occluder rule's limit. Without amodal masks, if their boxes overlap as the rule requires.
 
     Args:
-        ground_truth: with a known order in some images (`GroundTruth.order_of`).
+        ground_truth: with a known depth order in some images (`GroundTruth.order_of`).
         results: COCO result dicts with ``number``, ``occluded_by`` and ``depth`` (`Detections.to_coco`).
-        matches: the result of each instance that was found (`match_instances`).
+        matches: the result of each detected instance (`match_instances`).
 
     Returns:
-        dict: ``measure``, how pairs were chosen. ``pairs``, and of these ``found`` (both detected), ``right`` (surer
-        that the nearer one lies on top than the opposite), ``reversed`` and ``undecided`` (equally sure, or
-        nothing said). In percent ``accuracy``, right of found; ``accuracy_decided``, right of right and reversed.
-        Of the graph's edges, confidences of at least ``edge_threshold`` that exceed the opposite one:
-        ``edge_recall``, found pairs with the right edge; ``edges`` between matched detections of known order, hiding
-        or not, and ``edge_precision``, those whose occluder is the nearer one. ``depth_accuracy``: found pairs that
-        ``depth`` orders rightly.
+        dict: ``measure``, how pairs were chosen. ``pairs``, and of these ``found`` (both detected), ``right`` (higher
+        confidence that the nearer one is the occluder than the opposite), ``reversed`` and ``undecided`` (equal
+        confidences, or none). In percent ``accuracy``, right of found; ``accuracy_decided``, right of right and
+        reversed. Of the graph's edges, confidences of at least ``edge_threshold`` that exceed the opposite one:
+        ``edge_recall``, found pairs with the right edge; ``edges`` between matched detections of known depth order,
+        occluding or not, and ``edge_precision``, those whose occluder is the nearer one. ``depth_accuracy``: found
+        pairs that ``depth`` orders correctly.
     """
     by_amodal = ground_truth.all_have("amodal_segmentation")
     counts = dict.fromkeys(("pairs", "found", "right", "reversed", "undecided"), 0)
@@ -42,31 +42,31 @@ def occlusion_order_accuracy(
         order = ground_truth.order_of(number)
         if order is None:
             continue
-        found = {a["id"]: matches[a["id"]] for a in group if a["id"] in matches}
-        by_result = {result["number"]: i for i, result in found.items()}
-        sure = {
+        detected = {a["id"]: matches[a["id"]] for a in group if a["id"] in matches}
+        by_result = {result["number"]: i for i, result in detected.items()}
+        confidences = {
             (i, by_result[occluder]): confidence
-            for i, result in found.items()
+            for i, result in detected.items()
             for occluder, confidence in result["occluded_by"]
             if occluder in by_result
         }
         known = set(order)
-        drawn = [
+        graph_edges = [
             pair
-            for pair, confidence in sure.items()
-            if confidence >= EDGE_THRESHOLD and confidence > sure.get(pair[::-1], 0.0)
+            for pair, confidence in confidences.items()
+            if confidence >= EDGE_THRESHOLD and confidence > confidences.get(pair[::-1], 0.0)
         ]
-        edges_right += sum(edge in known for edge in drawn)
-        edges += sum(edge in known or edge[::-1] in known for edge in drawn)
-        for pair in _hiding_pairs(ground_truth, group, order, by_amodal):
+        edges_right += sum(edge in known for edge in graph_edges)
+        edges += sum(edge in known or edge[::-1] in known for edge in graph_edges)
+        for pair in _occluding_pairs(ground_truth, group, order, by_amodal):
             counts["pairs"] += 1
-            if pair[0] not in found or pair[1] not in found:
+            if pair[0] not in detected or pair[1] not in detected:
                 continue
             counts["found"] += 1
-            forward, backward = sure.get(pair, 0.0), sure.get(pair[::-1], 0.0)
+            forward, backward = confidences.get(pair, 0.0), confidences.get(pair[::-1], 0.0)
             counts["right" if forward > backward else "reversed" if backward > forward else "undecided"] += 1
             edges_found += forward >= EDGE_THRESHOLD and forward > backward
-            depth_right += found[pair[0]]["depth"] > found[pair[1]]["depth"]
+            depth_right += detected[pair[0]]["depth"] > detected[pair[1]]["depth"]
     return {
         "measure": "amodal masks that overlap" if by_amodal else "boxes that overlap",
         **counts,
@@ -81,14 +81,14 @@ def occlusion_order_accuracy(
 
 
 def has_relations(results: Sequence[dict]) -> bool:
-    """True if every result says what lies on it."""
+    """True if every result names its occluders."""
     return bool(results) and all("occluded_by" in result and "number" in result for result in results)
 
 
-def _hiding_pairs(
+def _occluding_pairs(
     ground_truth: GroundTruth, group: Sequence[dict], order: Sequence[tuple[int, int]], by_amodal: bool
 ) -> Iterator[tuple[int, int]]:
-    """The pairs of the order in which the second hides part of the first."""
+    """The pairs of the depth order in which the second occludes part of the first."""
     by_number = {annotation["id"]: annotation for annotation in group if not annotation["iscrowd"]}
     if by_amodal:
         image_id = ground_truth.image_id(group[0])

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from fvcore.common.registry import Registry
-
 from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.matching import match_instances
 from bcnet.evaluation.order import has_relations
+from bcnet.registry import Registry
 
 # Keys of the dict of `evaluate_results` beside the metrics.
 COUNTS = ("mask_target", "images", "annotations", "results", "max_detections", "results_cut")
@@ -89,38 +88,36 @@ class Metric:
 
 
 class MetricRegistry(Registry):
-    """fvcore's registry, of `Metric` records by the names of their functions."""
+    """Registry of `Metric` records by the names of their functions."""
 
     def register(
         self,
-        function: Callable[[MetricInputs], dict] | None = None,
+        obj: Callable[[MetricInputs], dict] | None = None,
         *,
+        name: str | None = None,
         requires: Sequence[str] = (),
         report: Callable[[Mapping], str] | None = None,
     ):
         """Registers a function from `MetricInputs` to a dict; a decorator, with or without arguments.
 
         Args:
-            function: its name is the metric's.
+            obj: the function.
+            name: of the metric; the function's by default.
             requires, report: of `Metric`.
 
         Raises:
             ValueError: an unknown requirement, or a name that is taken.
         """
-        if function is None:
-            return lambda function: self.register(function, requires=requires, report=report)
-        name = function.__name__
+        if obj is None:
+            return lambda function: self.register(function, name=name, requires=requires, report=report)
+        name = name or obj.__name__
         unknown = [requirement for requirement in requires if requirement not in REQUIREMENTS]
         if unknown:
             raise ValueError(f"metric {name!r} requires {unknown[0]!r}; it must be one of {', '.join(REQUIREMENTS)}")
         if name in self or name in COUNTS:
             raise ValueError(f"the metric name {name!r} is taken; taken are {', '.join([*COUNTS, *self.names()])}")
-        self._do_register(name, Metric(name, function, tuple(requires), report))
-        return function
-
-    def names(self) -> list[str]:
-        """The registered names, in the order of registration."""
-        return [name for name, _ in self]
+        super().register(Metric(name, obj, tuple(requires), report), name=name)
+        return obj
 
     def chosen(self, names: Sequence[str] = ()) -> list[Metric]:
         """The metrics of these names, or all for none, in the order of registration.
@@ -128,10 +125,9 @@ class MetricRegistry(Registry):
         Raises:
             ValueError: an unknown name; lists the registered ones.
         """
-        unknown = [name for name in names if name not in self]
-        if unknown:
-            raise ValueError(f"unknown metric {unknown[0]!r}; registered are: {', '.join(self.names())}")
+        for name in names:
+            self.get(name)
         return [metric for name, metric in self if not names or name in names]
 
 
-METRIC_REGISTRY = MetricRegistry("METRIC")
+METRIC_REGISTRY = MetricRegistry("METRIC", key="TEST.METRICS", kind="metric")

@@ -139,7 +139,7 @@ def format_order(order: Mapping) -> str:
         *("pairs", "found", "right", "reversed", "undecided"),
         *("accuracy", "edge_recall", "edge_precision", "depth_accuracy"),
     )
-    return f"Who lies on top, of pairs with {order['measure']}\n" + format_table(
+    return f"Occlusion order, of pairs with {order['measure']}\n" + format_table(
         columns, [[order[column] for column in columns]]
     )
 

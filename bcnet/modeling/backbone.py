@@ -14,6 +14,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from bcnet.modeling.registry import BACKBONE_REGISTRY
+from bcnet.modeling.resnet_checkpoints import ResNetFPNAdapter
 from bcnet.ops.batch_norm import SyncBatchNorm2d
 
 _BLOCKS = {
@@ -77,6 +78,7 @@ class ResNetFPN(nn.Module):
 
     size_divisibility = 32
     last_level = 6
+    checkpoint_adapter = ResNetFPNAdapter()
 
     def __init__(self, resnet: ResNet, *, in_features: Sequence[str], out_channels: int) -> None:
         """

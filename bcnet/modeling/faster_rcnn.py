@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bcnet.modeling.box_branch import BoxBranch
+from bcnet.modeling.checkpoint_adapter import DETECTRON2, TORCHVISION, CheckpointAdapter, Rule
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
 from bcnet.modeling.mask_heads import build_mask_branch
@@ -17,9 +18,40 @@ from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
 
 
+class FasterRCNNAdapter(CheckpointAdapter):
+    """Names of the RPN, the box branch and the mask head's place."""
+
+    def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
+        if dialect == DETECTRON2:
+            return [
+                ("rpn.head.conv.0.0.*", "proposal_generator.rpn_head.conv.*"),
+                ("rpn.head.cls_logits.*", "proposal_generator.rpn_head.objectness_logits.*"),
+                ("rpn.head.bbox_pred.*", "proposal_generator.rpn_head.anchor_deltas.*"),
+                ("box_branch.head.fcs.{i}.*", "roi_heads.box_head.fc{i+1}.*"),
+                ("box_branch.head.cls_score.*", "roi_heads.box_predictor.cls_score.*"),
+                ("box_branch.head.bbox_pred.*", "roi_heads.box_predictor.bbox_pred.*"),
+            ]
+        if dialect == TORCHVISION:
+            return [
+                ("rpn.head.conv.0.0.*", "rpn.head.conv.0.0.*"),
+                ("rpn.head.conv.0.0.*", "rpn.head.conv.*"),  # in older files
+                ("rpn.head.cls_logits.*", "rpn.head.cls_logits.*"),
+                ("rpn.head.bbox_pred.*", "rpn.head.bbox_pred.*"),
+                ("box_branch.head.fcs.{i}.*", "roi_heads.box_head.fc{i+6}.*"),
+                ("box_branch.head.cls_score.*", "roi_heads.box_predictor.cls_score.*"),
+                ("box_branch.head.bbox_pred.*", "roi_heads.box_predictor.bbox_pred.*"),
+            ]
+        return ()
+
+    def mask_head(self, dialect: str) -> str | None:
+        return {DETECTRON2: "roi_heads.mask_head.", TORCHVISION: "roi_heads."}.get(dialect)
+
+
 @DETECTOR_REGISTRY.register(name="GeneralizedRCNN")
 class FasterRCNN(Detector):
     """RPN, box branch, and a mask branch trained on the sampled foreground proposals."""
+
+    checkpoint_adapter = FasterRCNNAdapter()
 
     def __init__(
         self,

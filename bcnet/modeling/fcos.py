@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import Matcher
 
 from bcnet.fcos import FCOSHead, FCOSOutput, assign_targets, decode_detections, fcos_losses, level_points
+from bcnet.modeling.checkpoint_adapter import DETECTRON2, PUBLISHED, TORCHVISION, CheckpointAdapter, Rule
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
 from bcnet.modeling.mask_heads import build_mask_branch
@@ -162,9 +163,36 @@ def build_fcos_head(cfg, channels: int) -> FCOSHead:
     )
 
 
+class FCOSAdapter(CheckpointAdapter):
+    """Names of the FCOS head and the mask head's place."""
+
+    def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
+        return {
+            DETECTRON2: [("head.**", "head.**")],
+            PUBLISHED: [
+                ("head.box_tower.**", "head.bbox_tower.**"),
+                ("head.distances.*", "head.bbox_pred.*"),
+                ("head.scales.{i}", "head.scales.{i}.scale"),
+                ("head.**", "head.**"),
+            ],
+            TORCHVISION: [
+                ("head.cls_tower.**", "head.classification_head.conv.**"),
+                ("head.box_tower.**", "head.regression_head.conv.**"),
+                ("head.cls_logits.*", "head.classification_head.cls_logits.*"),
+                ("head.distances.*", "head.regression_head.bbox_reg.*"),
+                ("head.centerness.*", "head.regression_head.bbox_ctrness.*"),
+            ],
+        }.get(dialect, ())
+
+    def mask_head(self, dialect: str) -> str | None:
+        return "mask_head." if dialect in (DETECTRON2, PUBLISHED) else None
+
+
 @DETECTOR_REGISTRY.register(name="BCNetFCOS")
 class FCOS(Detector):
     """FCOS, and a mask branch trained on its own detections plus the ground-truth boxes."""
+
+    checkpoint_adapter = FCOSAdapter()
 
     def __init__(
         self,

@@ -1,14 +1,28 @@
-"""The registered mask heads: their config sections, and the mask branch around the head that the config names."""
+"""The registered mask heads: config sections, names in checkpoints, and the mask branch that the config describes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from bcnet import bilayer
 from bcnet.maps import PUBLISHED_MAPS
+from bcnet.modeling.checkpoint_adapter import (
+    DETECTRON2,
+    MASK_HEAD,
+    PUBLISHED,
+    TORCHVISION,
+    CheckpointAdapter,
+    Rule,
+)
 from bcnet.modeling.mask_branch import MaskBranch
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.modeling.registry import MASK_HEAD_REGISTRY, build_mask_head
+
+if TYPE_CHECKING:
+    from bcnet.checkpoint.convert import Conversion
 
 
 def num_mask_classes(cfg) -> int:
@@ -44,9 +58,71 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
     }
 
 
+class BilayerMaskHeadAdapter(CheckpointAdapter):
+    """The published code's names; in detectron2 the head is this module."""
+
+    def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
+        if dialect == DETECTRON2:
+            return [("occluder_**", "occluder_**"), ("occludee_**", "occludee_**")]
+        return _published() if dialect == PUBLISHED else ()
+
+    def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+        plain_head_to_bilayer(conversion, own)
+
+
+def _published() -> list[Rule]:
+    rules = [
+        ("occluder_layer.convs.{i}.*", "boundary_fcn{i+1}.*"),
+        ("occludee_layer.convs.{i}.*", "mask_fcn{i+1}.*"),
+    ]
+    for layer, suffix in (("occluder", "bound_bo"), ("occludee", "bound")):
+        for projection in ("query", "key", "value", "output"):
+            rules.append((f"{layer}_layer.gcn.{projection}.*", f"{projection}_transform_{suffix}.*"))
+        rules.append((f"{layer}_layer.gcn.norm.*", f"blocker_{suffix}.*"))
+    for decoder, deconv, predictor in (
+        ("occludee_mask", "deconv", "predictor"),
+        ("occludee_boundary", "boundary_deconv", "boundary_predictor"),
+        ("occluder_mask", "bo_deconv", "predictor_bo"),
+        ("occluder_boundary", "boundary_deconv_bo", "boundary_predictor_bo"),
+    ):
+        rules += [(f"{decoder}.deconv.*", f"{deconv}.*"), (f"{decoder}.predictor.*", f"{predictor}.*")]
+    return rules
+
+
+def plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+    """Gives a plain mask head's tensors to the occludee, in place, where the model (its tensors: `own`) is bilayer."""
+    if f"{MASK_HEAD}occludee_layer.convs.0.weight" not in own:
+        return
+    for key in list(conversion.state):
+        for plain, occludee in (("layer.", "occludee_layer."), ("mask.", "occludee_mask.")):
+            if key.startswith(MASK_HEAD + plain):
+                conversion.rename(key, MASK_HEAD + occludee + key.removeprefix(MASK_HEAD + plain))
+
+
+class PlainMaskHeadAdapter(CheckpointAdapter):
+    """Mask R-CNN's head in detectron2 and torchvision."""
+
+    def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
+        return {
+            DETECTRON2: [
+                ("layer.convs.{i}.*", "mask_fcn{i+1}.*"),
+                ("mask.deconv.*", "deconv.*"),
+                ("mask.predictor.*", "predictor.*"),
+            ],
+            TORCHVISION: [
+                ("layer.convs.{i}.*", "mask_head.{i}.0.*"),
+                ("layer.convs.{i}.*", "mask_head.mask_fcn{i+1}.*"),  # in older files
+                ("mask.deconv.*", "mask_predictor.conv5_mask.*"),
+                ("mask.predictor.*", "mask_predictor.mask_fcn_logits.*"),
+            ],
+        }.get(dialect, ())
+
+
 @MASK_HEAD_REGISTRY.register()
 class BilayerMaskHead(bilayer.BilayerMaskHead):
     """`bcnet.bilayer.BilayerMaskHead` from the config."""
+
+    checkpoint_adapter = BilayerMaskHeadAdapter()
 
     @classmethod
     def from_config(cls, cfg, in_channels: int) -> BilayerMaskHead:
@@ -57,6 +133,8 @@ class BilayerMaskHead(bilayer.BilayerMaskHead):
 @MASK_HEAD_REGISTRY.register(name="MaskRCNNConvUpsampleHead")
 class PlainMaskHead(bilayer.PlainMaskHead):
     """`bcnet.bilayer.PlainMaskHead` from the config."""
+
+    checkpoint_adapter = PlainMaskHeadAdapter()
 
     @classmethod
     def from_config(cls, cfg, in_channels: int) -> PlainMaskHead:

@@ -6,7 +6,7 @@ A registered class has a class method that reads its section of the config:
 - a mask head `from_config(cfg, in_channels)`, with the channels of the pooled features,
 - a detector `from_config(cfg)`.
 
-It may also say under which names its tensors are known elsewhere, see `bcnet.modeling.weights`.
+It may also say under which names its tensors are known elsewhere: `bcnet.modeling.checkpoint_adapter`.
 """
 
 from __future__ import annotations

@@ -286,7 +286,6 @@ def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, conte
 def _class_names(cfg, names: Sequence[str]) -> tuple[str, ...]:
     """The names saved with the weights, else those of the first test set whose annotation file is here."""
     for dataset in cfg.DATASETS.TEST:
-        files = dataset_files(dataset)
-        if not names and os.path.isfile(files.annotation_file) and os.path.isdir(files.image_root):
+        if not names and not dataset_files(dataset).missing():
             names = load_dataset(dataset)[1].class_names
     return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()

@@ -23,7 +23,7 @@ def test_round_trip(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = str(tmp_path / "model.pth")
     write_checkpoint({"iteration": 1}, path)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
         write_checkpoint({"iteration": 2, "code": lambda: None}, path)
     assert read_checkpoint(path) == {"iteration": 1}
     assert os.listdir(tmp_path) == ["model.pth"]
@@ -196,10 +196,83 @@ def test_what_is_no_model_file(tmp_path):
         read_checkpoint(str(tmp_path / "none.pth"))
 
 
-def test_where_the_weights_are():
-    weight = torch.ones(1)
-    for content in ({"a": weight}, {"model": {"a": weight}}, {"state_dict": {"a": weight}}, {"blobs": {"a": weight}}):
-        assert weights_of(content, "x.pth") == {"a": weight}
-    assert weights_of({"model": {"module.a": weight, "module.b": weight, "n": 3}}, "x.pth").keys() == {"a", "b"}
+WEIGHT, BIAS = torch.ones(2, 3), torch.zeros(2)
+PLAIN = {"head.weight": WEIGHT, "head.bias": BIAS}
+
+
+def under(prefix, state=PLAIN):
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PLAIN,
+        {"model": PLAIN, "iteration": 3, "lr": torch.ones(1)},
+        {"state_dict": PLAIN},
+        {"model_state_dict": PLAIN, "optimizer_state_dict": {"state": {}}},
+        {"blobs": PLAIN},
+        # DistributedDataParallel, torch.compile, either in the other, and a compiled part.
+        {"model": under("module.")},
+        {"model": under("_orig_mod.")},
+        {"model": under("module._orig_mod.")},
+        {"model": under("_orig_mod.module.")},
+        {"model": {"head._orig_mod.weight": WEIGHT, "head._orig_mod.bias": BIAS}},
+        # Lightning.
+        {"state_dict": under("model."), "pytorch-lightning_version": "2.4"},
+        {"state_dict": under("model._orig_mod."), "pytorch-lightning_version": "2.4"},
+        # Files that hold nothing but an average.
+        {"ema": PLAIN},
+        {"ema": {"module": PLAIN, "updates": 7}},
+        {"ema_state_dict": under("module.") | {"n_averaged": torch.tensor(5)}, "epoch": 1},
+        {"state_dict": under("ema_model.module.")},
+        # Both: the model itself.
+        {"ema": under("", {"head.weight": -WEIGHT}), "model": PLAIN},
+        {"model": {"epoch": 3}, "model_ema": PLAIN},
+    ],
+)
+def test_where_the_weights_are(content):
+    found = weights_of(content, "x.pth")
+    assert found.keys() == PLAIN.keys() and all(found[key] is value for key, value in PLAIN.items())
+
+
+def test_names_that_wrap_nothing_stay():
+    state = {"module.weight": WEIGHT, "model.weight": WEIGHT, "n": 3}
+    assert weights_of({"model": state}, "x.pth").keys() == {"module.weight", "model.weight"}
+    # A Lightning module may hold more than the model: nothing is lost.
+    lightning = {"state_dict": {**under("model."), "criterion.weight": BIAS}, "pytorch-lightning_version": "2.4"}
+    assert weights_of(lightning, "x.ckpt").keys() == {*PLAIN, "criterion.weight"}
+
+
+def test_without_weights():
     with pytest.raises(ValueError, match=r"'x\.pth' holds no weights; it holds 'epoch'"):
         weights_of({"model": {"epoch": 3}}, "x.pth")
+    with pytest.raises(ValueError, match=r"it holds nothing"):
+        weights_of({}, "x.pth")
+
+
+def test_numpy_numbers_among_plain_values(tmp_path):
+    path = str(tmp_path / "model.pth")
+    values = {"loss": np.float64(0.5), "epoch": np.int64(3), "best": np.bool_(True), "curve": [np.float32(1.5), None]}
+    torch.save({"model": {"weight": WEIGHT}, "array": np.arange(3.0), **values}, path)
+    content = read_checkpoint(path)
+    assert {name: content[name] for name in values} == {"loss": 0.5, "epoch": 3, "best": True, "curve": [1.5, None]}
+    assert type(content["loss"]) is float and type(content["epoch"]) is int
+    assert torch.equal(content["array"], torch.arange(3.0, dtype=torch.float64))
+    assert torch.equal(weights_of(content, path)["weight"], WEIGHT)
+
+
+@pytest.mark.parametrize("value", [np.array([1, "x"], dtype=object), np.str_("text"), np.datetime64("2024-01-01")])
+def test_other_values_of_numpy_are_refused(tmp_path, value):
+    path = str(tmp_path / "model.pth")
+    torch.save({"model": {"weight": WEIGHT}, "value": value}, path)
+    with pytest.raises(ValueError, match=r"model\.pth' .*which is not a number"):
+        read_checkpoint(path)
+
+
+def test_code_beside_numpys_numbers_does_not_run(tmp_path):
+    path, marker = str(tmp_path / "evil.pth"), tmp_path / "executed"
+    torch.save({"model": {"weight": WEIGHT}, "loss": np.float64(1), "x": Evil(marker)}, path)
+    with pytest.raises(ValueError, match="was refused, and nothing in it was executed"):
+        read_checkpoint(path)
+    assert not marker.exists()

@@ -11,8 +11,8 @@ from checkpoint_samples import caffe2_resnet, small_model
 from torch import nn
 
 from bcnet.checkpoint import load_weights, to_bcnet, to_detectron2, write_weights
-from bcnet.checkpoint.settings import settings_warnings
 from bcnet.modeling.backbone import build_resnet
+from bcnet.modeling.resnet_checkpoints import settings_warnings
 
 FCOS, FASTER_RCNN = "BCNetFCOS", "GeneralizedRCNN"
 PLAIN = {"MODEL__ROI_MASK_HEAD__NAME": "MaskRCNNConvUpsampleHead"}

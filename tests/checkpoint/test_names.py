@@ -13,6 +13,7 @@ from checkpoint_samples import caffe2_resnet, small_model
 from bcnet.checkpoint import names, to_bcnet, to_detectron2
 from bcnet.config import load_config
 from bcnet.modeling import build_model
+from bcnet.modeling.resnet_checkpoints import first_stage
 
 ROOT = Path(__file__).parents[2]
 COUNTER = ".num_batches_tracked"
@@ -182,10 +183,10 @@ def test_backbone_alone_with_detectron2_names():
 
 
 def test_levels_follow_the_finest_one_of_the_file():
-    assert names.first_stage(["backbone.fpn_lateral3.weight", "backbone.fpn_lateral5.weight"]) == 3
-    assert names.first_stage([f"backbone.fpn.inner_blocks.{i}.0.weight" for i in range(4)]) == 2
-    assert names.first_stage([f"backbone.fpn.inner_blocks.{i}.0.weight" for i in range(3)]) == 3
-    assert names.first_stage(["backbone.resnet.conv1.weight"]) is None
+    assert first_stage(["backbone.fpn_lateral3.weight", "backbone.fpn_lateral5.weight"]) == 3
+    assert first_stage([f"backbone.fpn.inner_blocks.{i}.0.weight" for i in range(4)]) == 2
+    assert first_stage([f"backbone.fpn.inner_blocks.{i}.0.weight" for i in range(3)]) == 3
+    assert first_stage(["backbone.resnet.conv1.weight"]) is None
 
 
 def test_unknown_names():

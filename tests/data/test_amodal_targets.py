@@ -188,7 +188,7 @@ def test_files_of_names_and_specs(monkeypatch, name, annotation_file, image_root
 
 
 def test_every_name_has_a_reader():
-    assert {files.format for files in catalog._catalog.values()} <= set(catalog._READERS)
+    assert {files.format for files in catalog._catalog.values()} <= set(catalog.READER_REGISTRY.names())
 
 
 def test_missing_files_say_what_to_set(monkeypatch, tmp_path):

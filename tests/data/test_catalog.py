@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from coco_samples import annotation
 
 import bcnet.data.catalog as catalog
 from bcnet.data import dataset_files, dataset_info, dataset_names, dataset_root, load_dataset, register_dataset
+from bcnet.data.formats import SpecPart
+from bcnet.data.records import DatasetInfo
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +79,10 @@ def test_registering_twice(coco_files):
         register_dataset("coco_2017_val", *files)
     with pytest.raises(ValueError, match="without a colon, got 'a:b'"):
         register_dataset("a:b", *files)
-    with pytest.raises(ValueError, match="unknown format 'voc'; known are: coco"):
+    with pytest.raises(
+        ValueError,
+        match="'voc_mine': the format of a data set is 'voc'; registered are 'coco'",
+    ):
         register_dataset("voc_mine", *files, format="voc")
 
 
@@ -98,3 +105,79 @@ def test_missing_image_folder_of_a_spec(coco_files):
         load_dataset(f"coco:{annotation_file}:nowhere")
     assert "image folder 'nowhere' not found; relative paths start at the current directory" in str(error.value)
     assert "annotation file" not in str(error.value)
+
+
+def test_a_spec_of_an_unknown_format_lists_the_formats():
+    with pytest.raises(ValueError, match=r"format of a data set is 'voc'; registered are 'coco', .*--import MODULE"):
+        load_dataset("voc:a.xml:images")
+
+
+# -- Readers of another package ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def readers(monkeypatch):
+    monkeypatch.setattr(catalog.READER_REGISTRY, "_obj_map", dict(catalog.READER_REGISTRY._obj_map))
+    return catalog.READER_REGISTRY
+
+
+def read_nothing(*paths, name):
+    return [], DatasetInfo(name=name, class_names=paths, category_ids=(), annotation_file=paths[0], image_root="")
+
+
+YAML = SpecPart("description", "data.yaml", file=True, suffixes=(".yaml", ".yml"))
+FOLDER = SpecPart("folder", "folder", folder=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "rest", "paths"),
+    [
+        ((FOLDER,), "some/folder:with:colons", ("some/folder:with:colons",)),
+        ((YAML,), "a.yaml", ("a.yaml",)),
+        ((YAML, FOLDER), "a:b.yml:c:d", ("a:b.yml", "c:d")),
+        ((YAML, FOLDER), "a.txt:c", ("a.txt", "c")),
+        ((FOLDER, FOLDER, YAML), "a:b:c:d.yaml", ("a", "b:c", "d.yaml")),
+        ((YAML, FOLDER, FOLDER), "x.yaml:b:c", ("x.yaml", "b", "c")),
+        ((FOLDER,), "~/x", (os.path.expanduser("~/x"),)),
+        ((FOLDER,), "", None),
+        ((YAML, FOLDER), "a.yaml", None),
+        ((YAML, FOLDER), "a.yaml:", None),
+    ],
+)
+def test_a_reader_says_how_its_spec_is_split(readers, parts, rest, paths):
+    readers.register(read_nothing, name="mine", parts=parts)
+    if paths is None:
+        form = "mine:" + ":".join(part.example for part in parts)
+        with pytest.raises(ValueError, match=f"data set spec 'mine:{rest}' must have the form '{form}'"):
+            dataset_files(f"mine:{rest}")
+    else:
+        assert dataset_files(f"mine:{rest}").paths == paths
+
+
+def test_a_reader_of_another_package(readers, tmp_path):
+    readers.register(parts=[FOLDER])(read_nothing)
+    with pytest.raises(FileNotFoundError, match=f"'read_nothing:{tmp_path}/x': folder '{tmp_path}/x' not found"):
+        load_dataset(f"read_nothing:{tmp_path}/x")
+    records, info = load_dataset(f"read_nothing:{tmp_path}")
+    assert records == [] and info.name == f"read_nothing:{tmp_path}" and info.class_names == (str(tmp_path),)
+    register_dataset("named", str(tmp_path), format="read_nothing")
+    assert dataset_info("named").class_names == (str(tmp_path),)
+    with pytest.raises(ValueError, match=r"the format 'read_nothing' is read from 'read_nothing:folder', got"):
+        register_dataset("other", str(tmp_path), str(tmp_path), format="read_nothing")
+    with pytest.raises(
+        KeyError, match=r"named by its files .*'coco:path/to/annotations\.json:path/to/images'.*'read_n"
+    ):
+        load_dataset("unknown")
+    with pytest.raises(AssertionError, match="read_nothing"):
+        readers.register(read_nothing)
+    with pytest.raises(ValueError, match="a word without a colon"):
+        readers.register(read_nothing, name="a:b")
+
+
+def test_paths_begin_at_home(monkeypatch, coco_files):
+    annotation_file, image_root = coco_files({1: (20, 30)})
+    monkeypatch.setenv("HOME", os.path.dirname(annotation_file))
+    name = os.path.basename(annotation_file)
+    register_dataset("home", f"~/{name}", image_root)
+    for spec in ("home", f"coco:~/{name}:{image_root}"):
+        assert dataset_info(spec).annotation_file == annotation_file

@@ -94,7 +94,7 @@ def test_what_is_dropped_or_counted_is_logged_once(coco_files, caplog):
         "1 polygons of bg_object_segmentation with fewer than 3 points, dropped (annotation 8)",
         "1 objects without a segmentation, for boxes alone (annotation 6)",
         "1 crowds without a usable mask, taken as their boxes (annotation 7)",
-        "1 of 7 annotations are crowds (iscrowd or ignore), not trained on (annotation 7)",
+        "1 crowds (iscrowd or ignore) among 7 annotations, not trained on (annotation 7)",
         "1 boxes of zero width or height",
         "1 annotations of images that are not listed, dropped",
         "1 boxes that reach out of the image by more than a pixel",

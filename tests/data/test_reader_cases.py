@@ -62,7 +62,7 @@ def test_many_crowds_are_counted_and_named(coco_files, caplog):
         entry["iscrowd"] = 1
     load_coco(*coco_files(SIZES, annotations))
     assert (
-        "2 of 4 annotations are crowds (iscrowd or ignore), not trained on (annotation 1, annotation 3)" in caplog.text
+        "2 crowds (iscrowd or ignore) among 4 annotations, not trained on (annotation 1, annotation 3)" in caplog.text
     )
 
 

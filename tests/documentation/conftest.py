@@ -8,7 +8,7 @@ import cv2
 import pytest
 import torch
 from example_commands import ROOT
-from PIL import Image
+from PIL import Image, ImageOps
 from small_models import write_small_data_set
 
 from bcnet.checkpoint import write_checkpoint
@@ -29,11 +29,12 @@ def prepared(tmp_path_factory):
     write_small_data_set(folder / "my")
     for split in ("train", "val"):
         shutil.copy(folder / "my/annotations.json", folder / f"my/{split}.json")
-    photos = [folder / "photo.jpg", folder / "photos/1.jpg", folder / "more/2.jpg"]
-    for photo in photos:
-        photo.parent.mkdir(exist_ok=True)
-        Image.open(folder / "datasets/synthetic/images/val/000000.png").save(photo)
-    _write_video(photos[0], folder / "walk.mp4")
+    with Image.open(folder / "datasets/synthetic/images/val/000000.png") as photo:
+        for name in ("photo.jpg", "photos/1.jpg", "more/2.jpg"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            photo.save(folder / name)
+        photo.save(folder / "animation.gif", save_all=True, append_images=[ImageOps.mirror(photo)])
+    _write_video(folder / "photo.jpg", folder / "walk.mp4")
     _write_results(folder / "datasets/synthetic/annotations/val.json", folder)
     _write_model(folder / "output/quick/model_final.pth")
     os.link(folder / "output/quick/model_final.pth", folder / "model_final.pth")

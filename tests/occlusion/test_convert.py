@@ -297,7 +297,7 @@ def test_odd_annotations_that_mean_something_are_noted(tmp_path):
         "masks (segmentation) that cover no pixel's centre, not trained on": 2,
         "polygons of segmentation with fewer than 3 points, dropped": 1,
         "annotations with 'ignore', kept as crowds": 1,
-        "of 5 annotations are crowds (iscrowd or ignore), not trained on": 1,
+        "crowds (iscrowd or ignore) among 5 annotations, not trained on": 1,
         "masks that disagree with their boxes (IoU of the mask's extents and the box below 0.5)": 1,
     }
     occluders = [annotation[KEY] for annotation in read(tmp_path / "out.json")["annotations"]]

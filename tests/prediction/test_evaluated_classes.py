@@ -3,12 +3,14 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from small_models import small_config, write_small_data_set
 
+from bcnet import files
 from bcnet.prediction import evaluate
-from bcnet.prediction.datasets import folder_name
+from bcnet.prediction.datasets import folder_name, read_evaluation_sets
 from bcnet.structures import Detections
 
 IMAGES = 4
@@ -104,6 +106,31 @@ def test_a_class_that_the_model_lacks_is_named_and_never_detected(tmp_path, data
     assert "(fork): [plate, fork, cup] and [cup, plate, knife]" in caplog.text
     assert metrics["bbox"]["AP-plate"] == metrics["bbox"]["AP-cup"] == pytest.approx(100)
     assert metrics["bbox"]["AP-fork"] == 0 and not math.isnan(metrics["bbox"]["AP"])
+
+
+def test_each_annotation_file_is_read_once(tmp_path, data_set, monkeypatch):
+    read = []
+    parse = files.parse_json
+    monkeypatch.setattr(files, "parse_json", lambda content, path: read.append(str(path)) or parse(content, path))
+    other = variant(tmp_path, data_set, "other", {1: "plate", 2: "fork", 3: "cup"})
+    cfg, model = config(tmp_path, data_set, other), PerfectDetector()
+    sets = read_evaluation_sets(cfg, model, CLASSES)
+    first = evaluate(cfg, model, evaluation_sets=sets)
+    np.testing.assert_equal(evaluate(cfg, model, evaluation_sets=sets), first)
+    assert [first[name]["bbox"]["AP"] for name in (data_set, other)] == [pytest.approx(100)] * 2
+    assert read == [str(tmp_path / "data" / name) for name in ("annotations.json", "other.json")]
+
+
+def test_metrics_are_chosen_by_the_config(tmp_path, data_set):
+    def evaluated(*names):
+        cfg = small_config(OUTPUT_DIR=str(tmp_path), DATASETS__TEST=(data_set,), TEST__METRICS=names)
+        return evaluate(cfg, model, class_names=CLASSES)[data_set]
+
+    model = PerfectDetector()
+    assert set(evaluated()) - set(evaluated("operating_point")) == {"bbox"}
+    with pytest.raises(ValueError, match=r"TEST\.METRICS is 'map'; registered are 'amodal', 'bbox', 'boundary'"):
+        evaluated("map")
+    assert model.calls == 2 * IMAGES
 
 
 def test_faults_of_the_last_test_set_come_before_the_first_inference(tmp_path, data_set):

@@ -41,9 +41,8 @@ class Model:
     def detections(self, size):
         box = torch.tensor([[0.0, 0.0, size[1], size[0] / 2]])
         scores = torch.tensor([size[1] / 100])
-        return Detections(
-            size, box, scores, torch.tensor([1]), {"occludee_mask": torch.ones(1, 28, 28)}, class_names=self.class_names
-        )
+        maps = {"occludee_mask": torch.ones(1, 28, 28)}
+        return Detections(size, box, scores, torch.tensor([1]), maps, class_names=self.class_names)
 
 
 @pytest.fixture

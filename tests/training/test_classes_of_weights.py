@@ -95,12 +95,13 @@ def test_fine_tuning_and_resuming_keep_the_rows_of_the_weights(tmp_path, data_se
     assert "are not classes of" not in caplog.text
 
 
-def test_classes_that_the_weights_lack_are_named(tmp_path, data_set, caplog):
+def test_classes_that_the_weights_lack_are_named(tmp_path, data_set):
     weights = str(tmp_path / "weights.pth")
     model = build_model(config(tmp_path, data_set))
     write_checkpoint({"model": model.state_dict(), "class_names": ["fork", "dog", "cup"]}, weights)
     train(config(tmp_path, data_set, MODEL__WEIGHTS=weights))
-    assert "classes of the weights" in caplog.text and "(plate): [cup, plate, fork] and [fork, dog, cup]" in caplog.text
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "classes of the weights" in log and "(plate): [cup, plate, fork] and [fork, dog, cup]" in log
     final = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
     assert final["class_names"] == ["fork", "plate", "cup"]
 

@@ -1,0 +1,110 @@
+"""Registry of readers: the formats that a data set's spec may have, and which files and folders each is read from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.registry import Registry
+
+
+@dataclass(frozen=True)
+class SpecPart:
+    """One path of a data set's spec.
+
+    Attributes:
+        what: what it is, in words.
+        example: what stands for it in messages.
+        file, folder: whether it may be the one or the other.
+        suffixes: of such files. A path may contain colons; the spec is split behind one of these where there is one.
+    """
+
+    what: str
+    example: str
+    file: bool = False
+    folder: bool = False
+    suffixes: tuple[str, ...] = ()
+
+    def exists(self, path: str) -> bool:
+        return (self.file and os.path.isfile(path)) or (self.folder and os.path.isdir(path))
+
+
+ANNOTATION_FILE = SpecPart("annotation file", "path/to/annotations.json", file=True, suffixes=(".json",))
+ANNOTATION_FILE_OR_FOLDER = SpecPart(
+    "annotation file", "path/to/annotations.json", file=True, folder=True, suffixes=(".json",)
+)
+IMAGE_FOLDER = SpecPart("image folder", "path/to/images", folder=True)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A registered reader.
+
+    Attributes:
+        format: its name, with which a spec begins.
+        read: called with one path per part, and the data set's name as `name`.
+        parts: the paths of its spec, in order.
+    """
+
+    format: str
+    read: Callable[..., tuple[list[ImageRecord], DatasetInfo]]
+    parts: tuple[SpecPart, ...]
+
+    @property
+    def form(self) -> str:
+        """The spec with examples for paths: "coco:path/to/annotations.json:path/to/images"."""
+        return ":".join([self.format, *(part.example for part in self.parts)])
+
+    def split(self, rest: str) -> tuple[str, ...] | None:
+        """The paths of a spec, without its format; None unless there is one for every part."""
+        paths = []
+        for position, part in enumerate(self.parts[:-1]):
+            ends = [rest.find(f"{suffix}:") + len(suffix) for suffix in part.suffixes if f"{suffix}:" in rest]
+            # Without a suffix to go by, the last path has no colons.
+            end = min(ends) if ends else rest.rfind(":") if position == len(self.parts) - 2 else rest.find(":")
+            if end < 0:
+                return None
+            paths.append(rest[:end])
+            rest = rest[end + 1 :]
+        paths.append(rest)
+        return tuple(os.path.expanduser(path) for path in paths) if all(paths) else None
+
+    def missing(self, paths: Sequence[str]) -> list[str]:
+        """The paths that do not exist, each with what it should be."""
+        return [f"{part.what} {path!r}" for part, path in zip(self.parts, paths, strict=True) if not part.exists(path)]
+
+
+class ReaderRegistry(Registry):
+    """The readers by their formats."""
+
+    def register(
+        self,
+        obj: Callable[..., tuple[list[ImageRecord], DatasetInfo]] | None = None,
+        *,
+        name: str | None = None,
+        parts: Sequence[SpecPart] = (ANNOTATION_FILE, IMAGE_FOLDER),
+    ):
+        """Registers a reader; without a function, a decorator that does.
+
+        Args:
+            obj: the function, called as ``obj(path, ..., name=...)`` with one path per part. It returns the images in
+                the order of their ids, and the data set's classes and files; it may take each path as existing.
+            name: the format, with which specs begin: a word without a colon. Default: the function's name.
+            parts: the paths of a spec, in order.
+
+        Raises:
+            AssertionError: the format is taken (from fvcore).
+            ValueError: a colon in the name, or no parts.
+        """
+        if obj is None:
+            return lambda function: self.register(function, name=name, parts=parts)
+        name = name or obj.__name__
+        if ":" in name or not parts:
+            raise ValueError(f"a format is a word without a colon and has at least one path, got {name!r}, {parts!r}")
+        self._do_register(name, Reader(name, obj, tuple(parts)))
+        return obj
+
+
+READER_REGISTRY = ReaderRegistry("READER", key="the format of a data set", kind="reader")

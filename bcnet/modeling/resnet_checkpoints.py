@@ -1,0 +1,237 @@
+"""The ResNet-FPN backbone in checkpoints of other code: names, pyramid levels, and the settings it was trained with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bcnet.modeling.checkpoint_adapter import (
+    CAFFE2,
+    DETECTRON2,
+    DETECTRON2_BACKBONE,
+    PUBLISHED,
+    TORCHVISION,
+    TORCHVISION_BACKBONE,
+    CheckpointAdapter,
+    Rule,
+)
+
+if TYPE_CHECKING:
+    from bcnet.checkpoint.convert import Conversion
+    from bcnet.checkpoint.report import LoadReport
+
+_RESNET = "backbone.resnet."
+_OTHER_RESNETS = ("backbone.bottom_up.", "backbone.body.", "res", "layer")  # the same in other dialects
+
+
+class ResNetFPNAdapter(CheckpointAdapter):
+    """detectron2's, torchvision's and Caffe2's ResNets, with or without their pyramid."""
+
+    def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
+        if dialect in (DETECTRON2, PUBLISHED):
+            return _detectron2_resnet("backbone.bottom_up.") + _detectron2_fpn(first_stage(keys) or 2)
+        rules = {
+            TORCHVISION: _torchvision,
+            DETECTRON2_BACKBONE: lambda: _detectron2_resnet(""),
+            TORCHVISION_BACKBONE: lambda: [(f"{_RESNET}**", "**")],
+            CAFFE2: _caffe2,
+        }
+        return rules[dialect]() if dialect in rules else ()
+
+    def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+        """Pyramid blocks are numbered from the finest level on, which is not the same in Faster R-CNN and FCOS."""
+        theirs, ours = first_stage(conversion.state), first_stage(own)
+        if theirs is None or ours is None or theirs == ours:
+            return
+        moved = {key: key.split(".") for key in conversion.state if key.startswith("backbone.fpn.")}
+        # In the order in which no key lands on one that has not moved yet.
+        for key, parts in sorted(moved.items(), key=lambda item: item[1], reverse=theirs > ours):
+            if parts[2] not in ("inner_blocks", "layer_blocks"):
+                continue
+            level = int(parts[3]) + theirs - ours
+            if level < 0:
+                conversion.leave_out(key, "the model has no such pyramid level", harmless=False)
+            else:
+                conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
+
+    def fault(self, report: LoadReport) -> str | None:
+        """A ResNet of which some tensors fit and others do not is another one."""
+        if not any(key.startswith(_RESNET) for key in report.loaded):
+            return None
+        skipped = [entry.key for entry in report.skipped if not entry.harmless]
+        lacking = [key for key in (*report.missing, *report.reshaped) if key.startswith(_RESNET)]
+        if not lacking and not any(key.startswith((_RESNET, *_OTHER_RESNETS)) for key in skipped):
+            return None
+        return (
+            f"the ResNet of {report.source!r} is another one than the model's (MODEL.RESNETS); what does not fit would "
+            "stay random"
+        )
+
+    def warnings(self, model: nn.Module, conversion: Conversion, author: str) -> list[str]:
+        return settings_warnings(model, conversion, author)
+
+
+def first_stage(keys: Iterable[str]) -> int | None:
+    """The ResNet stage of the pyramid's finest level, 2 or 3; None where there is no pyramid."""
+    levels = set()
+    for key in keys:
+        match = re.match(r"backbone\.(?:fpn_lateral|fpn\.inner_blocks\.)(\d+)\.", key)
+        if match:
+            levels.add((int(match[1]), "fpn_lateral" in key))
+    if not levels:
+        return None
+    if any(named_by_stage for _, named_by_stage in levels):
+        return min(level for level, _ in levels)
+    # Levels counted from 0 end with stage 5.
+    return 5 - max(level for level, _ in levels)
+
+
+# -- Names -------------------------------------------------------------------------------------------------
+
+
+def _detectron2_resnet(prefix: str) -> list[Rule]:
+    ours, block = "backbone.resnet.", "layer{s}.{b}."
+    theirs, their_block = prefix, "res{s+1}.{b}."
+    return [
+        (f"{ours}conv1.*", f"{theirs}stem.conv1.*"),
+        (f"{ours}bn1.*", f"{theirs}stem.conv1.norm.*"),
+        (f"{ours}{block}conv{{c}}.*", f"{theirs}{their_block}conv{{c}}.*"),
+        (f"{ours}{block}bn{{c}}.*", f"{theirs}{their_block}conv{{c}}.norm.*"),
+        (f"{ours}{block}downsample.0.*", f"{theirs}{their_block}shortcut.*"),
+        (f"{ours}{block}downsample.1.*", f"{theirs}{their_block}shortcut.norm.*"),
+    ]
+
+
+def _detectron2_fpn(first_stage: int) -> list[Rule]:
+    # torchvision counts the levels from 0, detectron2 names them by their stage.
+    return [
+        ("backbone.fpn.inner_blocks.{l}.0.*", f"backbone.fpn_lateral{{l+{first_stage}}}.*"),
+        ("backbone.fpn.layer_blocks.{l}.0.*", f"backbone.fpn_output{{l+{first_stage}}}.*"),
+        ("backbone.fpn.extra_blocks.p{l}.*", "backbone.top_block.p{l}.*"),
+    ]
+
+
+def _torchvision() -> list[Rule]:
+    """Where two rules share our side, the second is the name in older files."""
+    return [
+        ("backbone.resnet.**", "backbone.body.**"),
+        ("backbone.fpn.inner_blocks.{l}.0.*", "backbone.fpn.inner_blocks.{l}.0.*"),
+        ("backbone.fpn.inner_blocks.{l}.0.*", "backbone.fpn.inner_blocks.{l}.*"),
+        ("backbone.fpn.layer_blocks.{l}.0.*", "backbone.fpn.layer_blocks.{l}.0.*"),
+        ("backbone.fpn.layer_blocks.{l}.0.*", "backbone.fpn.layer_blocks.{l}.*"),
+        ("backbone.fpn.extra_blocks.p{l}.*", "backbone.fpn.extra_blocks.p{l}.*"),
+    ]
+
+
+def _caffe2() -> list[Rule]:
+    """Caffe2's ResNets; a BatchNorm has four tensors, or two (s, b) where its statistics are merged in."""
+    convs = [("conv1", "conv1", "bn1", "res_conv1_bn")]
+    for branch, conv, norm in (
+        ("branch1", "downsample.0", "downsample.1"),
+        ("branch2a", "conv1", "bn1"),
+        ("branch2b", "conv2", "bn2"),
+        ("branch2c", "conv3", "bn3"),
+    ):
+        theirs = f"res{{s+1}}_{{b}}_{branch}"
+        convs.append((f"layer{{s}}.{{b}}.{conv}", theirs, f"layer{{s}}.{{b}}.{norm}", f"{theirs}_bn"))
+    leaves = (
+        ("weight", ("gamma", "s")),
+        ("bias", ("beta", "b")),
+        ("running_mean", ("running_mean", "rm")),
+        ("running_var", ("running_var", "riv")),
+    )
+    rules = []
+    for conv, their_conv, norm, their_norm in convs:
+        rules.append((f"{_RESNET}{conv}.weight", f"{their_conv}_w"))
+        for leaf, their_leaves in leaves:
+            rules += [(f"{_RESNET}{norm}.{leaf}", f"{their_norm}_{their_leaf}") for their_leaf in their_leaves]
+    return rules
+
+
+# -- Settings ----------------------------------------------------------------------------------------------
+
+
+class Settings(NamedTuple):
+    """What a ResNet was trained with, by the config's keys.
+
+    Attributes:
+        stride_in_1x1: MODEL.RESNETS.STRIDE_IN_1X1.
+        format: INPUT.FORMAT.
+        unit_std: whether MODEL.PIXEL_STD is 1, rather than that of ImageNet's images.
+    """
+
+    stride_in_1x1: bool
+    format: str
+    unit_std: bool
+
+
+MSRA_RESNET = Settings(stride_in_1x1=True, format="BGR", unit_std=True)
+FAIR_RESNEXT = Settings(stride_in_1x1=False, format="BGR", unit_std=False)
+TORCHVISION_RESNET = Settings(stride_in_1x1=False, format="RGB", unit_std=False)
+
+
+def expected_settings(conversion: Conversion, author: str) -> Settings | None:
+    """What weights were trained with, where their origin decides it; None where it does not.
+
+    Args:
+        author: the file's "__author__", by which detectron2's zoo marks its files.
+    """
+    dialect = conversion.dialect
+    if dialect in (TORCHVISION, TORCHVISION_BACKBONE) or author == "torchvision":
+        return TORCHVISION_RESNET
+    if dialect in (CAFFE2, PUBLISHED) or author == "Detectron2 Model Zoo":
+        weight = conversion.state.get("backbone.resnet.layer1.0.conv2.weight")
+        grouped = weight is not None and weight.shape[1] < weight.shape[0]
+        return FAIR_RESNEXT if grouped else MSRA_RESNET
+    return None
+
+
+def settings_warnings(model: nn.Module, conversion: Conversion, author: str) -> list[str]:
+    """One sentence per setting of the model that contradicts what the weights were trained with."""
+    expected = expected_settings(conversion, author)
+    if expected is None or not any(key.startswith("backbone.resnet.") for key in conversion.state):
+        return []
+    warnings = []
+    stride_in_1x1 = _stride_in_1x1(model)
+    if stride_in_1x1 is not None and stride_in_1x1 != expected.stride_in_1x1:
+        warnings.append(
+            f"these weights stride in {'a first 1x1' if expected.stride_in_1x1 else 'the 3x3'} convolution of a "
+            f"block: set MODEL.RESNETS.STRIDE_IN_1X1 to {expected.stride_in_1x1}"
+        )
+    mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
+    if isinstance(mean, torch.Tensor) and mean.numel() == 3:
+        first, _, last = mean.flatten().tolist()
+        if first != last and ("RGB" if first > last else "BGR") != expected.format:
+            order = [123.675, 116.280, 103.530] if expected.format == "RGB" else [103.530, 116.280, 123.675]
+            warnings.append(
+                f"these weights take {expected.format} images and MODEL.PIXEL_MEAN is in the other order: set "
+                f"INPUT.FORMAT to {expected.format!r} and MODEL.PIXEL_MEAN to {order}"
+            )
+    if isinstance(std, torch.Tensor) and bool((std == 1).all()) != expected.unit_std:
+        scale = [57.375, 57.120, 58.395] if expected.format == "BGR" else [58.395, 57.120, 57.375]
+        scale = [1.0, 1.0, 1.0] if expected.unit_std else scale
+        warnings.append(f"these weights expect another pixel scale: set MODEL.PIXEL_STD to {scale}")
+    if conversion.dialect == CAFFE2 and "" in conversion.sources.values() and _has_live_batch_norm(model):
+        warnings.append(
+            "the statistics of these weights' BatchNorm are merged into its scale and shift, so they belong into a "
+            "frozen one: set MODEL.RESNETS.NORM to 'FrozenBN'"
+        )
+    return warnings
+
+
+def _stride_in_1x1(model: nn.Module) -> bool | None:
+    """Where the model's bottlenecks stride; None without bottlenecks."""
+    try:
+        block = model.backbone.resnet.layer2[0]
+        return tuple(block.conv1.stride) != (1, 1) if hasattr(block, "conv3") else None
+    except AttributeError:
+        return None
+
+
+def _has_live_batch_norm(model: nn.Module) -> bool:
+    resnet = getattr(getattr(model, "backbone", None), "resnet", nn.Identity())
+    return any(isinstance(module, nn.BatchNorm2d) for module in resnet.modules())
