@@ -15,9 +15,10 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from bcnet.checkpoint import to_bcnet
-from bcnet.checkpoint.load import match_weights, plain_head_to_bilayer
+from bcnet.checkpoint.load import match_weights
 from bcnet.config import CfgNode, load_config
 from bcnet.modeling import Detector, build_model
+from bcnet.modeling.mask_heads import plain_head_to_bilayer
 from benchmarks.settings import BenchmarkSettings
 
 SAMPLED_PER_IMAGE = 4  # proposals per foreground proposal, of the box branch
