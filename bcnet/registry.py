@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
 
 from fvcore.common.registry import Registry as _FvcoreRegistry
+
+T = TypeVar("T")
 
 
 class Registry(_FvcoreRegistry):
@@ -31,6 +33,12 @@ class Registry(_FvcoreRegistry):
         self.key = key
         self.kind = kind
 
+    @overload
+    def register(self, obj: None = None, *, name: str | None = None) -> Callable[[T], T]: ...
+
+    @overload
+    def register(self, obj: T, *, name: str | None = None) -> T: ...
+
     def register(self, obj: Any = None, *, name: str | None = None):
         """Registers an object under a name, its own by default; without an object, a decorator that does.
 
@@ -46,7 +54,7 @@ class Registry(_FvcoreRegistry):
         """The registered names, in alphabetical order."""
         return sorted(name for name, _ in self)
 
-    def get(self, name: str):
+    def get(self, name: str) -> Any:
         """The component of that name.
 
         Raises:

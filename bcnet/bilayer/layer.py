@@ -13,9 +13,13 @@ from bcnet.ops.batch_norm import SyncBatchNorm2d
 GCN_NORMS = {"BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
 
 
-def _msra_fill(conv: nn.Module) -> None:
+def _msra_fill(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     # What Caffe2 and detectron2 call MSRA fill.
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    _zero_bias(conv)
+
+
+def _zero_bias(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
@@ -88,11 +92,12 @@ class MaskLayer(nn.Module):
             raise ValueError(
                 f"the graph convolution follows the second of num_conv convolutions, got num_conv={num_conv}"
             )
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(in_channels if i == 0 else channels, channels, kernel_size=3, padding=1) for i in range(num_conv)
-        )
+        ]
+        self.convs = nn.ModuleList(convs)
         self.gcn = GraphConvolution(channels, norm=gcn_norm, freeze_norm=freeze_gcn_norm) if use_gcn else None
-        for conv in self.convs:
+        for conv in convs:
             _msra_fill(conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ class MaskDecoder(nn.Module):
         self.predictor = nn.Conv2d(channels, num_classes, kernel_size=1)
         _msra_fill(self.deconv)
         nn.init.normal_(self.predictor.weight, std=0.001)
-        nn.init.zeros_(self.predictor.bias)
+        _zero_bias(self.predictor)
 
     def forward(self, features: Tensor) -> Tensor:
         """Float [N, C, S, S] to logits [N, K, M, M]."""

@@ -140,7 +140,7 @@ def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unknown = [key for key, theirs in renamed.items() if theirs is None]
     if unknown:
         raise ValueError(f"{len(unknown)} tensors have no detectron2 name: {', '.join(unknown[:10])}")
-    return {renamed[key]: tensor for key, tensor in state.items()}
+    return {theirs: state[key] for key, theirs in renamed.items() if theirs is not None}
 
 
 def convert_checkpoint(input: str, output: str, to: str = names.BCNET) -> Conversion:

@@ -12,8 +12,8 @@ import contextlib
 import math
 import pickle
 import re
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Iterable
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class _Dtype:
 
 
 class _Admitted:
-    """What a global name of the pickle becomes: callable, made anew each time, and without attributes to set."""
+    """What a global name of the pickle becomes: callable, created per use, and without attributes to set."""
 
     __slots__ = ("_function",)
 
@@ -80,17 +80,17 @@ class _Admitted:
         return self._function(*args)
 
 
-def _array(raw: object, dtype: object, shape: object, order: str) -> np.ndarray:
+def _array(raw: object, dtype: object, shape: Iterable[int], order: Literal["C", "F"]) -> np.ndarray:
     if not isinstance(dtype, _Dtype):
         raise RefusedPickleError(f"an array of the type {dtype!r}, which is not a number")
     if isinstance(raw, str):  # a byte string of Python 2
         raw = raw.encode("latin1")
     if not isinstance(raw, (bytes, bytearray)):
         raise RefusedPickleError(f"an array whose values are a {type(raw).__name__}, not raw numbers")
-    shape = tuple(int(side) for side in shape)
-    if math.prod(shape) * dtype.dtype.itemsize != len(raw):
-        raise ValueError(f"an array of shape {list(shape)} and {len(raw)} bytes")
-    return np.frombuffer(raw, dtype.dtype).reshape(shape, order=order).astype(dtype.dtype.newbyteorder("="))
+    sides = tuple(int(side) for side in shape)
+    if math.prod(sides) * dtype.dtype.itemsize != len(raw):
+        raise ValueError(f"an array of shape {list(sides)} and {len(raw)} bytes")
+    return np.frombuffer(raw, dtype.dtype).reshape(sides, order=order).astype(dtype.dtype.newbyteorder("="))
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -125,7 +125,7 @@ def numpy_admitted() -> contextlib.AbstractContextManager:
 
     Without effect for torch before 2.7, which may know no stand-ins; there such a file is refused.
     """
-    if torch.__version__ < (2, 7):
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
         return contextlib.nullcontext()
     names = {f"{module}.{name}": value for (module, name), value in _ADMITTED.items() if module.startswith("numpy")}
     return torch.serialization.safe_globals([(value, name) for name, value in names.items()])

@@ -63,7 +63,7 @@ def cached_path(url: str) -> str:
     """Where the download of an https address is kept."""
     parsed = urlparse(url)
     # detectron2 leaves the host out; for other hosts it keeps equal file names apart.
-    folder = "" if parsed.hostname == _DETECTRON2_HOST else parsed.hostname
+    folder = "" if parsed.hostname in (_DETECTRON2_HOST, None) else parsed.hostname
     return os.path.join(get_cache_dir(), folder, *[part for part in parsed.path.split("/") if part not in ("", "..")])
 
 

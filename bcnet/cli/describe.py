@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from typing import Any
 
 import torch
 
@@ -20,8 +21,8 @@ DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
 
 def describe_installation() -> dict:
     """Versions, devices and the configs that come with the package, ready for YAML."""
-    found = {**versions(), **{name: _version(name) for name in OPTIONAL}}
-    described = {"versions": {name: value for name, value in found.items() if value is not None}}
+    installed = {**versions(), **{name: _version(name) for name in OPTIONAL}}
+    described: dict[str, Any] = {"versions": {name: value for name, value in installed.items() if value is not None}}
     described["hardware"] = hardware()
     for index, name in enumerate(described["hardware"]["gpus"]):
         total = torch.cuda.get_device_properties(index).total_memory

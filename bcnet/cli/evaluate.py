@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     """
     parser = argparse.ArgumentParser(
         prog=prog,
-        description=inspect.cleandoc(main.__doc__),
+        description=inspect.getdoc(main),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -111,7 +111,9 @@ def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     from bcnet.files import write_json
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True)) if args.split_lists else None
+    lists: dict[str, str] | None = None
+    if args.split_lists:
+        lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True))
     given = {
         "score_threshold": args.score_threshold,
         "max_detections": args.max_detections,

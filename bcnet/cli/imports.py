@@ -16,17 +16,17 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--import",
         dest="imports",
-        action=_Import,
+        action="append",
+        type=_import_module,
         default=[],
         metavar="MODULE",
         help="Python module that registers components of your own, e.g. my_package.heads; may be repeated",
     )
 
 
-class _Import(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        try:
-            import_modules([values])
-        except ImportError as error:
-            parser.error(f"--import {values}: {error}")
-        namespace.imports = [*namespace.imports, values]
+def _import_module(name: str) -> str:
+    try:
+        import_modules([name])
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from error
+    return name

@@ -81,6 +81,9 @@ def add_bcnet_config(cfg) -> None:
     cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise", or "skip" and count
     cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # a larger file is unreadable; 0 is no limit (default: Pillow's own)
 
+    # -- Evaluation ------------------------------------------------------------------------------
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
+
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
     cfg.SOLVER.ACCUMULATE_STEPS = 1  # IMS_PER_BATCH is split into so many forward-backward passes
@@ -120,7 +123,6 @@ def default_config() -> CfgNode:
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training alone
     cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)

@@ -6,6 +6,7 @@ import ast
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode as _FvcoreCfgNode
@@ -64,7 +65,7 @@ class CfgNode(_FvcoreCfgNode):
         """All leaf keys in dotted form, e.g. ``"SOLVER.BASE_LR"``."""
         return [key for key, _ in _leaves(self)]
 
-    def get_value(self, dotted_key: str):
+    def get_value(self, dotted_key: str) -> Any:
         """The value of ``"A.B.C"``."""
         node = self
         for name in dotted_key.split("."):
@@ -93,13 +94,13 @@ class CfgNode(_FvcoreCfgNode):
                 raise KeyError(_unknown_key(key, sorted(known), source))
 
 
-def split_overrides(words: Sequence[object]) -> list[object]:
+def split_overrides(words: Sequence[object]) -> list[Any]:
     """``KEY VALUE`` pairs and ``KEY=VALUE`` words as a flat list of keys and values.
 
     Raises:
         ValueError: a key without a value.
     """
-    flat: list[object] = []
+    flat: list[Any] = []
     for word in words:
         expects_key = len(flat) % 2 == 0
         if expects_key and isinstance(word, str) and "=" in word:

@@ -19,6 +19,7 @@ from pycocotools import mask as coco_mask
 from bcnet.data.source_masks import SourceMasks, source_masks
 from bcnet.detectron2.datasets import dict_to_record
 from bcnet.maps import OCCLUDEE, OCCLUDER
+from bcnet.ops.rle import RLE
 
 
 class BCNetDatasetMapper(DatasetMapper):
@@ -106,7 +107,7 @@ class BCNetDatasetMapper(DatasetMapper):
         return annotation
 
 
-def _transformed_masks(rles: Sequence[dict | None], transforms: T.Transform, image_shape: tuple[int, int]) -> BitMasks:
+def _transformed_masks(rles: Sequence[RLE | None], transforms: T.Transform, image_shape: tuple[int, int]) -> BitMasks:
     masks = torch.zeros(len(rles), *image_shape, dtype=torch.bool)
     for mask, rle in zip(masks, rles, strict=True):
         if rle is not None:

@@ -98,7 +98,8 @@ def _instance(position: int, annotation: dict) -> InstanceRecord:
     if extra["annotation_id"] is None:
         extra["annotation_id"] = f"at position {position}"
     return InstanceRecord(
-        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),
+        # Of the type of the box that is given: a list, here.
+        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),  # pyright: ignore[reportArgumentType]
         category=annotation["category_id"],
         iscrowd=bool(annotation.get("iscrowd", 0)),
         segmentation=annotation.get("segmentation"),

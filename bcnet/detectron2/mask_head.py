@@ -19,6 +19,7 @@ from bcnet import bilayer
 from bcnet.bilayer import MapTarget, map_targets, select_class
 from bcnet.detectron2.occluders import occluder_masks_of_rois
 from bcnet.detectron2.postprocessing import paste_layers_with_masks
+from bcnet.detectron2.shapes import shape_value
 from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER
 from bcnet.modeling.mask_heads import bilayer_keywords
 
@@ -60,7 +61,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
         """
         super().__init__(
-            input_shape.channels,
+            shape_value(input_shape, "channels"),
             num_conv=num_conv,
             num_mask_classes=num_mask_classes,
             use_gcn=use_gcn,
@@ -90,7 +91,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             "input_shape": input_shape,
             "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
             "vis_period": cfg.VIS_PERIOD,
-            **bilayer_keywords(cfg, input_shape.channels),
+            **bilayer_keywords(cfg, shape_value(input_shape, "channels")),
             "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
         }
 

@@ -45,5 +45,5 @@ def paste_layers_with_masks() -> None:
     def detector_postprocess(results: Instances, *args, **kwargs) -> Instances:
         return paste_layers(original(results, *args, **kwargs))
 
-    detector_postprocess.pastes_layers = True
+    detector_postprocess.__dict__["pastes_layers"] = True
     rcnn.detector_postprocess = detector_postprocess

@@ -48,7 +48,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
-        self.checkpointer = BCNetCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = BCNetCheckpointer(self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         for hook in self._hooks:
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.checkpointer = self.checkpointer
@@ -72,7 +72,9 @@ class Trainer(DefaultTrainer):
         Raises:
             ValueError: a data set has more classes than MODEL.ROI_HEADS.NUM_CLASSES.
         """
-        loader = build_detection_train_loader(cfg, mapper=BCNetDatasetMapper(cfg, is_train=True))
+        # detectron2's @configurable adds the config to the arguments, and has no annotations that say so.
+        mapper = BCNetDatasetMapper(cfg, is_train=True)  # pyright: ignore[reportCallIssue]
+        loader = build_detection_train_loader(cfg, mapper=mapper)  # pyright: ignore[reportCallIssue, reportOptionalCall]
         for name in cfg.DATASETS.TRAIN:
             classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
             if classes > cfg.MODEL.ROI_HEADS.NUM_CLASSES:
@@ -175,7 +177,7 @@ def run(args: argparse.Namespace) -> dict | None:
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
-        trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer.model))])
+        trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer._trainer.model))])
     return trainer.train()
 
 

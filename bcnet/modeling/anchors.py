@@ -50,7 +50,7 @@ class AnchorGenerator(nn.Module):
     @property
     def num_anchors(self) -> int:
         """A, which all levels share."""
-        return len(self.cell_0)
+        return len(self.get_buffer("cell_0"))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Per level, the anchors of every cell row by row: float32 [H_l * W_l * A, 4], xyxy in absolute pixels."""

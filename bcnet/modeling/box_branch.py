@@ -35,10 +35,11 @@ class BoxHead(nn.Module):
         """
         super().__init__()
         sizes = [in_features] + [fc_dim] * num_fc
-        self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        fcs = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.fcs = nn.ModuleList(fcs)
         self.cls_score = nn.Linear(sizes[-1], num_classes + 1)
         self.bbox_pred = nn.Linear(sizes[-1], 4 * (1 if class_agnostic else num_classes))
-        for fc in self.fcs:
+        for fc in fcs:
             nn.init.kaiming_uniform_(fc.weight, a=1)
             nn.init.zeros_(fc.bias)
         for predictor, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
@@ -66,7 +67,7 @@ class BoxBranch(nn.Module):
         batch_size_per_image: int,
         positive_fraction: float,
         append_gt: bool,
-        box_weights: Sequence[float],
+        box_weights: tuple[float, float, float, float],
         smooth_l1_beta: float,
         box_loss_weight: float,
         score_threshold: float,
@@ -91,7 +92,7 @@ class BoxBranch(nn.Module):
         self.matcher = Matcher(iou_threshold, iou_threshold, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(batch_size_per_image, positive_fraction)
         self.append_gt = append_gt
-        self.box_coder = BoxCoder(tuple(box_weights))
+        self.box_coder = BoxCoder(box_weights)
         self.smooth_l1_beta = smooth_l1_beta
         self.box_loss_weight = box_loss_weight
         self.score_threshold = score_threshold

@@ -5,7 +5,7 @@ Letters: B images, H x W padded image, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from bcnet.structures import Detections, Targets
 
 class Detector(nn.Module):
     """Base of the detectors. A subclass says how boxes are found (`detect`) and learned (`detection_losses`)."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -37,8 +40,13 @@ class Detector(nn.Module):
             mask_features: names of the levels that masks are pooled from, fine to coarse.
             num_classes: K.
             pixel_mean, pixel_std: per channel, 0..255, in the channel order of the images.
+
+        Raises:
+            TypeError: a backbone that is not an `nn.Module`.
         """
         super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"a backbone must be an nn.Module, got a {type(backbone).__name__}")
         self.backbone = backbone
         self.mask_branch = mask_branch
         self.num_classes = num_classes
@@ -99,7 +107,7 @@ class Detector(nn.Module):
 
     def networks(self) -> list[nn.Module]:
         """Submodules without data-dependent shapes; safe for torch.compile."""
-        return [self.backbone] + ([] if self.mask_branch is None else [self.mask_branch.head])
+        return [self.backbone] if self.mask_branch is None else [self.backbone, self.mask_branch.head]
 
     def compile(self, **options) -> None:
         """Compiles the `networks` in place, by torch.compile with dynamic shapes; parameters and their names stay.
@@ -178,7 +186,7 @@ class Detector(nn.Module):
             features, _ = self.features(images)
             return self.mask_branch.predict(self._pooled(features), detections, with_occluder)
 
-    def features(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
+    def features(self, images: Sequence[Tensor]) -> tuple[Mapping[str, Tensor], list[tuple[int, int]]]:
         """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""
         image_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         divisor = self.size_divisibility
@@ -190,18 +198,18 @@ class Detector(nn.Module):
             padded[:, :h, :w] = (image - self.pixel_mean) / self.pixel_std
         return self.backbone(batch), image_sizes
 
-    def _pooled(self, features: dict[str, Tensor]) -> list[Tensor]:
+    def _pooled(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         return [features[name] for name in self.mask_features]
 
     def detection_losses(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
         """The detector's losses, and per image the RoIs that train the mask branch."""
         raise NotImplementedError
 
     def detect(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class FasterRCNN(Detector):
         return [*super().networks(), self.rpn.head, self.box_branch.head]
 
     def detection_losses(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
         gt_boxes = [t.boxes for t in targets]
         proposals, _, losses = self.rpn([features[name] for name in self.rpn_features], image_sizes, gt_boxes)
@@ -132,7 +132,7 @@ class FasterRCNN(Detector):
 
     def detect(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ class FCOSDetection:
     def points(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Per level [B, C, H_l, W_l], its points: float32 [H_l * W_l, 2], (x, y) in absolute pixels."""
         return [
-            level_points(*level.shape[-2:], stride, device=level.device)
+            level_points(level.shape[-2], level.shape[-1], stride, device=level.device)
             for level, stride in zip(levels, self.strides, strict=True)
         ]
 
@@ -250,13 +250,13 @@ class FCOS(Detector):
     def networks(self) -> list[nn.Module]:
         return [*super().networks(), self.head]
 
-    def predict_points(self, features: dict[str, Tensor]) -> tuple[FCOSOutput, list[Tensor]]:
+    def predict_points(self, features: Mapping[str, Tensor]) -> tuple[FCOSOutput, list[Tensor]]:
         """The head's output and the points of each level that it belongs to."""
         levels = [features[name] for name in self.fcos_features]
         return self.head(levels), self.detection.points(levels)
 
     def detection_losses(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
         output, points = self.predict_points(features)
         gt_boxes = [t.boxes for t in targets]
@@ -275,7 +275,7 @@ class FCOS(Detector):
 
     def detect(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:

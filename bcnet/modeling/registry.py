@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from bcnet.bilayer import MaskHead
 from bcnet.registry import Registry
 
 BACKBONE_REGISTRY = Registry("BACKBONE", key="MODEL.BACKBONE.NAME", kind="backbone")
@@ -43,16 +44,17 @@ class Backbone(Protocol):
 
         A level's sides are rounded up where the stride does not divide them.
         """
+        ...
 
 
-def build_backbone(cfg) -> nn.Module:
+def build_backbone(cfg) -> Backbone:
     """The backbone that MODEL.BACKBONE.NAME names.
 
     Raises:
         ValueError: no such backbone.
         TypeError: what was registered under this name is not a `Backbone`; says what it lacks.
     """
-    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
+    backbone: Backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
     lacking = [name for name in ("strides", "out_channels", "size_divisibility") if not hasattr(backbone, name)]
     if not isinstance(backbone, nn.Module) or lacking:
         raise TypeError(
@@ -81,7 +83,7 @@ def level_strides(backbone: Backbone, levels: Sequence[str], key: str) -> list[i
     return [backbone.strides[name] for name in levels]
 
 
-def build_mask_head(cfg, in_channels: int) -> nn.Module:
+def build_mask_head(cfg, in_channels: int) -> MaskHead:
     """The mask head that MODEL.ROI_MASK_HEAD.NAME names.
 
     Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from bcnet.modeling.checkpoint_adapter import (
     CAFFE2,
@@ -225,13 +226,15 @@ def settings_warnings(model: nn.Module, conversion: Conversion, author: str) -> 
 
 def _stride_in_1x1(model: nn.Module) -> bool | None:
     """Where the model's bottlenecks stride; None without bottlenecks."""
-    try:
-        block = model.backbone.resnet.layer2[0]
-        return tuple(block.conv1.stride) != (1, 1) if hasattr(block, "conv3") else None
-    except AttributeError:
-        return None
+    resnet = _resnet(model)
+    block = resnet.layer2[0] if isinstance(resnet, ResNet) else None
+    return tuple(block.conv1.stride) != (1, 1) if isinstance(block, Bottleneck) else None
 
 
 def _has_live_batch_norm(model: nn.Module) -> bool:
-    resnet = getattr(getattr(model, "backbone", None), "resnet", nn.Identity())
-    return any(isinstance(module, nn.BatchNorm2d) for module in resnet.modules())
+    return any(isinstance(module, nn.BatchNorm2d) for module in _resnet(model).modules())
+
+
+def _resnet(model: nn.Module) -> nn.Module:
+    """The model's ResNet; without one an empty module."""
+    return getattr(getattr(model, "backbone", None), "resnet", nn.Identity())

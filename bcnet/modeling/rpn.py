@@ -30,7 +30,7 @@ class RPN(nn.Module):
         iou_thresholds: Sequence[float],
         batch_size_per_image: int,
         positive_fraction: float,
-        box_weights: Sequence[float],
+        box_weights: tuple[float, float, float, float],
         smooth_l1_beta: float,
         loss_weight: float,
         box_loss_weight: float,
@@ -56,7 +56,7 @@ class RPN(nn.Module):
         self.anchor_generator = anchor_generator
         self.matcher = Matcher(iou_thresholds[1], iou_thresholds[0], allow_low_quality_matches=True)
         self.sampler = BalancedPositiveNegativeSampler(batch_size_per_image, positive_fraction)
-        self.box_coder = BoxCoder(tuple(box_weights))
+        self.box_coder = BoxCoder(box_weights)
         self.batch_size_per_image = batch_size_per_image
         self.smooth_l1_beta = smooth_l1_beta
         self.loss_weight = loss_weight
@@ -153,16 +153,16 @@ class RPN(nn.Module):
 
     def losses(
         self,
-        anchors: Sequence[Tensor],
-        logits: Sequence[Tensor],
-        deltas: Sequence[Tensor],
+        anchors: list[Tensor],
+        logits: list[Tensor],
+        deltas: list[Tensor],
         gt_boxes: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """Objectness BCE and smooth L1 over the sampled anchors, divided by batch_size_per_image * B."""
-        all_anchors, all_logits, all_deltas = torch.cat(list(anchors)), torch.cat(logits, 1), torch.cat(deltas, 1)
+        all_anchors, all_logits, all_deltas = torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1)
         matched = torch.stack([match_boxes(self.matcher, boxes, all_anchors) for boxes in gt_boxes])  # [B, R]
         labels = torch.where(matched >= 0, 1.0, torch.where(matched == BETWEEN, -1.0, 0.0))
-        positive, negative = (torch.stack(masks).bool() for masks in self.sampler(labels))
+        positive, negative = (torch.stack(masks).bool() for masks in self.sampler(list(labels)))
         targets = torch.stack(
             [
                 self.box_coder.encode_single(boxes[index.clamp(min=0)], all_anchors)

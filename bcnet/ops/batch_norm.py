@@ -45,10 +45,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update_statistics(self, mean: Tensor, unbiased_var: Tensor, is_present: Tensor) -> None:
-        momentum = is_present.float() * self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased_var, momentum)
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
         self.num_batches_tracked += is_present
+        # Without a momentum, BatchNorm2d's running statistics are the mean over all batches.
+        momentum = 1 / self.num_batches_tracked.clamp(min=1) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, is_present.float() * momentum)
+        self.running_var.lerp_(unbiased_var, is_present.float() * momentum)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -5,6 +5,7 @@ Letters: B images, N RoIs, C channels, H_l x W_l feature map of a level, S poole
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,14 +66,13 @@ def level_by_level(
     the sum over the levels is each RoI's own. To pick the RoIs of a level would make the host wait for the device.
     """
     rois = rois.to(features[0].dtype)
-    pooled: Tensor | None = None
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+
+    def pool(level: int, feature: Tensor, stride: int) -> Tensor:
         own = torch.where((levels == level)[:, None], rois[:, 1:], _OUTSIDE)
-        aligned = roi_align(
-            feature, torch.cat([rois[:, :1], own], dim=1), side, 1 / stride, sampling_ratio, aligned=True
-        )
-        pooled = aligned if pooled is None else pooled + aligned
-    return pooled
+        return roi_align(feature, torch.cat([rois[:, :1], own], dim=1), side, 1 / stride, sampling_ratio, aligned=True)
+
+    # Added up one by one: the levels' results never lie in memory together.
+    return functools.reduce(torch.add, map(pool, range(len(features)), features, strides))
 
 
 class _MatrixRoIAlign(torch.autograd.Function):

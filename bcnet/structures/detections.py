@@ -5,7 +5,6 @@ Letters: D detections, M mask side, H x W image.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from bcnet.maps import PUBLISHED_MAPS, MapSpec
 from bcnet.ops.paste import paste_masks, paste_windows
-from bcnet.ops.rle import encode_window
+from bcnet.ops.rle import RLE, encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
 
 REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
@@ -139,7 +138,7 @@ class Detections:
         """
         return paste_masks(self._map(name), self.boxes, self.image_size, self.mask_threshold)
 
-    def mask_rles(self, name: str = "occludee_mask") -> list[dict]:
+    def mask_rles(self, name: str = "occludee_mask") -> list[RLE]:
         """One map per detection, pasted at `mask_threshold` and encoded from its box alone, as compressed RLE.
 
         Raises:
@@ -196,7 +195,9 @@ class Detections:
         if values.ndim > 0:
             # An empty list has no type of its own.
             return values.to(torch.int64) if len(values) == 0 and values.dtype != torch.bool else values
-        position = operator.index(values.item())
+        position = values.item()
+        if not isinstance(position, int):
+            raise TypeError(f"a detection's index must be an integer, got {position!r}")
         if not -len(self) <= position < len(self):
             raise IndexError(f"detection {position} is out of range: there are {len(self)}")
         return torch.tensor([position % len(self)])
@@ -323,7 +324,7 @@ class Detections:
         ]
 
 
-def _rle_text(rle: dict) -> dict:
+def _rle_text(rle: RLE) -> dict:
     return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
 
 

@@ -6,6 +6,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +17,8 @@ from bcnet.distributed import is_main_process, world_size
 
 # One Ctrl-C may arrive twice, from the terminal and from the launcher that passes it on.
 SAME_REQUEST_SECONDS = 1.0
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None  # as `signal.signal` takes and returns it
 
 
 class TrainingInterrupted(Exception):
@@ -48,7 +53,7 @@ class Interruption:
         self.signal_number = 0
         self._since = 0.0
         self._child_ended = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, _Handler] = {}
         self._vote: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> Interruption:
@@ -91,7 +96,7 @@ class Interruption:
         Raises:
             RuntimeError: a worker was killed or has failed.
         """
-        handler = self._previous.get(getattr(signal, "SIGCHLD", None))
+        handler = self._previous.get(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
         if self._child_ended and callable(handler):
             self._child_ended = False
             handler(signal.SIGCHLD, None)

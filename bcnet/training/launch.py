@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 # The others wait while the main process computes the metrics of an evaluation.
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -76,16 +76,17 @@ def launch(
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     group = (use_gpus, num_processes, num_processes * num_machines, machine_rank, dist_url)
     with tempfile.TemporaryDirectory() as errors, _without_notices_of_termination():
-        context = mp.start_processes(_spawned, args=(main, args, errors, *group), nprocs=num_processes, join=False)
+        context = start_processes(_spawned, args=(main, args, errors, *group), nprocs=num_processes, join=False)
+        assert context is not None  # with join=False
         with _signals_passed_on(context.processes):
             try:
                 while not context.join():
                     pass
-            except mp.ProcessExitedException as exited:
+            except ProcessExitedException as exited:
                 if exited.exit_code in STOPPED_BY_SIGNAL:
                     sys.exit(exited.exit_code)
                 raise
-            except mp.ProcessRaisedException as raised:
+            except ProcessRaisedException as raised:
                 if (error := _read_error(errors, raised.error_index)) is not None:
                     raise error from raised
                 raise

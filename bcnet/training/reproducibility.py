@@ -28,13 +28,15 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict:
     """The states of this process' generators, as tensors and plain containers."""
-    name, keys, *rest = np.random.get_state()
+    numpy_state = np.random.get_state(legacy=False)
     state = {
         "python": random.getstate(),
         "numpy": (
-            str(name),
-            torch.from_numpy(keys.astype(np.int64)),
-            *(float(v) if i == 2 else int(v) for i, v in enumerate(rest)),
+            str(numpy_state["bit_generator"]),
+            torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+            int(numpy_state["state"]["pos"]),
+            int(numpy_state["has_gauss"]),
+            float(numpy_state["gauss"]),
         ),
         "torch": torch.get_rng_state(),
     }

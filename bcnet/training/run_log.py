@@ -10,6 +10,7 @@ import logging.handlers
 import math
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from bcnet.progress import progress_wanted
 logger = logging.getLogger(__name__)
 
 LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_own_handlers: weakref.WeakSet[logging.Handler] = weakref.WeakSet()  # not those of the surrounding program
 
 
 def set_up_console_logging() -> None:
@@ -56,14 +58,14 @@ def _replace_handlers(handlers: Sequence[logging.Handler]) -> list[logging.LogRe
     package.setLevel(logging.DEBUG)
     package.propagate = False
     kept: list[logging.LogRecord] = []
-    for handler in [h for h in package.handlers if getattr(h, "from_bcnet", False)]:
+    for handler in [h for h in package.handlers if h in _own_handlers]:
         if isinstance(handler, logging.handlers.MemoryHandler):
             kept += handler.buffer
         package.removeHandler(handler)
         handler.close()
     for handler in handlers:
         handler.setFormatter(logging.Formatter(LINE_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
-        handler.from_bcnet = True
+        _own_handlers.add(handler)
         if type(handler) is logging.StreamHandler:
             handler.setLevel(logging.INFO)
         package.addHandler(handler)

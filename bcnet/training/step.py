@@ -6,6 +6,7 @@ Letters: G instances of an image.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -64,7 +65,7 @@ class TrainingStep:
         for index, batch in enumerate(batches):
             # Gradients are exchanged once, in the last backward pass.
             is_last = index + 1 == len(batches)
-            with contextlib.nullcontext() if is_last or world_size() == 1 else self.network.no_sync():
+            with contextlib.nullcontext() if is_last else _no_gradient_exchange(self.network):
                 for name, value in self._forward_backward(batch, 1 / len(batches)).items():
                     values[name] = values[name] + value if name in values else value
         self._update()
@@ -76,8 +77,8 @@ class TrainingStep:
         images = [record["image"].to(device, non_blocking=True) for record in batch]
         targets = [record["targets"].to(device, non_blocking=True) for record in batch]
         with autocast(device, self.amp_dtype):
-            losses = self.network(images, targets)
-            total = sum(losses.values())
+            losses: dict[str, Tensor] = self.network(images, targets)
+            total = functools.reduce(torch.add, losses.values())
         self.state.scaler.scale(total * weight).backward()
         values: dict[str, Tensor | float] = {name: loss.detach() * weight for name, loss in losses.items()}
         values["total_loss"] = total.detach() * weight
@@ -96,6 +97,10 @@ class TrainingStep:
         state.optimizer.zero_grad(set_to_none=True)
         if state.averaged is not None:
             state.averaged.update_parameters(state.model)
+
+
+def _no_gradient_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _distributed(model: nn.Module, device: torch.device) -> nn.Module:

@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from bcnet.checkpoint import load_weights
+from bcnet.config import CfgNode
 from bcnet.data import build_train_loader
 from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.evaluation import flat_metrics
@@ -64,7 +65,7 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
         raise
 
 
-def prepare_training(cfg, resume: bool = False) -> tuple[object, Trainer]:
+def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
     """Reads all that a training needs, and checks it, without writing anything.
 
     Args:
