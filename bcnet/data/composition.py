@@ -21,7 +21,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import match_classes
-from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, blend, cut_out, is_large_and_whole, overlap
+from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, blend, is_large_and_whole, overlap
 from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, open_record_image
 from bcnet.data.masks import decode_window
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
@@ -103,7 +103,7 @@ class Donors:
 
     def _cut(self, record: ImageRecord) -> list[Cutout]:
         try:
-            image = np.asarray(open_record_image(record, max_pixels=self.max_image_pixels))
+            image = open_record_image(record, max_pixels=self.max_image_pixels)
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
@@ -113,10 +113,15 @@ class Donors:
         for instance in record.instances:
             if not is_large_and_whole(record, instance, min_pixels=self.min_pixels):
                 continue
-            mask = coco_mask.decode(visible_rle(record, instance))
-            if np.count_nonzero(mask) >= self.min_pixels:
-                cutouts.append(cut_out(image, mask, instance.category))
-        return [cutout for cutout in cutouts if _in_one_piece(cutout.mask)]
+            rle = visible_rle(record, instance)
+            if coco_mask.area(rle) < self.min_pixels:
+                continue
+            x0, y0, width, height = (int(value) for value in coco_mask.toBbox(rle))
+            x1, y1 = x0 + width, y0 + height
+            mask = np.ascontiguousarray(decode_window(rle, x0, y0, x1, y1))
+            if _in_one_piece(mask):
+                cutouts.append(Cutout(instance.category, mask, np.asarray(image.crop((x0, y0, x1, y1)))))
+        return cutouts
 
 
 def donor_indices(records: Sequence[ImageRecord], min_pixels: int = MIN_OBJECT_PIXELS) -> np.ndarray:
@@ -170,7 +175,7 @@ class Composition:
 
     def __call__(
         self, image: Image.Image, record: ImageRecord, rng: np.random.Generator
-    ) -> tuple[Image.Image | np.ndarray, ImageRecord]:
+    ) -> tuple[Image.Image, ImageRecord]:
         """Composes an image.
 
         Args:
@@ -179,7 +184,7 @@ class Composition:
             rng: draws everything.
 
         Returns:
-            The composed image, uint8 [H, W, 3] RGB, and its record: visible masks and boxes without what is covered
+            The composed image, of mode "RGB", and its record: visible masks and boxes without what is covered
             now, objects of which too little is left as crowds, the pasted objects at the end (`ImageRecord.pasted`).
             Where nothing was pasted, what came.
 
@@ -195,7 +200,7 @@ class Composition:
         scene = _Scene(image, record)
         for _ in range(count):
             self._paste_one(scene, cutouts, rng)
-        return (scene.pixels, scene.record(self.min_visible)) if scene.pasted else (image, record)
+        return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
 
     def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> None:
         targets = [i for i, area in enumerate(scene.areas()) if area >= self.min_target_pixels]
@@ -233,7 +238,7 @@ class _Scene:
     def __init__(self, image: Image.Image, record: ImageRecord) -> None:
         self.source = record
         self.size = (record.height, record.width)
-        self.pixels = np.array(image)
+        self.image = image.copy()
         self.objects = []
         self.pasted = 0
         for position, instance in enumerate(record.instances):
@@ -248,8 +253,10 @@ class _Scene:
 
     def paste(self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
         """Adds an object in front of all others."""
-        blend(self.pixels, coverage, colours, x, y)
         (rows, columns), part = overlap(coverage.shape, x, y, self.size)
+        patch = np.array(self.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
+        blend(patch, coverage[part], colours[part], 0, 0)
+        self.image.paste(Image.fromarray(patch), (columns.start, rows.start))
         rle = encode_window(coverage[part] >= 128, columns.start, rows.start, self.size)
         covered = coco_mask.toBbox(rle)
         boxes = coco_mask.toBbox([o.visible for o in self.objects]).reshape(-1, 4)

@@ -17,9 +17,9 @@ from pycocotools import mask as coco_mask
 from bcnet.occlusion.rule import crop_rle
 from bcnet.ops.rle import rle_difference, rle_intersection, rle_union
 
-# Unknown pixels of an amodal mask are kept this far outside the object's box, in shares of the box' sides: RoIs that
-# are matched to the object reach beyond its box.
-CONTEXT = 0.5
+# Unknown pixels of an amodal mask are kept this far outside the object's box, in shares of its sides: a box that is
+# shifted by more than a third of its side has an IoU below 1/2 with it, and is not matched to the object.
+CONTEXT = 1 / 3
 
 
 def known_occluders(

@@ -33,7 +33,7 @@ from bcnet.visualization.relations import order_panel
 LAYERS = {
     "occluder": ("Occluder layer", "what lies on an instance, in its colour", "on top"),
     "occludee": ("Occludee layer", "the instances and their boundaries", "the instance"),
-    "amodal": ("Amodal masks", "the instances with their hidden parts", "the whole instance"),
+    "amodal": ("Amodal mask", "the instances with their hidden parts", ""),
 }
 COLORMAP = cv2.COLORMAP_MAGMA  # rises evenly in brightness: the same order in grey, and for any colour vision
 GAP = 12  # pixels of paper between panels
