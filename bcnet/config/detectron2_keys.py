@@ -81,7 +81,7 @@ def accept_detectron2_key(key: str, value: object, source: str) -> bool:
     only = _ONLY_VALUE[key]
     if (list(value) if isinstance(value, tuple) else value) != only:
         raise ValueError(
-            f"{key} is {value!r} in {source}; this is an option of detectron2 that the stand-alone engine does not "
+            f"{key} is {value!r} in {source}; this is an option of detectron2 that the stand-alone trainer does not "
             f"have, so it must be {only!r} (--host detectron2 has it)"
         )
     return True

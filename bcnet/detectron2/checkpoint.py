@@ -1,4 +1,4 @@
-"""detectron2's checkpointer, for checkpoints of the stand-alone engine too."""
+"""detectron2's checkpointer, for checkpoints of the stand-alone trainer too."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bcnet.modeling.mask_heads import plain_head_to_bilayer
 
 
 class BCNetCheckpointer(DetectionCheckpointer):
-    """`DetectionCheckpointer` that also loads models of the stand-alone engine and of the published BCNet code.
+    """`DetectionCheckpointer` that also loads models of the stand-alone trainer and of the published BCNet code.
 
     Their tensors get the names that they have here; nothing but the model is taken from such a file. The plain
-    mask head of detectron2's Mask R-CNN initialises a bilayer head's occludee, as in the stand-alone engine.
+    mask head of detectron2's Mask R-CNN initialises a bilayer head's occludee, as in the stand-alone trainer.
     ``.safetensors`` files are read, too. Everything else, and all writing, is the parent's.
     """
 

@@ -32,7 +32,7 @@ class BCNetDatasetMapper(DatasetMapper):
     (i, j) of positions in ``annotations``, says that j lies in front of i; then only such j occlude i.
 
     With ``INPUT.MASK_FORMAT`` "bitmask", polygons are rasterised in the original image and transformed as
-    masks, as the stand-alone engine does, so that both hosts train on the same pixels. With "polygon", the
+    masks, as the stand-alone trainer does, so that both hosts train on the same pixels. With "polygon", the
     instances' masks stay polygons, as in detectron2.
 
     With ``INPUT.MASK_TARGET`` "amodal", an instance's mask and box are the amodal ones; neighbours occlude by

@@ -24,7 +24,7 @@ from bcnet.modeling.mask_branch import MaskRoIs
 
 @META_ARCH_REGISTRY.register()
 class BCNetFCOS(nn.Module):
-    """The stand-alone engine's FCOS on a detectron2 backbone, with any mask head of detectron2's registry.
+    """The stand-alone trainer's FCOS on a detectron2 backbone, with any mask head of detectron2's registry.
 
     Head, targets, losses and decoding are `bcnet.fcos`'s. The mask head is trained on the detections and the
     ground-truth boxes that overlap an object (`FCOSDetection.mask_rois`).

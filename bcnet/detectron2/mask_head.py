@@ -30,7 +30,7 @@ _VISUALIZED_ROIS = 8
 class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
     """`bcnet.bilayer.BilayerMaskHead` with detectron2's interface of a mask head.
 
-    A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the parameter names of the stand-alone engine. In training
+    A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the parameter names of the stand-alone trainer. In training
     it reads ``proposal_boxes``, ``gt_classes``, ``gt_masks`` and ``gt_occluder_masks`` of the foreground
     proposals; without the last it derives them, see `occluder_masks_of_rois`.
     """
@@ -136,7 +136,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.device) -> dict[str, MapTarget]:
     """The mask layers of foreground proposals, cropped to them: bool [N, M, M] by layer.
 
-    Masks are cropped by their own class: BitMasks with aligned RoIAlign as the stand-alone engine does,
+    Masks are cropped by their own class: BitMasks with aligned RoIAlign as the stand-alone trainer does,
     PolygonMasks by rasterising the polygons in the box.
 
     Args:

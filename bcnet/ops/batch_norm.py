@@ -28,7 +28,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return self.training and world_size() > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics alone."""
+        """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics unchanged."""
         if not self.is_synchronized:
             return super().forward(x)
         values = x.float()

@@ -1,4 +1,4 @@
-"""Data structures between the parts: ground truth in, detections out."""
+"""Data structures: ground-truth targets, instance masks, detections, and the graph of occlusion relations."""
 
 from bcnet.structures.detections import Detections
 from bcnet.structures.instance_masks import InstanceMasks, unknown_layer
