@@ -27,8 +27,8 @@ def mask_losses(
     """Weighted mean loss of every map, by loss name (paper, equations 4-6, for the four published maps).
 
     A loss is a mean over RoIs of the mean over each RoI's pixels: over all RoIs, or for maps that are balanced by a
-    layer over the RoIs of `balanced_rois`. Pixels whose target is unknown are excluded, and so are RoIs without a known pixel.
-    Counts of RoIs are averaged over processes. Without RoIs a loss is zero and still differentiable. Causes no
+    layer over the RoIs of `balanced_rois`. Pixels whose target is unknown are excluded, and so are RoIs without a known
+    pixel. Counts of RoIs are averaged over processes. Without RoIs a loss is zero and still differentiable. Causes no
     host-device synchronisation.
 
     Args:

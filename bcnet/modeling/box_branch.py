@@ -186,7 +186,7 @@ class BoxBranch(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per image boxes float32 [D, 4] (xyxy, clipped), scores [D] and classes [D], by descending score; N may be 0."""
+        """Per image boxes float32 [D, 4] (xyxy, clipped), scores and classes [D], by descending score; N may be 0."""
         thresholds = thresholds or Thresholds()
         nms_threshold = self.nms_threshold if thresholds.nms is None else thresholds.nms
         max_detections = thresholds.max_detections or self.max_detections

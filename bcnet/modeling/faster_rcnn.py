@@ -89,7 +89,8 @@ class FasterRCNN(Detector):
         """Reads MODEL and TEST.DETECTIONS_PER_IMAGE.
 
         Raises:
-            ValueError: a name that is not registered, a level that the backbone lacks, or values that a component rejects.
+            ValueError: a name that is not registered, a level that the backbone lacks, or values that a component
+                rejects.
         """
         backbone = build_backbone(cfg)
         levels = cfg.MODEL.ROI_HEADS.IN_FEATURES

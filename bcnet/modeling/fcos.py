@@ -230,7 +230,8 @@ class FCOS(Detector):
         """Reads MODEL; masks are pooled from the detection levels, MODEL.FCOS.IN_FEATURES.
 
         Raises:
-            ValueError: a name that is not registered, a level that the backbone lacks, or values that a component rejects.
+            ValueError: a name that is not registered, a level that the backbone lacks, or values that a component
+                rejects.
         """
         backbone = build_backbone(cfg)
         levels = cfg.MODEL.FCOS.IN_FEATURES

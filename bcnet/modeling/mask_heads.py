@@ -36,7 +36,7 @@ def loss_weights(cfg) -> dict[str, float]:
 
 
 def bilayer_keywords(cfg, in_channels: int) -> dict:
-    """Keyword arguments of `bcnet.bilayer.BilayerMaskHead` except its channels, from MODEL.ROI_MASK_HEAD and MODEL.BILAYER.
+    """Keyword arguments of `bilayer.BilayerMaskHead` except its channels, from MODEL.ROI_MASK_HEAD and MODEL.BILAYER.
 
     Raises:
         ValueError: CONV_DIM other than the pooled features' channels.

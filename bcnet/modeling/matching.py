@@ -14,7 +14,8 @@ def match_boxes(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> Tensor:
     """torchvision's matcher, extended to images without ground truth.
 
     Returns:
-        Tensor: int64 [len(boxes)], index of the matched ground-truth box, or BELOW or BETWEEN for an IoU below or between the thresholds.
+        Tensor: int64 [len(boxes)], index of the matched ground-truth box; BELOW or BETWEEN where the IoU is
+            below or between the thresholds.
     """
     if len(gt_boxes) == 0 or len(boxes) == 0:
         return torch.full((len(boxes),), BELOW, dtype=torch.int64, device=boxes.device)

@@ -46,8 +46,8 @@ class RPN(nn.Module):
             box_weights: of the four deltas (dx, dy, dw, dh).
             smooth_l1_beta: error at which the box loss changes from squared to linear; 0 is L1.
             loss_weight: of both losses; `box_loss_weight` multiplies the box loss further.
-            pre_nms_topk, post_nms_topk: maximum number of proposals per level before NMS and per image after it, each for
-                training and inference.
+            pre_nms_topk, post_nms_topk: maximum number of proposals per level before NMS and per image after it,
+                each for training and inference.
             nms_threshold: IoU of two proposals of one level above which the one with the lower score is dropped.
             min_size: proposals with a side of at most this many pixels are dropped.
         """

@@ -62,8 +62,8 @@ def level_by_level(
 ) -> Tensor:
     """`pyramid_roi_align` by torchvision's kernel, all RoIs on every level.
 
-    RoIs of other levels are moved outside the map as points, where RoIAlign gives exact zeros at hardly any cost, so that
-    the sum over the levels is each RoI's own. Selecting the RoIs of a level would synchronise host and device.
+    RoIs of other levels are moved outside the map as points, where RoIAlign gives exact zeros at hardly any cost, so
+    that the sum over the levels is each RoI's own. Selecting the RoIs of a level would synchronise host and device.
     """
     rois = rois.to(features[0].dtype)
 

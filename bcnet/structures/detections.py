@@ -258,7 +258,7 @@ class Detections:
 
         Detections with relations have three more keys, which COCO's tools ignore: ``number``, the position in
         the image, ``occluded_by``, a list of [number of the occluder, confidence] by descending confidence, of at
-        least 0.05 (an edge of `OcclusionGraph` has at least 0.3), and ``depth``, the rank in the depth order, 0 nearest.
+        least 0.05 (an edge of `OcclusionGraph` has at least 0.3), and ``depth``, rank in the depth order, 0 nearest.
 
         Args:
             image_id: the data set's id of the image.

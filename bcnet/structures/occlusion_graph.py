@@ -36,8 +36,8 @@ class DepthOrder:
     """A depth order of the detections of an image.
 
     Attributes:
-        depth: int64 [D], 0 for a detection without an occluder, otherwise one more than its deepest occluder. Detections
-            of equal depth are not ordered by the graph.
+        depth: int64 [D], 0 for a detection without an occluder, otherwise one more than its deepest occluder. The graph
+            does not order detections of equal depth.
         kept: the edges that agree with the order, by descending confidence margin.
         contradicted: the edges that disagree: of a pair with edges in both directions the weaker one, and edges that
             would have closed a cycle.
