@@ -55,7 +55,7 @@ class GraphConvolution(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, S, S] to the same shape; N = 0 passes and leaves the BatchNorm's statistics alone."""
+        """Float [N, C, S, S] to the same shape; N = 0 is allowed and leaves the BatchNorm's statistics unchanged."""
         # Contiguous: attention on transposed views is half as fast on the CPU.
         query, key, value = (
             projection(x).flatten(2).transpose(1, 2)[:, None].contiguous()

@@ -37,7 +37,7 @@ from bcnet.checkpoint import names
 from bcnet.checkpoint.files import check_output, read_checkpoint, weights_of, write_weights
 from bcnet.checkpoint.urls import local_path
 
-# Category ids 1..90 of COCO that no category has.
+# Unused category ids of COCO in 1..90.
 _UNUSED_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_IDS = [i for i in range(1, 91) if i not in _UNUSED_COCO_IDS]
 
@@ -79,7 +79,7 @@ class Conversion:
         self.state[new_key] = self.state.pop(key)
         self.sources[new_key] = self.sources.pop(key)
 
-    def leave_out(self, key: str, reason: str, *, harmless: bool) -> None:
+    def skip(self, key: str, reason: str, *, harmless: bool) -> None:
         tensor, source = self.state.pop(key), self.sources.pop(key)
         self.left_out.append(LeftOut(source or key, tuple(tensor.shape), reason, harmless))
 

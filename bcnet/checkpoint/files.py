@@ -44,7 +44,7 @@ def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | No
     Args:
         state: tensors by name.
         path: the file; its suffix decides.
-        extra: further entries of a ``.pth`` file; a ``.safetensors`` file holds tensors alone.
+        extra: further entries of a ``.pth`` file; a ``.safetensors`` file holds only tensors.
 
     Raises:
         ValueError: another suffix.

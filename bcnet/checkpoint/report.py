@@ -16,7 +16,7 @@ class LoadReport:
 
     Attributes:
         source: where the weights came from.
-        origin: the code whose names they have.
+        origin: the code base of their names.
         model: the model's class.
         class_names: names of the classes 0..K-1 in the file; empty without them.
         loaded: the model's tensors that were loaded, with their names in the file ("" for a value implied by the

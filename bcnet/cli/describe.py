@@ -37,7 +37,7 @@ def describe(name: str) -> dict:
     """Describes a file: a config by its suffix, otherwise weights.
 
     Args:
-        name: path of a YAML file or name of a config that comes with the package; or path or URL of weights.
+        name: path of a YAML file or name of a packaged config; or path or URL of weights.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `load_config` or `read_checkpoint`.

@@ -1,4 +1,4 @@
-"""``bcnet evaluate``: metrics of a model, or of a results file."""
+"""``bcnet evaluate``: COCO, boundary and occlusion metrics of a model or of a COCO results file."""
 
 from __future__ import annotations
 

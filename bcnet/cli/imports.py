@@ -1,4 +1,4 @@
-"""The argument ``--import MODULE``: imports the modules that register components of other packages."""
+"""The argument ``--import MODULE``: imports plug-in modules that register components."""
 
 from __future__ import annotations
 

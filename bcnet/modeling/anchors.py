@@ -1,4 +1,4 @@
-"""Anchor generator of the RPN, with detectron2's anchors.
+"""Anchor generator of the RPN, equal to detectron2's.
 
 Letters: A anchors per cell.
 """

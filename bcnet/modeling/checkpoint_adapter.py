@@ -46,7 +46,7 @@ class CheckpointAdapter:
         either side (see `mask_head`).
 
         Args:
-            dialect: whose names the other side of the rules are.
+            dialect: the dialect on the other side of the rules.
             keys: all names of the file or model, ours or the dialect's.
         """
         return ()

@@ -20,7 +20,7 @@ MAX_PIXELS = 2**31 - 1  # of an image; pycocotools counts them in 32 bits
 
 
 class RLE(TypedDict):
-    """A compressed run-length encoding of a full-image mask, as pycocotools makes and takes it.
+    """A compressed run-length encoding of a full-image mask, the format of pycocotools.
 
     size: the image's [H, W]; counts: the compressed runs, down the columns, as bytes or ASCII text.
     """
@@ -47,7 +47,7 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
     column, row = np.nonzero(steps)
     edges = (x0 + column) * height + y0 + row  # starts and ends alternate
     if len(edges) > 2:
-        # A run that reaches the last row and goes on in the first row of the next column is one run.
+        # A run through the last row that continues in the first row of the next column is one run.
         joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
         edges = np.delete(edges, np.concatenate([joined, joined + 1]))
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))

@@ -79,7 +79,7 @@ class _MatrixRoIAlign(torch.autograd.Function):
     """RoIAlign as two small matrix products per RoI.
 
     It averages bilinear samples on a grid, and both are separable: a pooled row is a weighted sum of feature rows,
-    a pooled column one of feature columns. torchvision's CPU kernel gathers each sample by itself, and scatters it in
+    a pooled column one of feature columns. torchvision's CPU kernel gathers samples one by one, and scatters them in
     the backward pass, on one thread.
     """
 

@@ -139,7 +139,7 @@ class Detections:
         return paste_masks(self._map(name), self.boxes, self.image_size, self.mask_threshold)
 
     def mask_rles(self, name: str = "occludee_mask") -> list[RLE]:
-        """One map per detection, pasted at `mask_threshold` and encoded from its box alone, as compressed RLE.
+        """One map per detection, pasted at `mask_threshold` and encoded from its box only, as compressed RLE.
 
         Raises:
             ValueError: the map is absent.

@@ -44,8 +44,8 @@ class Interruption:
     Outside the main thread, where Python allows no signal handlers, signals keep their default effect.
 
     Attributes:
-        signal_number: the signal received by this process or, after `stop_requested` returned True, by any process; 0 if
-            none.
+        signal_number: the signal received by this process or, after `stop_requested` returned True, by any process;
+            0 if none.
     """
 
     def __init__(self) -> None:

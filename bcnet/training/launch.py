@@ -57,7 +57,7 @@ def launch(
         ValueError: invalid counts, or ``"auto"`` with more than one machine.
         SystemExit: a spawned process was stopped by a signal, after saving a checkpoint.
         Exception: of the first spawned process that failed, from a `torch.multiprocessing.ProcessRaisedException` with
-            its traceback; or that one alone, where the error itself cannot be pickled.
+            its traceback; or only that one, if the error itself cannot be pickled.
     """
     if started_by_torchrun():
         _run_in_group(main, args, use_gpus, int(os.environ["LOCAL_RANK"]), init_method="env://")

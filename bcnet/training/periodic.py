@@ -26,8 +26,8 @@ class PeriodicEvaluation:
     def __init__(self, evaluate: Callable[[nn.Module], Mapping[str, float]] | None, *, period: int = 0) -> None:
         """
         Args:
-            evaluate: function of the model that returns metrics by name (an empty dict on all but the main process); called
-                by all processes. None evaluates nothing.
+            evaluate: function of the model that returns metrics by name (an empty dict on all but the main process);
+                called by all processes. None evaluates nothing.
             period: iterations; 0 evaluates only at the end.
         """
         self.evaluate = evaluate

@@ -57,7 +57,7 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
 class LearningRate:
     """The learning rate of every iteration: warm-up, then multi-step or cosine, as detectron2 schedules it.
 
-    The rate is a function of the iteration alone, so there is no state to save.
+    The rate depends only on the iteration, so there is no state to save.
     """
 
     def __init__(self, *, base: float, schedule: ParamScheduler, max_iter: int) -> None:
