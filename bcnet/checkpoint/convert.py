@@ -79,7 +79,7 @@ class Conversion:
         self.state[new_key] = self.state.pop(key)
         self.sources[new_key] = self.sources.pop(key)
 
-    def skip(self, key: str, reason: str, *, harmless: bool) -> None:
+    def leave_out(self, key: str, reason: str, *, harmless: bool) -> None:
         tensor, source = self.state.pop(key), self.sources.pop(key)
         self.left_out.append(LeftOut(source or key, tuple(tensor.shape), reason, harmless))
 

@@ -104,9 +104,9 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
         adapter.adapt(conversion, own)
     for key in list(conversion.state):
         if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
-            conversion.skip(key, "the model has no mask branch", harmless=True)
+            conversion.leave_out(key, "the model has no mask branch", harmless=True)
         elif key.endswith(_COUNTER) and key not in own:
-            conversion.skip(key, "the model's BatchNorm is frozen and has no counter", harmless=True)
+            conversion.leave_out(key, "the model's BatchNorm is frozen and has no counter", harmless=True)
     return conversion
 
 

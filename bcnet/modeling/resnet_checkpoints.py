@@ -55,7 +55,7 @@ class ResNetFPNAdapter(CheckpointAdapter):
                 continue
             level = int(parts[3]) + theirs - ours
             if level < 0:
-                conversion.skip(key, "the model has no such pyramid level", harmless=False)
+                conversion.leave_out(key, "the model has no such pyramid level", harmless=False)
             else:
                 conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
 
