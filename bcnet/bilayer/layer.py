@@ -1,4 +1,4 @@
-"""The building blocks of a mask head: a layer with its graph convolution, and a decoder.
+"""Building blocks of a mask head: convolution layer, non-local graph convolution (GCN), and deconvolution decoder.
 
 Letters: N RoIs, C channels, S pooled side, M = 2S mask side, K mask classes (1: class-agnostic).
 """
@@ -36,7 +36,7 @@ class GraphConvolution(nn.Module):
         Args:
             channels: C, of the input and of every projection.
             norm: "BN", or "SyncBN" for batch statistics of all processes.
-            freeze_norm: never use nor update batch statistics in the BatchNorm.
+            freeze_norm: keep the BatchNorm in eval mode: batch statistics are neither used nor updated.
         """
         super().__init__()
         self.query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
@@ -55,17 +55,17 @@ class GraphConvolution(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, S, S] to the same shape; N = 0 passes and leaves the BatchNorm's statistics alone."""
+        """Float [N, C, S, S] to the same shape; N = 0 is allowed and leaves the BatchNorm's statistics unchanged."""
         # Contiguous: attention on transposed views is half as fast on the CPU.
         query, key, value = (
             projection(x).flatten(2).transpose(1, 2)[:, None].contiguous()
             for projection in (self.query, self.key, self.value)
         )
-        # Affinities reach 1e5, beyond fp16: the fused kernels keep them, and the softmax, in fp32.
+        # Affinities reach 1e5, beyond the range of fp16: the fused kernels compute them and the softmax in fp32.
         related = F.scaled_dot_product_attention(query, key, value)[:, 0]
         related = self.output(related.transpose(1, 2).reshape(x.shape))
         if len(x) == 0 and not getattr(self.norm, "is_synchronized", False):
-            # BatchNorm refuses an empty batch; its parameters must stay in the graph for DDP.
+            # BatchNorm raises on an empty batch; its parameters must stay in the graph for DDP.
             return x + related * (self.norm.weight.sum() + self.norm.bias.sum())
         return x + self.norm(related)
 
@@ -85,7 +85,7 @@ class MaskLayer(nn.Module):
     ) -> None:
         """
         Raises:
-            ValueError: a graph convolution is asked for and there are fewer than two convolutions.
+            ValueError: `use_gcn` with fewer than two convolutions.
         """
         super().__init__()
         if use_gcn and num_conv < 2:

@@ -1,4 +1,4 @@
-"""What is installed here, and what a config or a weights file is."""
+"""Descriptions for ``bcnet info``: the installation, configs and weights files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
 
 
 def describe_installation() -> dict:
-    """Versions, devices and the configs that come with the package, ready for YAML."""
+    """Versions, devices and packaged configs, ready for YAML."""
     installed = {**versions(), **{name: _version(name) for name in OPTIONAL}}
     described: dict[str, Any] = {"versions": {name: value for name, value in installed.items() if value is not None}}
     described["hardware"] = hardware()
@@ -34,10 +34,10 @@ def describe_installation() -> dict:
 
 
 def describe(name: str) -> dict:
-    """What a file is: a config by its suffix, otherwise weights.
+    """Describes a file: a config by its suffix, otherwise weights.
 
     Args:
-        name: path of a YAML file or name of a config that comes with the package; or path or address of weights.
+        name: path of a YAML file or name of a packaged config; or path or URL of weights.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `load_config` or `read_checkpoint`.
@@ -46,8 +46,13 @@ def describe(name: str) -> dict:
 
 
 def describe_config(cfg) -> dict:
+<<<<<<< HEAD
     """The model, the images and the schedule of a config, ready for YAML."""
     model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
+=======
+    """Model, images and schedule of a config, ready for YAML."""
+    model, resnets, mask = cfg.MODEL, cfg.MODEL.RESNETS, cfg.MODEL.ROI_MASK_HEAD
+>>>>>>> words1
     described = {
         "detector": DETECTORS.get(model.META_ARCHITECTURE, model.META_ARCHITECTURE),
         "backbone": _backbone(cfg),
@@ -73,7 +78,7 @@ def describe_config(cfg) -> dict:
 
 
 def describe_weights(source: str) -> dict:
-    """Where weights come from and what they hold, ready for YAML.
+    """Origin and content of weights, ready for YAML.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as `local_path`, `read_checkpoint` and `weights_of`.
@@ -101,7 +106,7 @@ def describe_weights(source: str) -> dict:
     if isinstance(content.get("config"), str):
         try:
             described["config"] = describe_config(load_config(None, text=content["config"], source="its config"))
-        except (KeyError, ValueError) as error:  # of another version
+        except (KeyError, ValueError) as error:  # config of another version
             described["config"] = f"cannot be read by this version: {error}"
     return described
 
@@ -123,7 +128,7 @@ def _backbone(cfg) -> str:
 
 
 def _count_parameters(cfg) -> int:
-    """Of the model, which is built without memory for its values."""
+    """Number of parameters of the model, which is built on the meta device."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"

@@ -1,4 +1,4 @@
-"""Checks of config values that would otherwise fail late or silently."""
+"""Config validation: values that would otherwise fail late or silently."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _CHOICES = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_model"),
 }
 
-# What a number, or every number of a list, must satisfy, and how the error says it. Negative values that detectron2
-# gives a meaning (no limit, never, a random seed) are not listed: they mean the same here.
+# Constraints on numbers, or on every number of a list, with their error messages. Keys whose negative values have a
+# meaning in detectron2 (no limit, never, a random seed) are not listed: they mean the same here.
 _AT_LEAST_ONE = "it must be at least 1"
 _NOT_NEGATIVE = "it must not be negative"
 _POSITIVE = "it must be above 0"
@@ -137,14 +137,14 @@ _LENGTHS = {
 _NOT_EMPTY = {
     "INPUT.MIN_SIZE_TRAIN": "at least one short side in pixels",
     "TEST.AUG.MIN_SIZES": "at least one short side in pixels",
-    "MODEL.RPN.IN_FEATURES": "the levels that carry anchors",
+    "MODEL.RPN.IN_FEATURES": "the levels with anchors",
     "MODEL.ROI_HEADS.IN_FEATURES": "the levels that RoIs are pooled from",
-    "MODEL.FCOS.IN_FEATURES": "the levels that detect",
+    "MODEL.FCOS.IN_FEATURES": "the detection levels",
 }
 
 
 def validate_config(cfg: CfgNode) -> None:
-    """Checks every value that no component accepts, and logs a warning for one that has no effect.
+    """Checks all values, and logs a warning for a warm-up longer than the training.
 
     Raises:
         ValueError: the first fault, with the key and the actual value.
@@ -185,8 +185,8 @@ def _faults(cfg: CfgNode) -> Iterator[str]:
 
 
 def _component_faults(cfg: CfgNode) -> Iterator[str]:
-    # Imported here: the registries fill when torch and the models are imported, which reading a default need not wait
-    # for, and `bcnet.modeling` lies above this package.
+    # Imported here: importing the models fills the registries but takes long, and `bcnet.modeling` depends on this
+    # package.
     from bcnet.modeling.registry import BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY
 
     for registry in (DETECTOR_REGISTRY, BACKBONE_REGISTRY, MASK_HEAD_REGISTRY):
@@ -227,7 +227,7 @@ def _input_contradictions(inputs: CfgNode) -> Iterator[str]:
 
 
 def _contradictions(cfg: CfgNode) -> Iterator[str]:
-    """Faults of values that do not go together."""
+    """Contradictions between values."""
     solver, model = cfg.SOLVER, cfg.MODEL
     if cfg.INPUT.COMPOSITION.ENABLED and not model.MASK_ON:
         yield "INPUT.COMPOSITION.ENABLED is True and MODEL.MASK_ON False; objects are cut out by their masks"
@@ -250,7 +250,7 @@ def _contradictions(cfg: CfgNode) -> Iterator[str]:
     levels, bounds = len(model.FCOS.IN_FEATURES), len(model.FCOS.SIZES_OF_INTEREST)
     if bounds != levels - 1:
         yield f"MODEL.FCOS.SIZES_OF_INTEREST has {bounds} bounds; {levels} levels need {levels - 1}"
-    # What detectron2 alone reads must say what the engine does.
+    # Keys read by detectron2 only must match what bcnet does.
     resnets = model.RESNETS
     absent = [name for name in model.FPN.IN_FEATURES if name not in resnets.OUT_FEATURES]
     if absent:

@@ -24,9 +24,9 @@ from bcnet.modeling.mask_branch import MaskRoIs
 
 @META_ARCH_REGISTRY.register()
 class BCNetFCOS(nn.Module):
-    """The stand-alone engine's FCOS on a detectron2 backbone, with any mask head of detectron2's registry.
+    """bcnet's FCOS on a detectron2 backbone, with any mask head of detectron2's registry.
 
-    Head, targets, losses and decoding are `bcnet.fcos`'s. The mask head is trained on the detections and the
+    Head, targets, losses and decoding are those of `bcnet.fcos`. The mask head is trained on the detections and the
     ground-truth boxes that overlap an object (`FCOSDetection.mask_rois`).
     """
 
@@ -49,9 +49,9 @@ class BCNetFCOS(nn.Module):
     ) -> None:
         """
         Args:
-            detection: made for the strides of `in_features`.
-            in_features: names of the backbone's levels that detect and that masks are pooled from, fine to coarse.
-            mask_pooler, mask_head: None detects boxes alone.
+            detection: built for the strides of `in_features`.
+            in_features: names of the backbone's levels for detection and mask pooling, fine to coarse.
+            mask_pooler, mask_head: None detects boxes only.
             pixel_mean, pixel_std: per channel, 0..255, in the order of `input_format`.
         """
         super().__init__()
@@ -124,7 +124,7 @@ class BCNetFCOS(nn.Module):
         detected_instances: Sequence[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> list[dict] | list[Instances]:
-        """`GeneralizedRCNN.inference`, which see: detections, or masks for given detections."""
+        """As `GeneralizedRCNN.inference`: detections, or masks for given detections."""
         images = self.preprocess_image(batched_inputs)
         levels = self._levels(images)
         if detected_instances is None:
@@ -158,7 +158,7 @@ class BCNetFCOS(nn.Module):
 
 
 def _proposals(rois: MaskRoIs, ground_truth: Instances) -> Instances:
-    """RoIs with the ground truth of the object that each shows, as detectron2's mask heads take them."""
+    """RoIs with the ground truth of their matched objects, the input of detectron2's mask heads."""
     proposals = ground_truth[rois.instances]  # pyright: ignore[reportArgumentType]  # takes indices too, unlike its annotation
     proposals.proposal_boxes = Boxes(rois.boxes)
     return proposals

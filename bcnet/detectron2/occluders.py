@@ -1,4 +1,4 @@
-"""Occluder masks for people who keep their own data mapper: from the ground truth of the batch.
+"""Occluder masks from the ground truth of a batch, for detectron2 users with their own dataset mapper.
 
 Letters: G instances, N RoIs, H x W network input.
 """
@@ -21,10 +21,9 @@ from bcnet.ops.rle import RLE, segmentation_to_rle
 def add_occluder_masks(instances: Instances) -> Instances:
     """Sets ``gt_occluder_masks`` (BitMasks [G, H, W], on the boxes' device) of one image's ground truth.
 
-    The occluder rule is applied to the instances as they are given. After augmentation that is an
-    approximation of what `BCNetDatasetMapper` derives from the original annotations: masks are cut and
-    resampled, the rule's limit of 20 pixels counts resized pixels, and objects that the augmentation
-    removed occlude nothing.
+    The occluder rule is applied to the given instances. After augmentation this approximates what `BCNetDatasetMapper`
+    derives from the original annotations: masks are cropped and resampled, the rule's limit of 20 pixels counts resized
+    pixels, and objects removed by the augmentation occlude nothing.
 
     Args:
         instances: with ``gt_boxes`` and ``gt_masks`` (BitMasks or PolygonMasks) of all objects of an image.
@@ -40,10 +39,10 @@ def add_occluder_masks(instances: Instances) -> Instances:
 
 
 def occluder_masks_of_rois(rois: Instances) -> BitMasks:
-    """The occluder mask of each RoI's object, from the objects that the RoIs of this image show.
+    """The occluder mask of each RoI's object, from the matched objects of an image's RoIs.
 
-    RoI heads repeat an object's ground truth for each of its RoIs, ground-truth boxes being among them; an
-    object without any RoI in the batch occludes nothing.
+    RoI heads repeat an object's ground truth for each of its RoIs, which include ground-truth boxes; an object without
+    RoIs in the batch occludes nothing.
 
     Args:
         rois: one image's, with ``gt_boxes``, ``gt_classes`` and ``gt_masks`` of the matched objects.
@@ -58,11 +57,11 @@ def occluder_masks_of_rois(rois: Instances) -> BitMasks:
         name=__name__,
     )
     boxes = rois.gt_boxes.tensor
-    # Two objects may share box and class; hardly the area too.
+    # Objects are identified by box, class and area.
     area = _areas(rois.gt_masks).to(boxes)
     identity = torch.cat([boxes, rois.gt_classes[:, None].to(boxes), area[:, None]], dim=1)
     _, objects = torch.unique(identity, dim=0, return_inverse=True)
-    # Some RoI of each object stands for it.
+    # One RoI of each object represents it.
     representative = torch.zeros(int(objects.max()) + 1, dtype=torch.int64, device=boxes.device)
     representative[objects] = torch.arange(len(rois), device=boxes.device)
     masks = _occluder_masks(rois.gt_boxes[representative], rois.gt_masks[representative], rois.image_size)

@@ -1,4 +1,4 @@
-"""detectron2's test-time augmentation for both detectors."""
+"""Test-time augmentation (TTA) with detectron2 for both detectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_test_time_augmentation(cfg, model: nn.Module) -> nn.Module:
 class BCNetFCOSWithTTA(GeneralizedRCNNWithTTA):
     """`GeneralizedRCNNWithTTA` for `BCNetFCOS`, which has the same `inference` and no RoI heads to turn off.
 
-    Boxes are merged with FCOS's own suppression threshold.
+    Boxes are merged with FCOS's own NMS threshold.
     """
 
     model: BCNetFCOS
@@ -35,7 +35,7 @@ class BCNetFCOSWithTTA(GeneralizedRCNNWithTTA):
         Raises:
             TypeError: another model.
         """
-        # Not the parent's, which refuses other models than GeneralizedRCNN.
+        # Not the parent's, which accepts GeneralizedRCNN only.
         nn.Module.__init__(self)
         inner = model.module if isinstance(model, DistributedDataParallel) else model
         if not isinstance(inner, BCNetFCOS):

@@ -1,4 +1,4 @@
-"""Anchors of the RPN.
+"""Anchor generator of the RPN, equal to detectron2's.
 
 Letters: A anchors per cell.
 """
@@ -34,7 +34,7 @@ class AnchorGenerator(nn.Module):
             offset: of the first anchor's centre, in strides, 0..1.
 
         Raises:
-            ValueError: sizes or ratios neither once nor per level.
+            ValueError: sizes or ratios given neither once nor per level.
         """
         super().__init__()
         for name, value in (("sizes", sizes), ("aspect_ratios", aspect_ratios)):

@@ -77,13 +77,13 @@ class BoxBranch(nn.Module):
         """
         Args:
             num_classes: K.
-            iou_threshold: IoU with an object from which on a proposal is foreground.
+            iou_threshold: minimum IoU with an object for a proposal to be foreground.
             batch_size_per_image: proposals sampled for the losses, at most `positive_fraction` of them foreground.
-            append_gt: whether the ground-truth boxes are among the proposals that train.
+            append_gt: whether to add the ground-truth boxes to the proposals in training.
             box_weights: of the four deltas (dx, dy, dw, dh).
-            smooth_l1_beta: where the box loss turns from squared to linear; 0 is L1.
+            smooth_l1_beta: error at which the box loss changes from squared to linear; 0 is L1.
             score_threshold, nms_threshold, max_detections: limits of inference, see `Thresholds`; scores must exceed
-                the first, and None is no limit of the number.
+                the first; None sets no maximum number.
         """
         super().__init__()
         self.pooler = pooler
@@ -136,7 +136,7 @@ class BoxBranch(nn.Module):
     def sample(
         self, proposals: Sequence[Tensor], gt_boxes: Sequence[Tensor], gt_classes: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Draws the proposals that train the branch.
+        """Samples the proposals for training.
 
         Returns:
             Per image the boxes float32 [n, 4], their classes int64 [n] (K for background) and the matched
@@ -186,7 +186,7 @@ class BoxBranch(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per image boxes float32 [D, 4] (xyxy, clipped), scores [D] and classes [D], by falling score; N may be 0."""
+        """Per image boxes float32 [D, 4] (xyxy, clipped), scores and classes [D], by descending score; N may be 0."""
         thresholds = thresholds or Thresholds()
         nms_threshold = self.nms_threshold if thresholds.nms is None else thresholds.nms
         max_detections = thresholds.max_detections or self.max_detections

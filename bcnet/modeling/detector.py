@@ -18,7 +18,7 @@ from bcnet.structures import Detections, Targets
 
 
 class Detector(nn.Module):
-    """Base of the detectors. A subclass says how boxes are found (`detect`) and learned (`detection_losses`)."""
+    """Base of the detectors. A subclass implements box inference (`detect`) and training (`detection_losses`)."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -36,8 +36,8 @@ class Detector(nn.Module):
         """
         Args:
             backbone: an `nn.Module`.
-            mask_branch: None detects boxes alone.
-            mask_features: names of the levels that masks are pooled from, fine to coarse.
+            mask_branch: None detects boxes only.
+            mask_features: names of the pyramid levels of the mask branch, fine to coarse.
             num_classes: K.
             pixel_mean, pixel_std: per channel, 0..255, in the channel order of the images.
 
@@ -61,7 +61,7 @@ class Detector(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """Heights and widths are padded to multiples of this many pixels."""
+        """Input heights and widths are padded to multiples of this many pixels."""
         return self.backbone.size_divisibility
 
     @property
@@ -125,14 +125,14 @@ class Detector(nn.Module):
             ValueError: the detector has no mask branch.
         """
         if self.mask_branch is None:
-            raise ValueError("nothing is left to train: MODEL.FREEZE_DETECTOR is True and MODEL.MASK_ON False")
+            raise ValueError("there is nothing to train: MODEL.FREEZE_DETECTOR is True and MODEL.MASK_ON False")
         self.detector_is_frozen = True
         self.requires_grad_(False)
         self.mask_branch.requires_grad_(True)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Detector:
-        """The mode of the whole; a frozen detector keeps the statistics of its BatchNorm."""
+        """As `nn.Module.train`; the BatchNorm statistics of a frozen detector stay fixed."""
         super().train(mode)
         if self.detector_is_frozen:
             self.backbone.eval()
@@ -144,14 +144,13 @@ class Detector(nn.Module):
     ) -> list[Detections]:
         """Detections of each image in its own coordinates, whatever mode the module and its submodules are in.
 
-        An image smaller than the largest of the batch is padded to its size, and what lies beyond an image's edge
-        has some influence on what is found at the edge. Images of one padded size (`size_divisibility`) give together
-        what each gives alone.
+        Smaller images of a batch are padded to the largest, which slightly affects detections at the image's edge.
+        For images of one padded size (`size_divisibility`), batched and single results are equal.
 
         Args:
             images: as `forward` takes them.
-            with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
-            thresholds: None takes those that the model was built with.
+            with_occluder: compute the occluder's maps and the boundaries too, not only the masks.
+            thresholds: None uses those of the model.
         """
         with evaluating(self):
             features, image_sizes = self.features(images)
@@ -170,11 +169,11 @@ class Detector(nn.Module):
     def inference_masks(
         self, images: Sequence[Tensor], detections: Sequence[Detections], *, with_occluder: bool = False
     ) -> list[Detections]:
-        """The mask branch's maps for detections that are there already, one `Detections` per image.
+        """The mask branch's maps for given detections, one `Detections` per image.
 
         Args:
             images: as `forward` takes them.
-            detections: in the coordinates of these images, on the model's device.
+            detections: in the coordinates of the images, on the model's device.
             with_occluder: as for `inference`.
 
         Raises:
@@ -204,7 +203,7 @@ class Detector(nn.Module):
     def detection_losses(
         self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
-        """The detector's losses, and per image the RoIs that train the mask branch."""
+        """The detector's losses, and per image the training RoIs of the mask branch."""
         raise NotImplementedError
 
     def detect(

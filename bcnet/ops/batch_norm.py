@@ -18,8 +18,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     With DistributedDataParallel, outputs, gradients and running statistics are those of `nn.BatchNorm2d` in one process
     on the joint batch. In one process, and in eval mode, it is `nn.BatchNorm2d`; the state dict is the same.
 
-    `nn.SyncBatchNorm` would do for a backbone on GPUs. It has no CPU implementation, waits for the device in each call,
-    and gathers tensors of unequal dtypes under autocast where a process has an empty batch, which is ordinary for RoIs.
+    `nn.SyncBatchNorm` has no CPU implementation, synchronises host and device in each call, and under autocast gathers
+    tensors of unequal dtypes if a process has an empty batch, which is common for RoIs.
     """
 
     @property
@@ -28,7 +28,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return self.training and world_size() > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics alone."""
+        """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics unchanged."""
         if not self.is_synchronized:
             return super().forward(x)
         values = x.float()

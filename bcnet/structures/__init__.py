@@ -1,4 +1,4 @@
-"""Data structures between the parts: ground truth in, detections out."""
+"""Data structures: ground-truth targets, instance masks, detections, and the graph of occlusion relations."""
 
 from bcnet.maps import unknown_layer
 from bcnet.structures.detections import Detections

@@ -1,4 +1,4 @@
-"""Random seeds and generator states, and a record of command, versions, git state and hardware of a run."""
+"""Reproducibility: random seeds and generator states; command, versions, git state and hardware of a run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def restore_random_state(state: dict) -> None:
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Afterwards the generators are where they were before, so that a run does not depend on what was done within."""
+    """Context that restores the random generators on exit, so that a run does not depend on draws within it."""
     state = random_state()
     yield
     restore_random_state(state)
@@ -76,7 +76,7 @@ def describe_run(seed: int) -> dict:
 
 
 def versions() -> dict[str, str | int | None]:
-    """Versions of this package and of what its numbers depend on."""
+    """Versions of this package and of the libraries that its numerics depend on."""
     return {
         "bcnet": bcnet.__version__,
         "python": platform.python_version(),
@@ -89,7 +89,7 @@ def versions() -> dict[str, str | int | None]:
 
 
 def hardware() -> dict:
-    """What this process computes on."""
+    """CPU, threads and GPUs of this process."""
     return {
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),

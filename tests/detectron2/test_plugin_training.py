@@ -147,7 +147,7 @@ def test_other_files_are_the_parents_business(tmp_path):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("SOLVER.ACCUMULATE_STEPS", 2), r"SOLVER.ACCUMULATE_STEPS is 2, which detectron2's trainer cannot do"),
+        (("SOLVER.ACCUMULATE_STEPS", 2), r"SOLVER.ACCUMULATE_STEPS is 2, which detectron2's trainer does not support"),
         (("SOLVER.EMA.ENABLED", True), r"SOLVER.EMA.ENABLED is True"),
         (("INPUT.BAD_IMAGE", "skip"), r"INPUT.BAD_IMAGE is 'skip'"),
         (("MODEL.ROI_HEADS.NUM_CLASSES", 2), r"has 3 classes, but MODEL.ROI_HEADS.NUM_CLASSES is 2; set it to 3"),
