@@ -140,8 +140,8 @@ def _occlusion_order(
     places = {normal_id(annotation["id"]): place for place, annotation in enumerate(annotations)}
     lacking = entry.instances - places.keys()
     if lacking:
-        what = "images that lack instances which InstaOrder lists"
-        findings.note(what, image_label(record), f"ids {short(sorted(lacking, key=str))}")
+        label = f"{image_label(record)}: {short(sorted(lacking, key=str))}"
+        findings.note("images that lack instances which InstaOrder lists", label)
     record.unordered = tuple(
         place
         for annotation_id, place in places.items()
