@@ -86,7 +86,8 @@ def add_bcnet_config(cfg) -> None:
     _add_augmentation_keys(cfg.INPUT)
 
     # -- Evaluation ------------------------------------------------------------------------------
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
+    cfg.TEST.OLAC_LABELS = ""  # file of COCO-OLAC's occlusion levels, for AP by level
 
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
@@ -155,11 +156,6 @@ def default_config() -> CfgNode:
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training only
     cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
-<<<<<<< HEAD
-=======
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
-    cfg.TEST.OLAC_LABELS = ""  # file of COCO-OLAC's occlusion levels, for AP by level
->>>>>>> order
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)

@@ -59,12 +59,9 @@ class ImageRecord:
         in_front: pairs (i, j) of positions in `instances`, crowds aside: j lies in front of i. None: the depth order
             is not known. Both (i, j) and (j, i): each occludes a part of the other.
         annotation_file: where the record comes from, for messages.
-<<<<<<< HEAD
         pasted: so many instances at the end of the list were pasted into the image (`bcnet.data.composition`): each is
             whole and lies in front of all instances before it.
-=======
         unordered: positions of objects whose order with every other one is not known, though ``in_front`` is given.
->>>>>>> order
     """
 
     file_name: str
@@ -74,11 +71,8 @@ class ImageRecord:
     instances: list[InstanceRecord] = field(default_factory=list)
     in_front: list[tuple[int, int]] | None = None
     annotation_file: str = ""
-<<<<<<< HEAD
     pasted: int = 0
-=======
     unordered: tuple[int, ...] = ()
->>>>>>> order
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-<<<<<<< HEAD
 from bcnet.data.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
-from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
-=======
 from bcnet.evaluation.average_precision import images_average_precision, subset_average_precision
->>>>>>> order
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.shares import hidden_share, occluder_share
