@@ -1,4 +1,4 @@
-"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet annotate``.
+"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet data annotate``.
 
 The work is done image by image, in worker processes, into a side file next to the output, from which the
 output is put together in the end. Everything is in the order of the input, so the same bytes come out
