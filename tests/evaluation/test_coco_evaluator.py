@@ -372,8 +372,11 @@ def test_merge_keeps_each_image_once(tmp_path):
     first.merge([second.state()])
     assert [result["image_id"] for result in first.results()] == [5, 9, 9]
     before = first.results()
-    second.update(5, detections(3))
     first.merge([first.state(), second.state(), second.state()])
+    assert first.results() == before
+    other = CocoEvaluator(path)
+    other.update(5, detections(3))
+    first.merge([other.state()])
     assert first.results() == before  # what was there first stays
 
 
