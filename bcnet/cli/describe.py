@@ -1,9 +1,10 @@
-"""What is installed here, and what a config or a weights file is."""
+"""Descriptions for ``bcnet info``: the installation, configs and weights files."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+from typing import Any
 
 import torch
 
@@ -19,9 +20,9 @@ DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
 
 
 def describe_installation() -> dict:
-    """Versions, devices and the configs that come with the package, ready for YAML."""
-    found = {**versions(), **{name: _version(name) for name in OPTIONAL}}
-    described = {"versions": {name: value for name, value in found.items() if value is not None}}
+    """Versions, devices and packaged configs, ready for YAML."""
+    installed = {**versions(), **{name: _version(name) for name in OPTIONAL}}
+    described: dict[str, Any] = {"versions": {name: value for name, value in installed.items() if value is not None}}
     described["hardware"] = hardware()
     for index, name in enumerate(described["hardware"]["gpus"]):
         total = torch.cuda.get_device_properties(index).total_memory
@@ -33,10 +34,10 @@ def describe_installation() -> dict:
 
 
 def describe(name: str) -> dict:
-    """What a file is: a config by its suffix, otherwise weights.
+    """Describes a file: a config by its suffix, otherwise weights.
 
     Args:
-        name: path of a YAML file or name of a config that comes with the package; or path or address of weights.
+        name: path of a YAML file or name of a packaged config; or path or URL of weights.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `load_config` or `read_checkpoint`.
@@ -45,7 +46,7 @@ def describe(name: str) -> dict:
 
 
 def describe_config(cfg) -> dict:
-    """The model, the images and the schedule of a config, ready for YAML."""
+    """Model, images and schedule of a config, ready for YAML."""
     model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
     described = {
         "detector": DETECTORS.get(model.META_ARCHITECTURE, model.META_ARCHITECTURE),
@@ -72,7 +73,7 @@ def describe_config(cfg) -> dict:
 
 
 def describe_weights(source: str) -> dict:
-    """Where weights come from and what they hold, ready for YAML.
+    """Origin and content of weights, ready for YAML.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as `local_path`, `read_checkpoint` and `weights_of`.
@@ -100,7 +101,7 @@ def describe_weights(source: str) -> dict:
     if isinstance(content.get("config"), str):
         try:
             described["config"] = describe_config(load_config(None, text=content["config"], source="its config"))
-        except (KeyError, ValueError) as error:  # of another version
+        except (KeyError, ValueError) as error:  # config of another version
             described["config"] = f"cannot be read by this version: {error}"
     return described
 
@@ -122,7 +123,7 @@ def _backbone(cfg) -> str:
 
 
 def _count_parameters(cfg) -> int:
-    """Of the model, which is built without memory for its values."""
+    """Number of parameters of the model, which is built on the meta device."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"

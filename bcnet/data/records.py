@@ -30,6 +30,8 @@ class InstanceRecord:
         area: the file's own area in pixels, which decides between small, medium and large in evaluation; None
             takes that of the mask.
         hidden_fraction: the file's own hidden share of the object, 0..1.
+        uncovered: the mask that was visible before objects were pasted over it (`bcnet.data.composition`), an RLE; None
+            takes `segmentation`.
     """
 
     bbox: Sequence[float]
@@ -42,6 +44,7 @@ class InstanceRecord:
     annotation_id: int | str | None = None
     area: float | None = None
     hidden_fraction: float | None = None
+    uncovered: dict | None = None
 
 
 @dataclass(slots=True)
@@ -54,8 +57,11 @@ class ImageRecord:
         height, width: pixels, after the EXIF orientation has been applied.
         instances: the objects, in the file's order.
         in_front: pairs (i, j) of positions in `instances`, crowds aside: j lies in front of i. None: the depth order
-            is not known.
+            is not known. Both (i, j) and (j, i): each occludes a part of the other.
         annotation_file: where the record comes from, for messages.
+        pasted: so many instances at the end of the list were pasted into the image (`bcnet.data.composition`): each is
+            whole and lies in front of all instances before it.
+        unordered: positions of objects whose order with every other one is not known, though ``in_front`` is given.
     """
 
     file_name: str
@@ -65,6 +71,8 @@ class ImageRecord:
     instances: list[InstanceRecord] = field(default_factory=list)
     in_front: list[tuple[int, int]] | None = None
     annotation_file: str = ""
+    pasted: int = 0
+    unordered: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,8 @@ class DatasetInfo:
         category_ids: the file's category id of each class 0..K-1.
         annotation_file: path of the annotation file.
         image_root: folder of the images.
+        annotated_occlusions: `ImageRecord.in_front` has the annotated occlusions themselves; otherwise a depth order,
+            in which only objects that overlap occlude each other.
     """
 
     name: str
@@ -84,6 +94,7 @@ class DatasetInfo:
     category_ids: tuple[int, ...]
     annotation_file: str
     image_root: str
+    annotated_occlusions: bool = False
 
     @property
     def num_classes(self) -> int:
