@@ -23,6 +23,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
 from bcnet.data.coco import mask_reader
@@ -40,7 +41,7 @@ DEFAULT_OVERLAP = "same-class-iou"
 THRESHOLD = 0.2
 
 
-def box_overlaps(boxes: np.ndarray, classes: Sequence, overlap: str = DEFAULT_OVERLAP) -> np.ndarray:
+def box_overlaps(boxes: ArrayLike, classes: Sequence, overlap: str = DEFAULT_OVERLAP) -> np.ndarray:
     """The overlap of all pairs of boxes by one of the readings "iou", "same-class-iou" and "smaller".
 
     Areas are areas, width times height (no pixel is added, unlike in the occluder rule); a pair of boxes of
@@ -71,7 +72,7 @@ def box_overlaps(boxes: np.ndarray, classes: Sequence, overlap: str = DEFAULT_OV
     return overlaps
 
 
-def mask_overlaps(boxes: np.ndarray, rles: Sequence[dict], image_size: tuple[int, int]) -> np.ndarray:
+def mask_overlaps(boxes: Sequence[Sequence[float]], rles: Sequence[dict], image_size: tuple[int, int]) -> np.ndarray:
     """The share of the pixels of box i that mask j covers: float64 [G, G], 0 on the diagonal.
 
     Args:

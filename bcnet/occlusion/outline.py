@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -42,7 +44,7 @@ def rle_to_polygons(rle: dict) -> list[list[float]]:
     return polygons
 
 
-def _joined(contours: list[np.ndarray], hierarchy: np.ndarray, simplified: bool) -> list[np.ndarray]:
+def _joined(contours: Sequence[np.ndarray], hierarchy: np.ndarray, simplified: bool) -> list[np.ndarray]:
     """Each outer contour with its holes, int32 [points, 2] in half pixels.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
 from bcnet.ops.rle import box_rle
@@ -17,14 +18,14 @@ MIN_PIXELS = 20
 
 
 def occluder_rles(
-    boxes: np.ndarray,
+    boxes: ArrayLike,
     rles: Sequence[dict],
-    iscrowd: Sequence[bool],
+    iscrowd: ArrayLike,
     image_size: tuple[int, int],
     *,
     iou_threshold: float = IOU_THRESHOLD,
     min_pixels: int = MIN_PIXELS,
-    in_front: np.ndarray | None = None,
+    in_front: ArrayLike | None = None,
 ) -> list[dict | None]:
     """The occluder mask of every instance of an image.
 
@@ -63,10 +64,9 @@ def occluder_rles(
     if not (np.isfinite(boxes).all() and boxes[:, 2:].min() >= 0):
         bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
         raise ValueError(f"box {int(bad.argmax())} must be finite x, y, w, h with w, h >= 0, got {boxes[bad][0]}")
-    image_size = tuple(image_size)
     for index, rle in enumerate(rles):
-        if tuple(rle["size"]) != image_size:
-            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {image_size}")
+        if tuple(rle["size"]) != tuple(image_size):
+            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {tuple(image_size)}")
 
     counted = inclusive_box_iou(boxes) > iou_threshold
     np.fill_diagonal(counted, False)
@@ -89,7 +89,7 @@ def occluder_rles(
     return occluders
 
 
-def inclusive_box_iou(boxes: np.ndarray) -> np.ndarray:
+def inclusive_box_iou(boxes: ArrayLike) -> np.ndarray:
     """IoU of all pairs of xywh boxes with corners as inclusive pixels (one is added to every side): float64 [G, G].
 
     The operations and their order are those of the published code's `bb_intersection_over_union`, so that
