@@ -1,13 +1,14 @@
 """COCO run-length encoding: from windows of an image, from the segmentations of a COCO json, and to json.
 
-An RLE here is pycocotools' compressed form, ``{"size": [H, W], "counts": bytes}``; JSON carries the
-counts as ASCII text.
+An `RLE` is pycocotools' compressed form, ``{"size": [H, W], "counts": bytes}``; JSON carries the counts
+as ASCII text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from numbers import Integral
+from typing import TypedDict
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -18,7 +19,17 @@ MAX_SIDES_OUTSIDE = 10
 MAX_PIXELS = 2**31 - 1  # of an image; pycocotools counts them in 32 bits
 
 
-def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int]) -> dict:
+class RLE(TypedDict):
+    """A compressed run-length encoding of a full-image mask, as pycocotools makes and takes it.
+
+    size: the image's [H, W]; counts: the compressed runs, down the columns, as bytes or ASCII text.
+    """
+
+    size: list[int]
+    counts: str | bytes
+
+
+def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int]) -> RLE:
     """Encodes a mask that is zero outside a window, in time proportional to the window.
 
     Args:
@@ -27,7 +38,7 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
         image_size: (H, W).
 
     Returns:
-        dict: the compressed RLE of the full-image mask, the bytes that `pycocotools.mask.encode` gives.
+        the compressed RLE of the full-image mask, the bytes that `pycocotools.mask.encode` gives.
     """
     height, width = image_size
     # COCO runs go down the columns: one row of zeros above and below turns each run into a +1 and a -1.
@@ -42,7 +53,7 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     if counts[-1] == 0:  # the mask ends with the image's last pixel
         counts = counts[:-1]
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return _compressed(counts, height, width)
 
 
 class SegmentationError(ValueError):
@@ -54,7 +65,7 @@ class SegmentationError(ValueError):
         self.reason = reason
 
 
-def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) -> dict:
+def segmentation_to_rle(segmentation: Sequence | Mapping | None, height: int, width: int) -> RLE:
     """The mask of a COCO annotation, rasterised as pycocotools does, as one compressed RLE.
 
     Args:
@@ -64,7 +75,7 @@ def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) 
         height, width: of the image.
 
     Returns:
-        dict: ``{"size": [H, W], "counts": bytes}`` without empty runs. A shape too thin or too far outside
+        the RLE, ``{"size": [H, W], "counts": bytes}``, without empty runs. A shape too thin or too far outside
         to cover a pixel's centre gives a mask of no pixels, which is not an error.
 
     Raises:
@@ -84,11 +95,13 @@ def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) 
             f"{_short(segmentation)}",
             "segmentation neither polygons nor RLE",
         )
-    rles = coco_mask.frPyObjects([checked_polygon(polygon, height, width) for polygon in segmentation], height, width)
+    polygons = [checked_polygon(polygon, height, width) for polygon in segmentation]
+    # The stubs know polygons of whole numbers only; pycocotools converts to float64.
+    rles: list[RLE] = coco_mask.frPyObjects(polygons, height, width)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
 
 
-def rle_to_json(rle: dict) -> dict:
+def rle_to_json(rle: RLE) -> RLE:
     """A compressed RLE with its counts as text, as JSON carries it; `segmentation_to_rle` is the way back."""
     counts = rle["counts"]
     return {
@@ -97,7 +110,7 @@ def rle_to_json(rle: dict) -> dict:
     }
 
 
-def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> dict:
+def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> RLE:
     """The RLE of pixel columns x0..x1-1 and rows y0..y1-1, clipped to an image of size (H, W)."""
     height, width = image_size
     x0, x1 = (min(max(x, 0), width) for x in (x0, x1))
@@ -144,7 +157,7 @@ def _image_side(name: str, value) -> int:
     return int(value)
 
 
-def polygon_fault(polygon: Sequence) -> str | None:
+def polygon_fault(polygon: Sized) -> str | None:
     """What is wrong with the length of a flat polygon x0, y0, x1, y1, ..., or None."""
     if len(polygon) % 2:
         return "an odd number of coordinates"
@@ -185,7 +198,7 @@ def checked_polygon(polygon: Sequence, height: int, width: int) -> np.ndarray:
     return points
 
 
-def _checked_rle(rle: dict, height: int, width: int) -> dict:
+def _checked_rle(rle: Mapping, height: int, width: int) -> RLE:
     if "size" not in rle or "counts" not in rle:
         raise SegmentationError(
             f"an RLE needs the keys size and counts, got {_short(sorted(map(str, rle)))}", "RLE without size or counts"
@@ -205,7 +218,10 @@ def _checked_rle(rle: dict, height: int, width: int) -> dict:
         )
     if isinstance(counts, (str, bytes)) and runs[1:].all():
         return {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-    runs = _without_empty_runs(runs)
+    return _compressed(_without_empty_runs(runs), height, width)
+
+
+def _compressed(runs: np.ndarray, height: int, width: int) -> RLE:
     return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
 
 
