@@ -57,7 +57,7 @@ def read_categories(
         fault = missing(category, ("id", "name"))
         if fault or not (is_number_id(category["id"]) and isinstance(category["name"], str)):
             raise ValueError(f"{annotation_file}: a category must have an integer id and a name, got {short(category)}")
-        category_id = normal_id(category["id"])
+        category_id = int(category["id"])
         if category_id in names:
             ids = [entry.get("id") for entry in categories]
             raise ValueError(f"{annotation_file}: category ids are not unique: {short(ids)}")

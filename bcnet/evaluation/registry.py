@@ -116,12 +116,12 @@ class MetricRegistry(Registry):
 
     def register(
         self,
-        obj: Callable[[MetricInputs], dict] | None = None,
+        obj: MetricFunction | None = None,
         *,
         name: str | None = None,
         requires: Sequence[str] = (),
         report: Callable[[Mapping], str] | None = None,
-    ):
+    ) -> MetricFunction | Callable[[MetricFunction], MetricFunction]:
         """Registers a function from `MetricInputs` to a dict; a decorator, with or without arguments.
 
         Args:

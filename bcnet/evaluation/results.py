@@ -25,7 +25,7 @@ from bcnet.data.findings import AnnotationError, Findings
 from bcnet.data.records import ImageRecord
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.files import read_json
-from bcnet.ops.rle import box_rle, rle_to_json, segmentation_to_rle
+from bcnet.ops.rle import RLE, box_rle, rle_to_json, segmentation_to_rle
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, 
     return uniform
 
 
-def _read_segmentation(segmentation: Any, record: ImageRecord, findings: Findings, label: str) -> dict | None:
+def _read_segmentation(segmentation: Any, record: ImageRecord, findings: Findings, label: str) -> RLE | None:
     """A compressed RLE with its counts as text; None for null, ``[]``, ``{}`` and ``[[]]``."""
     if not segmentation or (isinstance(segmentation, list) and not any(segmentation)):
         return None

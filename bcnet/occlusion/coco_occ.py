@@ -33,6 +33,7 @@ from bcnet.data.source_masks import visible_rle
 from bcnet.files import read_json, write_json
 from bcnet.occlusion.convert import check_output
 from bcnet.occlusion.rule import crop_rle
+from bcnet.ops.rle import RLE
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def box_overlaps(boxes: ArrayLike, classes: Sequence, overlap: str = DEFAULT_OVE
     return overlaps
 
 
-def mask_overlaps(boxes: Sequence[Sequence[float]], rles: Sequence[dict], image_size: tuple[int, int]) -> np.ndarray:
+def mask_overlaps(boxes: Sequence[Sequence[float]], rles: Sequence[RLE], image_size: tuple[int, int]) -> np.ndarray:
     """The share of the pixels of box i that mask j covers: float64 [G, G], 0 on the diagonal.
 
     Args:

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from bcnet.ops.rle import RLE
+
 # Furthest distance, in half pixels, of the outline from the simplified polygon. At 1/2 staircases become
 # slanted lines (a third fewer points) and COCO's occluder masks still come back to the pixel.
 SIMPLIFICATION = 0.5
 
 
-def rle_to_polygons(rle: dict) -> list[list[float]]:
+def rle_to_polygons(rle: RLE) -> list[list[float]]:
     """The outlines of a mask as COCO polygons, one for each connected part, holes included.
 
     A contour drawn through pixel centres loses half a pixel on every side when pycocotools rasterises it.

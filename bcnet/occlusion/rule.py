@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
-from bcnet.ops.rle import box_rle
+from bcnet.ops.rle import RLE, box_rle
 
 IOU_THRESHOLD = 0.05
 MIN_PIXELS = 20
@@ -19,14 +19,14 @@ MIN_PIXELS = 20
 
 def occluder_rles(
     boxes: ArrayLike,
-    rles: Sequence[dict],
+    rles: Sequence[RLE],
     iscrowd: ArrayLike,
     image_size: tuple[int, int],
     *,
     iou_threshold: float = IOU_THRESHOLD,
     min_pixels: int = MIN_PIXELS,
     in_front: ArrayLike | None = None,
-) -> list[dict | None]:
+) -> list[RLE | None]:
     """The occluder mask of every instance of an image.
 
     It is the union of the masks of all other instances whose box overlaps the instance's box with an IoU
@@ -77,10 +77,10 @@ def occluder_rles(
             raise ValueError(f"in_front must be [{count}, {count}], got {in_front.shape}")
         counted &= in_front
 
-    neighbours: dict[int, list[dict]] = {}
+    neighbours: dict[int, list[RLE]] = {}
     for index, other in zip(*(positions.tolist() for positions in np.nonzero(counted)), strict=True):
         neighbours.setdefault(index, []).append(rles[other])
-    occluders: list[dict | None] = [None] * count
+    occluders: list[RLE | None] = [None] * count
     for index, masks in neighbours.items():
         union = coco_mask.merge(masks) if len(masks) > 1 else masks[0]
         occluder = coco_mask.merge([union, crop_rle(boxes[index].tolist(), image_size)], intersect=True)
@@ -104,7 +104,7 @@ def inclusive_box_iou(boxes: ArrayLike) -> np.ndarray:
     return intersection / (areas[:, None] + areas - intersection)
 
 
-def crop_rle(box: Sequence[float], image_size: tuple[int, int]) -> dict:
+def crop_rle(box: Sequence[float], image_size: tuple[int, int]) -> RLE:
     """The pixels of an xywh box that an occluder is cropped to, as an RLE of an image (H, W).
 
     Coordinates are cut towards zero, as int() does; outside the image there are no pixels.
