@@ -1,8 +1,8 @@
-"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet annotate``.
+"""Occluder annotation: adds the occluder mask of every annotation to a COCO json (`process.sh`, ``bcnet data annotate``).
 
-The work is done image by image, in worker processes, into a side file next to the output, from which the
-output is put together in the end. Everything is in the order of the input, so the same bytes come out
-whatever the number of workers and however often the work was interrupted.
+Worker processes append their results, image by image, to a side file next to the output, from which the output is
+assembled at the end. Everything is in the order of the input, so the output has the same bytes whatever the number of
+workers and interruptions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training targets as detections, so that they are drawn like those.
+"""Conversion of training targets to detections, to draw them with the same functions.
 
 Letters: G instances, M mask side.
 """
@@ -22,7 +22,7 @@ def detections_from_targets(
     *,
     specs: Sequence[MapSpec] = PUBLISHED_MAPS,
 ) -> Detections:
-    """The targets as if they were a perfect model's detections, so that they are drawn like those.
+    """The targets in the form of the detections of a perfect model.
 
     The maps are the mask head's training targets for RoIs that are exactly the boxes: both layers' masks,
     cropped, and their boundaries (dilation != erosion with the 3x3 cross).
@@ -31,7 +31,7 @@ def detections_from_targets(
         targets: of one image.
         image_size: (H, W) of the image that the targets are for.
         class_names: names of the classes 0..K-1.
-        side: M; 28 is what the head learns, a larger one shows the masks in more detail.
+        side: M; 28 is the mask head's resolution, a larger one shows the masks in more detail.
         specs: the maps whose targets are shown.
 
     Returns:
