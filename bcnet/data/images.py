@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow refuses an image
+MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow rejects an image
 
 _EXIF_ORIENTATION = 0x0112
 _UNDO_ORIENTATION = {
@@ -53,7 +53,7 @@ def open_image(file: str | BinaryIO, name: str | None = None, *, max_pixels: int
     Args:
         file: a path, or a file object in binary mode.
         name: what the error calls it; by default `file`.
-        max_pixels: a larger image is refused before it is decoded; 0 is no limit.
+        max_pixels: a larger image is rejected before it is decoded; 0 is no limit.
 
     Returns:
         Image.Image: mode "RGB".

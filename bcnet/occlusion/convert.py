@@ -1,4 +1,4 @@
-"""Occluder annotation: adds the occluder mask of every annotation to a COCO json (`process.sh`, ``bcnet data annotate``).
+"""Occluder conversion (`process.sh`, ``bcnet data annotate``): adds occluder masks to the annotations of a COCO json.
 
 Worker processes append their results, image by image, to a side file next to the output, from which the output is
 assembled at the end. Everything is in the order of the input, so the output has the same bytes whatever the number of

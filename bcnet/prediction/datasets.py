@@ -111,8 +111,8 @@ def evaluate(
     As soon as a data set is done, its ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` are
     written and tables logged; for one without annotations (test-dev) the files that COCO's server takes. With
     TEST.AUG.ENABLED the detections are those of several views of each image, see `AugmentedDetector`. Masks are
-    compared with the masks that the model is trained on, ``INPUT.MASK_TARGET``. Where the depth order is known, the results have
-    occlusion relations. Computes in the precision of the training, SOLVER.AMP.
+    compared with the kind that the model is trained on, ``INPUT.MASK_TARGET``. Where the depth order is known, the
+    results have occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
     Args:
         cfg: the config the model was built from.
