@@ -1,4 +1,4 @@
-"""Files: atomic writing, JSON, and locks between processes."""
+"""File helpers: atomic writes, JSON reading and writing, and file locks between processes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-8") -> Iterator[IO[Any]]:
-    """Opens a file that takes the place of `path` when the block ends; on an error `path` stays as it was.
+    """Opens a file that replaces `path` when the block ends; on an error `path` is unchanged.
 
     The content goes to a temporary file beside the target, is flushed to the disk and renamed. The folder is made
-    when missing; the temporary file never stays behind.
+    if missing; the temporary file is always removed.
 
     Args:
         path: the file to write.
@@ -28,7 +28,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-
         encoding: of text.
 
     Raises:
-        OSError: the file cannot be written; names the file, and says so where the disk is full.
+        OSError: the file cannot be written; the message names the file, and says if the disk is full.
     """
     path = os.fspath(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -85,10 +85,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(content: bytes, source: str | os.PathLike) -> Any:
-    """`read_json` of bytes that are there already; `source` is what an error calls them."""
+    """Parses JSON bytes as `read_json` does; `source` names them in errors."""
     try:
         return json.loads(content)
-    # JSONDecodeError, bytes that are no text, a number of too many digits; or brackets nested without end
+    # JSONDecodeError, bytes that are not text, a number of too many digits; or brackets nested without end
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(source)} is not valid JSON (a truncated download?): {error}") from error
 
@@ -103,7 +103,7 @@ def open_locked(path: str | os.PathLike, mode: str, message: str) -> IO[Any]:
         file = open(path, mode, encoding=None if "b" in mode else "utf-8")  # noqa: SIM115 (the caller closes it)
         try:
             portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-            # Its last owner may have deleted the file between the opening and the lock, which then protects nothing.
+            # The previous owner may have deleted the file between open and lock; the lock would then protect nothing.
             if _is_still_at(file, path):
                 return file
             file.close()

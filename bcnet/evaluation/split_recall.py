@@ -36,8 +36,8 @@ def split_recall(
 ) -> dict:
     """The share of all, of the occluded and of the separated instances that are detected.
 
-    An instance counts as detected (``found``) if a detection of its class scores at least `score_threshold` and has a mask IoU of at least
-    `iou_threshold` with it. As published, one detection may match several instances.
+    An instance counts as detected (``found``) if a detection of its class scores at least `score_threshold` and has a
+    mask IoU of at least `iou_threshold` with it. As published, one detection may match several instances.
 
     Args:
         ground_truth: with masks.

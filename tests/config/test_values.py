@@ -46,6 +46,19 @@ REFUSED = [
     ("MODEL.RPN.IOU_THRESHOLDS", "[0.7, 0.3]", "background ends below where foreground begins"),
     ("SOLVER.STEPS", "(80, 60)", "the steps must ascend"),
     ("SOLVER.STEPS", "(0, 60)", "it must be at least 1"),
+    # Augmentation.
+    ("INPUT.CROP.TYPE", "square", "it must be one of 'relative', 'relative_range', 'absolute', 'absolute_range'"),
+    ("INPUT.CROP.SIZE", "[0.9, 1.5]", "they are shares, at most 1"),
+    ("INPUT.CROP.SIZE", "[0.9, 0.0]", "it must be above 0"),
+    ("INPUT.SCALE_JITTER.MIN_SCALE", 3.0, r"must not exceed INPUT\.SCALE_JITTER\.MAX_SCALE \(2\.0\)"),
+    ("INPUT.SCALE_JITTER.SIZE", "(0, 64)", "it must be at least 1"),
+    ("INPUT.COLOR_JITTER.CONTRAST", "(1.2, 0.8)", "the lower bound comes first"),
+    ("INPUT.COMPOSITION.PROBABILITY", 1.5, r"it must lie in 0\.\.1"),
+    ("INPUT.COMPOSITION.HIDDEN_SHARE", "(0.1, 0.9)", "drops an object of which more than 0.8 is hidden"),
+    ("INPUT.COMPOSITION.SCALE", "(1.0,)", "it must have 2 values"),
+    ("INPUT.COMPOSITION.MAX_OBJECTS", 0, "it must be at least 1"),
+    ("INPUT.COMPOSITION.ENABLED", True, "MODEL.MASK_ON False; objects are cut out by their masks"),
+    ("MODEL.BILAYER.OCCLUDER_TARGET", "behind", "it must be one of 'neighbours', 'front'"),
     # Choices, and what detectron2 alone reads.
     ("VERSION", 1, "it must be one of 2"),
     ("MODEL.RESNETS.DEPTH", 20, "it must be one of 18, 34, 50, 101, 152"),
@@ -61,7 +74,6 @@ REFUSED = [
     ("INPUT.MIN_SIZE_TEST", None, "must be of type int"),
     # detectron2's keys that the engine does not have.
     ("MODEL.KEYPOINT_ON", True, "must be False .--host detectron2 has it"),
-    ("INPUT.CROP.ENABLED", "True", "must be False"),
     ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "must be 'TrainingSampler'"),
     ("MODEL.RPN.CONV_DIMS", "(64, 64)", r"must be \[-1\]"),
 ]

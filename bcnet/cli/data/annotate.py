@@ -1,4 +1,4 @@
-"""``bcnet data annotate``: occluder masks for a COCO json."""
+"""``bcnet data annotate``: adds occluder masks to a COCO json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bcnet data occ-split``: the images of a COCO json in which objects overlap, COCO-OCC."""
+"""``bcnet data occ-split``: selects the images of a COCO json in which objects overlap (COCO-OCC)."""
 
 from __future__ import annotations
 
