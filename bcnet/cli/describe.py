@@ -46,13 +46,8 @@ def describe(name: str) -> dict:
 
 
 def describe_config(cfg) -> dict:
-<<<<<<< HEAD
-    """The model, the images and the schedule of a config, ready for YAML."""
-    model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
-=======
     """Model, images and schedule of a config, ready for YAML."""
-    model, resnets, mask = cfg.MODEL, cfg.MODEL.RESNETS, cfg.MODEL.ROI_MASK_HEAD
->>>>>>> words1
+    model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
     described = {
         "detector": DETECTORS.get(model.META_ARCHITECTURE, model.META_ARCHITECTURE),
         "backbone": _backbone(cfg),

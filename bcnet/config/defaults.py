@@ -80,19 +80,13 @@ def add_bcnet_config(cfg) -> None:
     fcos.NMS_THRESH_TEST = 0.6
 
     # -- Data ----------------------------------------------------------------------------------
-<<<<<<< HEAD
-    cfg.INPUT.MASK_TARGET = "visible"  # what the occludee layer learns: "visible" or "amodal"
-    cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise", or "skip" and count
-    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # a larger file is unreadable; 0 is no limit (default: Pillow's own)
+    cfg.INPUT.MASK_TARGET = "visible"  # target of the occludee mask: "visible" or "amodal"
+    cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise" an error, or "skip" and count it
+    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # larger images are unreadable; 0 is no limit (default: Pillow's)
     _add_augmentation_keys(cfg.INPUT)
 
     # -- Evaluation ------------------------------------------------------------------------------
     cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
-=======
-    cfg.INPUT.MASK_TARGET = "visible"  # target of the occludee mask: "visible" or "amodal"
-    cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise" an error, or "skip" and count it
-    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # larger images are unreadable; 0 is no limit (default: Pillow's)
->>>>>>> words1
 
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
@@ -161,10 +155,6 @@ def default_config() -> CfgNode:
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training only
     cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
-<<<<<<< HEAD
-=======
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
->>>>>>> words1
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 
 from bcnet.config.node import CfgNode
-
-logger = logging.getLogger(__name__)
 
 _CHOICES = {
     "VERSION": (2,),
@@ -144,20 +141,13 @@ _NOT_EMPTY = {
 
 
 def validate_config(cfg: CfgNode) -> None:
-    """Checks all values, and logs a warning for a warm-up longer than the training.
+    """Refuses values that no component accepts.
 
     Raises:
         ValueError: the first fault, with the key and the actual value.
     """
     for fault in _faults(cfg):
         raise ValueError(fault)
-    solver = cfg.SOLVER
-    if solver.WARMUP_ITERS > solver.MAX_ITER:
-        logger.warning(
-            "SOLVER.WARMUP_ITERS is %d and SOLVER.MAX_ITER %d: the learning rate warms up during the whole training",
-            solver.WARMUP_ITERS,
-            solver.MAX_ITER,
-        )
 
 
 def _faults(cfg: CfgNode) -> Iterator[str]:

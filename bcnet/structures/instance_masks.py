@@ -12,16 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-=======
-_UNKNOWN = "_unknown"
-
-
-def unknown_layer(layer: str) -> str:
-    """Name of the layer that marks the pixels in which another layer is unknown."""
-    return layer + _UNKNOWN
-
->>>>>>> words1
 
 @dataclass
 class InstanceMasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import pytest
@@ -152,14 +151,6 @@ def test_suggestions_ignore_case():
 def test_keys_of_detectron2_that_ask_for_nothing_are_dropped():
     neutral = ["MODEL.KEYPOINT_ON", False, "MODEL.RETINANET.NUM_CLASSES", 7, "SOLVER.WEIGHT_DECAY_BIAS", None]
     assert load_config(opts=[*neutral, "MODEL.RPN.CONV_DIMS", "(-1,)"]) == load_config()
-
-
-def test_a_warm_up_longer_than_the_training_is_told(caplog):
-    with caplog.at_level(logging.WARNING):
-        load_config(opts=["SOLVER.MAX_ITER", 10, "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", 10])
-        assert not caplog.records
-        load_config(opts=["SOLVER.MAX_ITER", 10, "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", 11])
-    assert "SOLVER.WARMUP_ITERS is 11 and SOLVER.MAX_ITER 10" in caplog.text
 
 
 def test_keys_of_another_package(monkeypatch):

@@ -35,13 +35,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
     from bcnet.visualization import draw_training_data
 
-<<<<<<< HEAD
-    cfg = load_config(args.config_file, [*([] if args.config_file else AS_THEY_ARE), *args.opts])
-    layers = (OCCLUDEE, OCCLUDER, AMODAL) if cfg.INPUT.COMPOSITION.ENABLED else (OCCLUDEE, OCCLUDER)
-=======
     cfg = load_config(args.config_file, [*([] if args.config_file else UNCHANGED), *args.opts])
-    mapper = DatasetMapper.from_config(cfg, training=True)
->>>>>>> words1
+    layers = (OCCLUDEE, OCCLUDER, AMODAL) if cfg.INPUT.COMPOSITION.ENABLED else (OCCLUDEE, OCCLUDER)
     drawn = 0
     for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
         records, info = load_dataset(dataset)

@@ -23,15 +23,15 @@ from multiprocessing.process import BaseProcess
 from tqdm import tqdm
 
 from bcnet.data.coco import mask_reader
+from bcnet.data.occlusion_statistics import OcclusionStatistics
 from bcnet.data.reader import CocoReader, ReadImage
 from bcnet.data.source_masks import in_front_matrix, visible_rle
 from bcnet.files import atomic_write, parse_json
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.occlusion.shares import covered_share, occluder_share
-from bcnet.occlusion.side_file import SideFile
-from bcnet.occlusion.statistics import OcclusionStatistics
 from bcnet.ops.rle import rle_to_json
+from bcnet.side_file import SideFile
 
 FORMATS = ("rle", "polygon")
 KEY = "bg_object_segmentation"
