@@ -235,7 +235,7 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
         heat = style.resized(heat, cell, cell, smooth=False)
         if (unknown := detections.find(spec.layer, UNKNOWN)) is not None:
             area = detections.maps[unknown.name][index].numpy()
-            _hatch(heat, style.resized(np.uint8(area > 0.5), cell, cell, smooth=False).astype(bool))
+            _hatch(heat, style.resized((area > 0.5).astype(np.uint8), cell, cell, smooth=False).astype(bool))
         cells.append(heat)
     gap = max(4, cell // 24)
     line = np.full((plate_height + cell, len(cells) * cell + (len(cells) - 1) * gap, 3), style.PAPER, dtype=np.uint8)

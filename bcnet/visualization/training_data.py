@@ -51,12 +51,15 @@ def detections_from_targets(
     targets = targets.to("cpu")
     count = len(targets)
     layers = crop_layers(targets.masks, targets.boxes, torch.arange(count), side)
-    learned = map_targets(specs, layers)
-    maps = {name: target.values.float() for name, target in learned.items()}
+    targets_by_map = map_targets(specs, layers)
+    maps = {name: target.values.float() for name, target in targets_by_map.items()}
     specs = list(specs)
-    for spec in [spec for spec in specs if spec.kind == MASK and learned[spec.name].known is not None]:
+    for spec in list(specs):
+        known = targets_by_map[spec.name].known
+        if spec.kind != MASK or known is None:
+            continue
         name = f"{spec.name}_unknown"
-        maps[name] = (~learned[spec.name].known).float()
+        maps[name] = (~known).float()
         specs.append(replace(spec, name=name, short_name=f"{spec.short_name}_unknown", kind=UNKNOWN, title=UNKNOWN))
     return Detections(
         image_size=(image_size[0], image_size[1]),

@@ -63,7 +63,8 @@ def _draw(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 def _truth(record: ImageRecord) -> Detections:
     rles = [visible_rle(record, instance) for instance in record.instances if not instance.iscrowd]
-    masks = torch.from_numpy(coco_mask.decode(rles)).permute(2, 0, 1)
+    full = np.array([coco_mask.decode(rle) for rle in rles], dtype=np.uint8)
+    masks = torch.from_numpy(full.reshape(-1, record.height, record.width))
     boxes, classes = ground_truth_boxes(record)
     targets = Targets(boxes, classes, InstanceMasks.from_full({"occludee": masks, "occluder": torch.zeros_like(masks)}))
     return detections_from_targets(targets, (record.height, record.width), side=SIDE)
