@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         metavar="NAME,NAME",
         help="metrics to compute, e.g. bbox,segm (default: all registered)",
     )
+    both.add_argument("--olac", metavar="FILE", help="COCO-OLAC's occlusion levels of the images, for AP by level")
     file = parser.add_argument_group("a results file")
     file.add_argument("--annotations", help="COCO annotation file, or a data set's name or spec")
     file.add_argument("--results", help="COCO results file of any tool, or a json that bcnet predict wrote")
@@ -98,6 +99,7 @@ def _evaluate_model(parser: argparse.ArgumentParser, args: argparse.Namespace, p
         "MODEL.WEIGHTS": args.weights,
         "TEST.DETECTIONS_PER_IMAGE": args.max_detections,
         "TEST.METRICS": args.metrics and tuple(args.metrics),
+        "TEST.OLAC_LABELS": args.olac,
     }
     opts = [part for key, value in given.items() if value is not None for part in (key, str(value))]
     command = ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)]
@@ -118,6 +120,7 @@ def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "score_threshold": args.score_threshold,
         "max_detections": args.max_detections,
         "mask_target": args.mask_target,
+        "olac_labels": args.olac,
         "metrics": args.metrics,
     }
     with one_line_errors(parser):

@@ -86,7 +86,8 @@ def add_bcnet_config(cfg) -> None:
     _add_augmentation_keys(cfg.INPUT)
 
     # -- Evaluation ------------------------------------------------------------------------------
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
+    cfg.TEST.OLAC_LABELS = ""  # file of COCO-OLAC's occlusion levels, for AP by level
 
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"

@@ -6,7 +6,8 @@ A data set is named in three ways, all of them accepted wherever the config or a
 - a name that `register_dataset` was called with,
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
   "coco", "coco_used" (without the categories that no annotation has), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa",
-  "occluded_coco", and those that other packages register (`bcnet.data.formats`), which say what their paths are.
+  "occluded_coco", "instaorder" (of three paths: ``instaorder:instaorder.json:coco.json:images``), and those that other
+  packages register (`bcnet.data.formats`), which say what their paths are.
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
 ``datasets`` of the current directory, as detectron2 has it.
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 
 from bcnet.data.coco import load_coco, load_coco_used
 from bcnet.data.cocoa import load_cocoa
-from bcnet.data.formats import ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER, READER_REGISTRY
+from bcnet.data.formats import ANNOTATION_FILE, ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER, READER_REGISTRY
+from bcnet.data.instaorder import INSTAORDER_FILE, load_instaorder
 from bcnet.data.kins import load_kins
 from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.data.records import DatasetInfo, ImageRecord
@@ -31,6 +33,7 @@ READER_REGISTRY.register(load_kins, name="kins")
 READER_REGISTRY.register(load_cocoa, name="cocoa", parts=(ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER))
 READER_REGISTRY.register(load_cocoa, name="d2sa")  # the same format as COCOA-cls
 READER_REGISTRY.register(load_occluded_coco, name="occluded_coco")
+READER_REGISTRY.register(load_instaorder, name="instaorder", parts=(INSTAORDER_FILE, ANNOTATION_FILE, IMAGE_FOLDER))
 
 _ROOT_VARIABLES = ("BCNET_DATASETS", "DETECTRON2_DATASETS")
 
@@ -54,8 +57,8 @@ class DatasetFiles:
 
     @property
     def image_root(self) -> str:
-        """The second path; empty for a format without one."""
-        return self.paths[1] if len(self.paths) > 1 else ""
+        """The last path; empty for a format of one path."""
+        return self.paths[-1] if len(self.paths) > 1 else ""
 
     def missing(self) -> list[str]:
         """The paths that do not exist, each with what it should be."""
@@ -93,6 +96,19 @@ _BUILTIN: dict[str, tuple[str, ...]] = {
 _catalog = {
     name: DatasetFiles((annotations, images), *format, under_root=True)
     for name, (annotations, images, *format) in _BUILTIN.items()
+}
+# COCO's instances with InstaOrder's occlusion order.
+_catalog |= {
+    f"instaorder_{split}": DatasetFiles(
+        (
+            f"coco/annotations/InstaOrder_{split}2017.json",
+            f"coco/annotations/instances_{split}2017.json",
+            f"coco/{split}2017",
+        ),
+        "instaorder",
+        under_root=True,
+    )
+    for split in ("train", "val")
 }
 
 

@@ -57,10 +57,11 @@ class ImageRecord:
         height, width: pixels, after the EXIF orientation has been applied.
         instances: the objects, in the file's order.
         in_front: pairs (i, j) of positions in `instances`, crowds aside: j lies in front of i. None: the depth order
-            is not known.
+            is not known. Both (i, j) and (j, i): each occludes a part of the other.
         annotation_file: where the record comes from, for messages.
         pasted: so many instances at the end of the list were pasted into the image (`bcnet.data.composition`): each is
             whole and lies in front of all instances before it.
+        unordered: positions of objects whose order with every other one is not known, though ``in_front`` is given.
     """
 
     file_name: str
@@ -71,6 +72,7 @@ class ImageRecord:
     in_front: list[tuple[int, int]] | None = None
     annotation_file: str = ""
     pasted: int = 0
+    unordered: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class DatasetInfo:
         category_ids: the file's category id of each class 0..K-1.
         annotation_file: path of the annotation file.
         image_root: folder of the images.
+        annotated_occlusions: `ImageRecord.in_front` has the annotated occlusions themselves; otherwise a depth order,
+            in which only objects that overlap occlude each other.
     """
 
     name: str
@@ -90,6 +94,7 @@ class DatasetInfo:
     category_ids: tuple[int, ...]
     annotation_file: str
     image_root: str
+    annotated_occlusions: bool = False
 
     @property
     def num_classes(self) -> int:

@@ -216,13 +216,17 @@ def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarr
 def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:
     """bool [G, G] of the instances at these positions, True at [i, j] where j lies in front of i.
 
-    None where the order is not known.
+    An object of unknown order (`ImageRecord.unordered`) and every other one lie in front of each other, so that
+    neighbours count as in an image of unknown order. None where no order is known.
     """
     if record.in_front is None:
         return None
     matrix = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
     for behind, front in record.in_front:
         matrix[behind, front] = True
+    for unordered in record.unordered:
+        matrix[unordered, :] = matrix[:, unordered] = True
+    np.fill_diagonal(matrix, False)
     return matrix[np.ix_(positions, positions)]
 
 

@@ -62,6 +62,8 @@ def record_to_dict(record: ImageRecord) -> dict:
     }
     if record.in_front is not None:
         dataset_dict["in_front"] = record.in_front
+    if record.unordered:
+        dataset_dict["unordered"] = record.unordered
     return dataset_dict
 
 
@@ -90,6 +92,7 @@ def dict_to_record(dataset_dict: dict) -> ImageRecord:
         instances=[_instance(position, a) for position, a in enumerate(dataset_dict["annotations"])],
         in_front=dataset_dict.get("in_front"),
         annotation_file=dataset_dict.get("annotation_file", ""),
+        unordered=tuple(dataset_dict.get("unordered", ())),
     )
 
 

@@ -1,10 +1,10 @@
 """Evaluation: COCO AP, AP and recall under occlusion, boundary AP, amodal masks, depth order, files for the server."""
 
-from bcnet.evaluation.average_precision import average_precision, subset_average_precision
+from bcnet.evaluation.average_precision import average_precision, images_average_precision, subset_average_precision
 from bcnet.evaluation.coco import CocoEvaluator
 from bcnet.evaluation.files import evaluate_files, ground_truth_of
 from bcnet.evaluation.ground_truth import GroundTruth
-from bcnet.evaluation.hidden_part import hidden_part_iou
+from bcnet.evaluation.hidden_part import amodal_miou, hidden_part_iou
 from bcnet.evaluation.metrics import evaluate_results
 from bcnet.evaluation.occlusion import (
     OCCLUSION_LEVELS,
@@ -12,6 +12,7 @@ from bcnet.evaluation.occlusion import (
     occlusion_average_precision,
     overlap_average_precision,
 )
+from bcnet.evaluation.olac import olac_average_precision, read_olac_labels
 from bcnet.evaluation.operating_point import operating_point
 from bcnet.evaluation.order import occlusion_order_accuracy
 from bcnet.evaluation.registry import METRIC_REGISTRY, Metric, MetricInputs
@@ -27,6 +28,7 @@ __all__ = [
     "GroundTruth",
     "Metric",
     "MetricInputs",
+    "amodal_miou",
     "average_precision",
     "check_submission",
     "evaluate_files",
@@ -37,10 +39,13 @@ __all__ = [
     "ground_truth_of",
     "hidden_part_iou",
     "hidden_shares",
+    "images_average_precision",
     "occlusion_average_precision",
     "occlusion_order_accuracy",
+    "olac_average_precision",
     "operating_point",
     "overlap_average_precision",
+    "read_olac_labels",
     "read_results",
     "split_annotations",
     "split_recall",

@@ -6,7 +6,8 @@ Letters: T IoU thresholds, R recall thresholds, K classes, A object sizes, P lim
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 from faster_coco_eval import COCOeval_faster
@@ -65,6 +66,23 @@ def subset_average_precision(
 
     evaluation = _evaluate(ground_truth, results, iou_type, max_detections, change)
     return _summary(evaluation.eval["precision"][:, :, :, 0, -1])
+
+
+def images_average_precision(
+    ground_truth: GroundTruth,
+    results: Sequence[dict],
+    numbers: Set[int],
+    iou_type: str = "segm",
+    max_detections: int = 100,
+) -> dict[str, float]:
+    """``AP, AP50, AP75`` in percent over the images of these numbers (`GroundTruth.image_numbers`)."""
+    metrics = average_precision(
+        replace(ground_truth, annotations=[a for a in ground_truth.annotations if a["image_id"] in numbers]),
+        [result for result in results if ground_truth.image_numbers[result["image_id"]] in numbers],
+        iou_type,
+        max_detections,
+    )
+    return {name: metrics[name] for name in SUMMARY}
 
 
 def _evaluate(

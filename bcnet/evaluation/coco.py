@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch.distributed as dist
@@ -39,11 +39,12 @@ class CocoEvaluator:
         dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1; or a
             `DatasetInfo` of one, which says the classes itself; or a `GroundTruth` (of other formats, or of amodal
             masks). One without annotations (test-dev) gives files for the server and no metrics.
-        output_dir: folder in which `compute` writes ``coco_instances_results.json`` and ``metrics.json``, or, of a test set
+        output_dir: folder for ``coco_instances_results.json`` and ``metrics.json`` of `compute`, or, of a test set
             without annotations, ``submission/`` (`write_submissions`); None writes nothing.
         max_detections: highest scoring detections per image and class that count.
         score_threshold: of the detections that are counted as true and false positives.
         metrics: names in `METRIC_REGISTRY`; none chooses all.
+        olac_labels: COCO-OLAC's occlusion level by file name without suffix, see `read_olac_labels`.
 
     Raises:
         FileNotFoundError: no annotation file.
@@ -57,6 +58,7 @@ class CocoEvaluator:
         max_detections: int = 100,
         score_threshold: float = 0.5,
         metrics: Sequence[str] = (),
+        olac_labels: Mapping[str, str] | None = None,
     ) -> None:
         METRIC_REGISTRY.chosen(metrics)  # an unknown name is an error now, not after the inference
         if isinstance(dataset, GroundTruth):
@@ -71,6 +73,7 @@ class CocoEvaluator:
         self._max_detections = max_detections
         self._score_threshold = score_threshold
         self._metrics = tuple(metrics)
+        self._olac_labels = olac_labels
         self.reset()
 
     def reset(self) -> None:
@@ -157,6 +160,7 @@ class CocoEvaluator:
             score_threshold=self._score_threshold,
             max_detections=self._max_detections,
             with_masks=self._has_masks,
+            olac_labels=self._olac_labels,
             metrics=self._metrics,
         )
         logger.info("Metrics of %s\n%s", truth.source, format_report(metrics))

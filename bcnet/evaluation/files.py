@@ -9,6 +9,7 @@ from bcnet.data import DatasetInfo, ImageRecord, load_dataset
 from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.metrics import evaluate_results
+from bcnet.evaluation.olac import read_olac_labels
 from bcnet.evaluation.registry import METRIC_REGISTRY
 from bcnet.evaluation.results import read_results
 
@@ -21,6 +22,7 @@ def evaluate_files(
     *,
     mask_target: str = "visible",
     split_lists: Mapping[str, str | os.PathLike] | None = None,
+    olac_labels: str | os.PathLike | None = None,
     metrics: Sequence[str] = (),
 ) -> dict:
     """Computes the metrics of a results file; see `evaluate_results` for what they are.
@@ -35,6 +37,7 @@ def evaluate_files(
             targets (``INPUT.MASK_TARGET``).
         split_lists: files of the published lists of objects of COCO val2017, by the names "occluded" and
             "separated".
+        olac_labels: COCO-OLAC's file (`read_olac_labels`).
         metrics: names in `METRIC_REGISTRY`; none chooses all.
 
     Raises:
@@ -56,6 +59,7 @@ def evaluate_files(
         score_threshold=score_threshold,
         max_detections=max_detections,
         split_lists=lists,
+        olac_labels=None if olac_labels is None else read_olac_labels(olac_labels),
         metrics=metrics,
     )
 

@@ -32,14 +32,15 @@ class GroundTruth:
         source: the file, for messages.
         images: COCO's image entries by the data set's own id.
         annotations: COCO's annotations, with the number of the image as ``image_id``, their own as ``id`` and the
-            data set's id as ``annotation_id``; ``segmentation`` and ``amodal_segmentation`` are compressed RLEs.
-            Empty for a test set.
+            data set's id as ``annotation_id``; ``segmentation`` and ``amodal_segmentation`` are compressed RLEs;
+            ``unordered`` is True for an object of unknown order. Empty for a test set.
         category_ids: the data set's category id of each class 0..K-1.
         class_names: the K names.
         in_front: known depth orders: pairs of annotation numbers (i, j), j in front of i, by the image's number.
         image_ids: the data set's image ids; the image of number n is entry n - 1.
         image_numbers: the numbers by the data set's ids.
         mask_target: what ``segmentation``, ``bbox`` and ``area`` are of: "visible", or "amodal" (`amodal`).
+        annotated_occlusions: as of `DatasetInfo`.
     """
 
     source: str
@@ -49,6 +50,7 @@ class GroundTruth:
     class_names: list[str]
     in_front: dict[int, list[tuple[int, int]]] = field(default_factory=dict, repr=False)
     mask_target: str = "visible"
+    annotated_occlusions: bool = False
     image_ids: list[int | str] = field(init=False, repr=False)
     image_numbers: dict[int | str, int] = field(init=False, repr=False)
 
@@ -105,6 +107,7 @@ class GroundTruth:
             for record in records
         }
         truth = cls(info.annotation_file, images, [], list(info.category_ids), list(info.class_names))
+        truth.annotated_occlusions = info.annotated_occlusions
         truth.annotations, truth.in_front = numbered_annotations(records, info, truth.image_numbers)
         objects = [annotation for annotation in truth.annotations if not annotation["iscrowd"]]
         without = [annotation for annotation in objects if "segmentation" not in annotation]

@@ -43,6 +43,8 @@ def numbered_annotations(
             annotation["id"] = number
             annotation["image_id"] = image_numbers[record.image_id]
             annotation["category_id"] = info.category_ids[annotation["category_id"]]
+            if number - first in record.unordered:
+                annotation["unordered"] = True
             annotations.append(annotation)
     return annotations, in_front
 

@@ -8,12 +8,21 @@ from collections.abc import Mapping, Sequence
 
 from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
-from bcnet.evaluation.hidden_part import hidden_part_iou
+from bcnet.evaluation.hidden_part import amodal_miou, hidden_part_iou
 from bcnet.evaluation.occlusion import occlusion_average_precision, overlap_average_precision
+from bcnet.evaluation.olac import olac_average_precision
 from bcnet.evaluation.operating_point import operating_point as count_at_score
 from bcnet.evaluation.order import occlusion_order_accuracy
 from bcnet.evaluation.registry import METRIC_REGISTRY, MetricInputs
-from bcnet.evaluation.report import format_hidden_part, format_occlusion, format_order, format_overlap, format_recall
+from bcnet.evaluation.report import (
+    format_hidden_part,
+    format_miou,
+    format_occlusion,
+    format_olac,
+    format_order,
+    format_overlap,
+    format_recall,
+)
 from bcnet.evaluation.split_recall import split_recall
 
 logger = logging.getLogger(__name__)
@@ -28,6 +37,7 @@ def evaluate_results(
     max_detections: int = 100,
     split_lists: Mapping[str, GroundTruth] | None = None,
     with_masks: bool = True,
+    olac_labels: Mapping[str, str] | None = None,
     metrics: Sequence[str] = (),
 ) -> dict:
     """Computes the registered metrics; those that need missing annotations or results are skipped.
@@ -44,22 +54,24 @@ def evaluate_results(
             warning.
         split_lists: the published lists of occluded and separated objects, see `split_recall`.
         with_masks: False for a detector of boxes alone, which shows in the results only if there are any.
+        olac_labels: COCO-OLAC's occlusion level by file name without suffix, see `read_olac_labels`.
         metrics: names in `METRIC_REGISTRY`; none chooses all.
 
     Returns:
         dict: ``mask_target``; ``images``, ``annotations`` and ``results`` (counts); ``max_detections`` and
         ``results_cut``, how many results exceed it; and each metric under its name. Built in are ``bbox``; of masks
         ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`), ``overlap``
-        (`overlap_average_precision`) and ``recall`` (`split_recall`); where there are amodal masks too, ``amodal``, the
-        AP of the detected masks against them, and ``hidden_part`` (`hidden_part_iou`), both meant for a model
-        with amodal targets; where the depth order is known and the results have relations ``order``
+        (`overlap_average_precision`) and ``recall`` (`split_recall`); with `olac_labels` ``olac``
+        (`olac_average_precision`); where there are amodal masks too, ``amodal``, the AP of the detected masks against
+        them, ``hidden_part`` (`hidden_part_iou`) and ``miou`` (`amodal_miou`), all of which are meant for a model with
+        amodal masks; where the depth order is known and the results have relations ``order``
         (`occlusion_order_accuracy`); and ``operating_point``.
 
     Raises:
         ValueError: no annotations; an unknown metric; a limit below 1; or neither boxes nor masks to compare.
     """
     chosen = METRIC_REGISTRY.chosen(metrics)
-    inputs = MetricInputs(ground_truth, results, score_threshold, max_detections, split_lists, with_masks)
+    inputs = MetricInputs(ground_truth, results, score_threshold, max_detections, split_lists, with_masks, olac_labels)
     _check(inputs, source)
     values: dict = {
         "mask_target": ground_truth.mask_target,
@@ -142,6 +154,14 @@ def overlap(inputs: MetricInputs) -> dict:
     return overlap_average_precision(inputs.ground_truth, inputs.results, max_detections=inputs.max_detections)
 
 
+@METRIC_REGISTRY.register(requires=("olac_labels",), report=format_olac)
+def olac(inputs: MetricInputs) -> dict:
+    iou_type = "segm" if "masks" in inputs.available else "bbox"
+    return olac_average_precision(
+        inputs.ground_truth, inputs.results, inputs.olac_labels, iou_type, inputs.max_detections
+    )
+
+
 @METRIC_REGISTRY.register(requires=("masks",), report=format_recall)
 def recall(inputs: MetricInputs) -> dict:
     return split_recall(inputs.ground_truth, inputs.results, inputs.split_lists)
@@ -150,6 +170,11 @@ def recall(inputs: MetricInputs) -> dict:
 @METRIC_REGISTRY.register(requires=("masks", "amodal_masks"), report=format_hidden_part)
 def hidden_part(inputs: MetricInputs) -> dict:
     return hidden_part_iou(inputs.ground_truth, inputs.matches)
+
+
+@METRIC_REGISTRY.register(requires=("masks", "amodal_masks"), report=format_miou)
+def miou(inputs: MetricInputs) -> dict:
+    return amodal_miou(inputs.ground_truth, inputs.matches)
 
 
 @METRIC_REGISTRY.register(requires=("masks", "depth_order", "relations"), report=format_order)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from bcnet.data.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
-from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
+from bcnet.evaluation.average_precision import images_average_precision, subset_average_precision
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.shares import hidden_share, occluder_share
@@ -123,14 +122,8 @@ def overlap_average_precision(
         overlaps = box_overlaps([a["bbox"] for a in objects], [a["category_id"] for a in objects], overlap)
         if overlaps.max(initial=0) >= threshold:
             selected.add(number)
-    metrics = average_precision(
-        replace(ground_truth, annotations=[a for a in ground_truth.annotations if a["image_id"] in selected]),
-        [result for result in results if ground_truth.image_numbers[result["image_id"]] in selected],
-        "segm",
-        max_detections,
-    )
     report = {"overlap": overlap, "threshold": threshold, "images": len(selected)}
-    return report | {name: metrics[name] for name in SUMMARY}
+    return report | images_average_precision(ground_truth, results, selected, "segm", max_detections)
 
 
 def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, RLE | None]]:

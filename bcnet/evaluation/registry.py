@@ -28,6 +28,7 @@ class MetricInputs:
         max_detections: highest scoring detections per image and class that count.
         split_lists: the published lists of occluded and separated objects, see `split_recall`.
         with_masks: False for a detector of boxes alone, which shows in the results only if there are any.
+        olac_labels: COCO-OLAC's occlusion level by file name without suffix, see `read_olac_labels`.
     """
 
     ground_truth: GroundTruth
@@ -36,6 +37,7 @@ class MetricInputs:
     max_detections: int = 100
     split_lists: Mapping[str, GroundTruth] | None = None
     with_masks: bool = True
+    olac_labels: Mapping[str, str] | None = None
 
     @cached_property
     def available(self) -> frozenset[str]:
@@ -66,9 +68,11 @@ REQUIREMENTS: dict[str, Callable[[MetricInputs], bool]] = {
     "amodal_masks": lambda inputs: inputs.ground_truth.all_have("amodal_segmentation"),
     "depth_order": lambda inputs: inputs.ground_truth.has_order,
     "relations": lambda inputs: has_relations(inputs.results),
+    "olac_labels": lambda inputs: inputs.olac_labels is not None,
 }
 """What a metric may require: ``boxes`` of the results; ``masks`` of results and annotations; ``amodal_masks`` and
-``depth_order`` of the annotations; ``relations`` of the results (occlusion relations)."""
+``depth_order`` of the annotations; ``relations`` of the results (occlusion relations); ``olac_labels``: COCO-OLAC's
+file was given."""
 
 
 @dataclass(frozen=True)

@@ -133,14 +133,42 @@ def format_hidden_part(hidden: Mapping) -> str:
     )
 
 
+def format_miou(miou: Mapping) -> str:
+    """Of `amodal_miou`."""
+    columns = ("instances", "found", "full", "hidden_instances", "hidden_found", "hidden")
+    headers = ("instances", "found", "mIoU full", "with a hidden part", "found", "mIoU hidden")
+    return "mIoU of whole objects and of hidden parts, of those found\n" + format_table(
+        headers, [[miou[column] for column in columns]]
+    )
+
+
+def format_olac(olac: Mapping) -> str:
+    """Of `olac_average_precision`."""
+    columns = ("images", "AP", "AP50", "AP75")
+    rows = [[name, *(level[column] for column in columns)] for name, level in olac["levels"].items()]
+    unlabelled = f"; {olac['unlabelled']} images without a label" if olac["unlabelled"] else ""
+    return f"{olac['iou_type']} AP by COCO-OLAC's occlusion level of the image{unlabelled}\n" + format_table(
+        ["level", *columns], rows
+    )
+
+
 def format_order(order: Mapping) -> str:
     """Of `occlusion_order_accuracy`."""
     columns = (
-        *("pairs", "found", "right", "reversed", "undecided"),
-        *("accuracy", "edge_recall", "edge_precision", "depth_accuracy"),
+        *("pairs", "found", "right", "reversed", "undecided", "mutual"),
+        *("edge_recall", "edge_precision", "depth_accuracy"),
     )
-    return f"Occlusion order, of pairs with {order['measure']}\n" + format_table(
-        columns, [[order[column] for column in columns]]
+    figures = ("accuracy", "precision", "recall", "f1")
+    rows = [
+        [name.replace("_", " "), *(values[k] for k in figures), *(values["per_image"][k] for k in figures[1:])]
+        for name, values in {"model": order, **order["baselines"]}.items()
+    ]
+    headers = ["", *figures, *(f"image {name}" for name in figures[1:])]
+    return (
+        f"Occlusion order, of pairs with {order['measure']}\n"
+        + format_table(columns, [[order[column] for column in columns]])
+        + f"\nDirected pairs, together and as means over {order['per_image']['images']} images; baselines below\n"
+        + format_table(headers, rows)
     )
 
 

@@ -8,8 +8,10 @@ from bcnet.lazy_import import lazy_attributes
 from bcnet.occlusion.rule import occluder_rles
 
 if TYPE_CHECKING:
-    from bcnet.occlusion.relations import occluder_confidence, with_relations
+    from bcnet.occlusion.relations import hidden_part_confidence, occluder_confidence, with_relations
 
-__all__ = ["occluder_confidence", "occluder_rles", "with_relations"]
+__all__ = ["hidden_part_confidence", "occluder_confidence", "occluder_rles", "with_relations"]
 
-__getattr__ = lazy_attributes(__name__, dict.fromkeys(("occluder_confidence", "with_relations"), "relations"))
+__getattr__ = lazy_attributes(
+    __name__, dict.fromkeys(("hidden_part_confidence", "occluder_confidence", "with_relations"), "relations")
+)

@@ -1,13 +1,15 @@
-"""Occlusion relations between the detections of an image: pairwise occluder confidence from both mask layers.
+"""Occlusion relations between the detections of an image: pairwise confidences from their maps.
 
-The occluder layer of a detection predicts which pixels of its box belong to its occluders. Where these are the
-pixels of another detection's mask, that detection is an occluder.
+Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts which pixels
+of a detection's box belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by whose
+visible pixels lie on the hidden part. `with_relations` takes the first.
 
 Letters: D detections, P pairs of them, M mask side, S samples a side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -22,7 +24,7 @@ PAIRS_AT_ONCE = 512
 
 
 def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) -> Tensor:
-    """Pairwise confidence that one detection occludes another.
+    """Pairwise confidence that one detection occludes another, from the occluder layer.
 
     The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
     inside the box of i. A pixel is weighted as a visible pixel of j by the mask probability of j times one minus the
@@ -50,8 +52,67 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
             )
         maps.append(getattr(detections, name).float())
     maps = torch.stack(maps, dim=1)  # [D, 2, M, M]
-    boxes = detections.boxes.float()
-    height, width = detections.image_size
+
+    def over_the_occluders_pixels(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+        return above[:, 0] * (1 - above[:, 1]), below[:, 1]
+
+    return _pairwise_means(maps, detections.boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
+
+
+def hidden_part_confidence(
+    occludee_mask: Tensor,
+    occludee_amodal: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    min_pixels: int = MIN_PIXELS,
+) -> Tensor:
+    """The confidence that one detection covers another, from visible and amodal masks.
+
+    j lies on i where the hidden part of i is the visible part of j: at [i, j] it is the mean visible probability of j
+    over the hidden part of i inside the box of j. A pixel counts as hidden by its amodal probability minus its visible
+    one. Where these weights sum to fewer than `min_pixels`, the confidence is zero. A third detection that covers i
+    lowers it only inside the box of j. Sampled as in `occluder_confidence`.
+
+    Args:
+        occludee_mask: float [D, M, M], 0..1, the visible mask of each detection in its box.
+        occludee_amodal: float [D, M, M], 0..1, the whole object in the same box.
+        boxes: float [D, 4], x0, y0, x1, y1 in pixels of the image.
+        image_size: (height, width).
+        min_pixels: in pixels of the image.
+
+    Returns:
+        Tensor: float32 [D, D], 0..1, zero on the diagonal and for boxes that do not overlap.
+
+    Raises:
+        ValueError: the maps are of different shapes.
+    """
+    if occludee_mask.shape != occludee_amodal.shape:
+        shapes = f"{tuple(occludee_mask.shape)} and {tuple(occludee_amodal.shape)}"
+        raise ValueError(f"occludee_mask and occludee_amodal must be of one shape, got {shapes}")
+
+    def over_the_hidden_part(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+        return (below[:, 1] - below[:, 0]).clamp(min=0), above[:, 0]
+
+    maps = torch.stack([occludee_mask.float(), occludee_amodal.float()], dim=1)
+    return _pairwise_means(maps, boxes, image_size, over_the_hidden_part, min_pixels)
+
+
+def _pairwise_means(
+    maps: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    weights_and_values: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    min_pixels: int,
+) -> Tensor:
+    """At [i, j] a weighted mean over the common part of both boxes; zero where the weights are too few pixels.
+
+    Args:
+        maps: float32 [D, 2, M, M], two maps of each detection in its box.
+        weights_and_values: from the samples of i and of j, [P, 2, S, S], to weights and values, [P, S, S].
+        boxes, image_size, min_pixels: as of `hidden_part_confidence`.
+    """
+    boxes = boxes.float()
+    height, width = image_size
     limits = boxes.new_tensor([width, height])
     low = torch.maximum(boxes[:, None, :2], boxes[:, :2]).clamp(min=0)
     high = torch.minimum(torch.minimum(boxes[:, None, 2:], boxes[:, 2:]), limits)
@@ -62,14 +123,11 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
         window = torch.cat([low[first, second], high[first, second]], dim=1)
         sampled = [_sampled(maps[side], boxes[side], window) for side in (first, second)]
         area = (window[:, 2:] - window[:, :2]).prod(dim=1)
-        for occludee, occluder, occludee_maps, occluder_maps in (
-            (first, second, *sampled),
-            (second, first, *reversed(sampled)),
-        ):
-            visible = occluder_maps[:, 0] * (1 - occluder_maps[:, 1])
-            share = visible.mean(dim=(1, 2))
-            covering = (visible * occludee_maps[:, 1]).mean(dim=(1, 2)) / share.clamp(min=1e-6)
-            confidence[occludee, occluder] = torch.where(share * area >= min_pixels, covering, 0.0)
+        for occludee, occluder, below, above in ((first, second, *sampled), (second, first, *reversed(sampled))):
+            weights, values = weights_and_values(below, above)
+            share = weights.mean(dim=(1, 2))
+            mean = (weights * values).mean(dim=(1, 2)) / share.clamp(min=1e-6)
+            confidence[occludee, occluder] = torch.where(share * area >= min_pixels, mean, 0.0)
     return confidence
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bcnet.data import build_test_loader, load_dataset
 from bcnet.data.classes import detected_classes
 from bcnet.data.loaders import TestLoader
-from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground_truth_of
+from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground_truth_of, read_olac_labels
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
@@ -83,10 +83,11 @@ def read_evaluation_sets(cfg, model: InferenceModel, class_names: Sequence[str] 
 
     Raises:
         KeyError, FileNotFoundError, ValueError: a data set cannot be read, its classes cannot be matched
-            (`detected_classes`), not every object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal", or
-            ``TEST.METRICS`` has an unknown name.
+            (`detected_classes`), not every object has an amodal mask where ``INPUT.MASK_TARGET`` is "amodal",
+            ``TEST.METRICS`` has an unknown name, or ``TEST.OLAC_LABELS`` cannot be read.
     """
     METRIC_REGISTRY.chosen(cfg.TEST.METRICS)
+    _olac_labels(cfg)
     class_names = class_names or getattr(model, "class_names", ())
     cfg, model = with_test_time_augmentation(cfg, model)
     sets = {}
@@ -131,13 +132,13 @@ def evaluate(
     if evaluation_sets is None:
         evaluation_sets = read_evaluation_sets(cfg, model, class_names)
     cfg, model = with_test_time_augmentation(cfg, model)
-    metrics = {}
+    metrics, labels = {}, _olac_labels(cfg)
     for name, evaluation_set in evaluation_sets.items():
         loader, truth = evaluation_set.loader, evaluation_set.truth
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
         # Without a limit of the detector's, COCO's own.
         limit = max_detections_of(cfg) or 100
-        evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS)
+        evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS, olac_labels=labels)
         results = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
@@ -146,6 +147,10 @@ def evaluate(
                 progress.update()
         metrics[name] = evaluator.compute()
     return metrics
+
+
+def _olac_labels(cfg) -> dict[str, str] | None:
+    return read_olac_labels(cfg.TEST.OLAC_LABELS) if cfg.TEST.OLAC_LABELS else None
 
 
 def folder_name(dataset: str) -> str:

@@ -20,7 +20,19 @@ from bcnet.evaluation import (
     uniform_results,
 )
 
-BUILT_IN = ["bbox", "segm", "boundary", "amodal", "occlusion", "overlap", "recall", "hidden_part", "order"]
+BUILT_IN = [
+    "bbox",
+    "segm",
+    "boundary",
+    "amodal",
+    "occlusion",
+    "overlap",
+    "olac",
+    "recall",
+    "hidden_part",
+    "miou",
+    "order",
+]
 
 PLUGIN = """
 from bcnet.evaluation import METRIC_REGISTRY
@@ -123,4 +135,5 @@ def test_what_is_available():
     whole = GroundTruth.from_dict(content)
     everything = {"boxes", "masks", "amodal_masks", "depth_order", "relations"}
     assert MetricInputs(whole, related).available == everything
-    assert BUILT_IN == [name for name in evaluate_results(whole, related) if name in BUILT_IN]
+    assert MetricInputs(whole, related, olac_labels={}).available == everything | {"olac_labels"}
+    assert BUILT_IN == [name for name in evaluate_results(whole, related, olac_labels={}) if name in BUILT_IN]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bcnet.occlusion import occluder_confidence, with_relations
+from bcnet.occlusion import hidden_part_confidence, occluder_confidence, with_relations
 from bcnet.ops.paste import paste_windows
 from bcnet.structures import Detections, OcclusionGraph
 
@@ -237,3 +237,65 @@ def test_a_true_order_is_found_again_whatever_the_positions(count, random):
     permutation = np.array(random.sample(range(count), count))
     moved = OcclusionGraph(confidence[np.ix_(permutation, permutation)]).order.depth
     assert moved.tolist() == OcclusionGraph(confidence).order.depth[permutation].tolist()
+
+
+def hidden_part(boxes, visible, amodal, **options):
+    """`hidden_part_confidence` of rectangles: visible parts, and the whole with a probability."""
+    masks = torch.stack([sum(in_box(part, box) for part in parts) for parts, box in zip(visible, boxes, strict=True)])
+    whole = torch.stack([in_box(part[:4], box, part[4]) for part, box in zip(amodal, boxes, strict=True)])
+    whole = torch.maximum(masks, whole)
+    return hidden_part_confidence(masks, whole, torch.tensor(boxes, dtype=torch.float32), (100, 120), **options)
+
+
+BENCH_SIDES = [[10, 50, 38, 78], [66, 50, 94, 78]]
+
+
+def test_the_hidden_part_names_its_occluder():
+    # What the bench's amodal mask adds to its visible one is where the post is seen; nothing else hides.
+    for probability in (1.0, 0.4):  # how likely the part is hidden does not matter, only who is seen there
+        confidence = hidden_part(BOXES, [BENCH_SIDES, [POST], [KITE]], [[*BENCH, probability], [*POST, 1], [*KITE, 1]])
+        expected = torch.zeros(3, 3)
+        expected[0, 1] = 1
+        torch.testing.assert_close(confidence, expected, atol=0.03, rtol=0)
+
+
+def test_without_a_hidden_part_there_is_no_occluder():
+    confidence = hidden_part(BOXES, [[BENCH], [POST], [KITE]], [[*BENCH, 1], [*POST, 1], [*KITE, 1]])
+    assert not confidence.any()
+
+
+def test_two_occluders_share_the_hidden_part_inside_their_boxes():
+    # Each is seen on all of the hidden part that lies in its own box.
+    left, right = [24, 20, 52, 80], [52, 20, 80, 80]
+    seen = [[[10, 50, 24, 78], [80, 50, 94, 78]], [left], [right]]
+    confidence = hidden_part([BENCH, left, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
+    assert confidence[0, 1] > 0.95 and confidence[0, 2] > 0.95
+    assert not confidence[1:].any()
+    # With a box around both, the left one is seen on half of the hidden part in it.
+    around = [24, 20, 80, 80]
+    confidence = hidden_part([BENCH, around, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
+    assert confidence[0, 1] == pytest.approx(0.5, abs=0.03)
+    assert confidence[0, 2] > 0.95
+
+
+def test_objects_that_cover_each_other_have_both_confidences():
+    a, b = [10, 10, 60, 60], [40, 10, 90, 60]
+    # In the common part a is seen above, b below.
+    seen = [[[10, 10, 40, 60], [40, 10, 60, 35]], [[60, 10, 90, 60], [40, 35, 60, 60]]]
+    confidence = hidden_part([a, b], seen, [[*a, 1], [*b, 1]])
+    assert confidence[0, 1] > 0.9 and confidence[1, 0] > 0.9
+
+
+def test_a_hidden_part_of_too_few_pixels_is_no_evidence():
+    boxes = [[0, 0, 28, 28], [24, 0, 52, 28]]
+    seen = [[[0, 0, 28, 24], [0, 24, 24, 28]], [[24, 0, 52, 28]]]
+    whole = [[0, 0, 28, 28, 1], [24, 0, 52, 28, 1]]
+    assert hidden_part(boxes, seen, whole)[0, 1] == 0  # 16 pixels
+    assert hidden_part(boxes, seen, whole, min_pixels=15)[0, 1] > 0.9
+
+
+def test_hidden_part_needs_maps_of_one_shape():
+    with pytest.raises(ValueError, match=r"must be of one shape, got \(2, 28, 28\) and \(2, 14, 14\)"):
+        hidden_part_confidence(torch.zeros(2, 28, 28), torch.zeros(2, 14, 14), torch.zeros(2, 4), (9, 9))
+    empty = torch.zeros(0, 28, 28)
+    assert hidden_part_confidence(empty, empty, torch.zeros(0, 4), (9, 9)).shape == (0, 0)
