@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.ground_truth import GroundTruth, visible_mask
 from bcnet.occlusion.rule import MIN_PIXELS
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, segmentation_to_rle
 
 
 def amodal_miou(ground_truth: GroundTruth, matches: Mapping[int, dict]) -> dict[str, float]:
@@ -57,8 +57,8 @@ def hidden_part_iou(
     """IoU of the detected whole object (`detected_amodal_mask`) and the amodal mask outside the visible mask.
 
     A detected mask does not say where the visible part ends, so the annotated visible mask is cut out of both (as in
-    the amodal completion literature, "mIoU of the occluded region"). A mask that spills over the visible outline
-    where nothing is hidden lowers it.
+    the amodal completion literature, "mIoU of the occluded region"). A mask that exceeds the visible outline
+    where nothing is occluded lowers it.
 
     Args:
         ground_truth: with ``amodal_segmentation`` in every annotation; visible or amodal (`GroundTruth.amodal`).
@@ -91,5 +91,5 @@ def hidden_part_iou(
     }
 
 
-def _area_outside(rle: dict, other: dict) -> int:
+def _area_outside(rle: RLE, other: RLE) -> int:
     return int(coco_mask.area(rle)) - int(coco_mask.area(coco_mask.merge([rle, other], intersect=True)))

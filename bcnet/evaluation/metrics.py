@@ -63,9 +63,9 @@ def evaluate_results(
         ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`), ``overlap``
         (`overlap_average_precision`) and ``recall`` (`split_recall`); with `olac_labels` ``olac``
         (`olac_average_precision`); where there are amodal masks too, ``amodal``, the AP of the detected masks against
-        them, ``hidden_part`` (`hidden_part_iou`) and ``miou`` (`amodal_miou`), all of which ask for a model with amodal
-        masks; where the depth order is known and the results have relations ``order`` (`occlusion_order_accuracy`);
-        and ``operating_point``.
+        them, ``hidden_part`` (`hidden_part_iou`) and ``miou`` (`amodal_miou`), all of which are meant for a model with
+        amodal masks; where the depth order is known and the results have relations ``order``
+        (`occlusion_order_accuracy`); and ``operating_point``.
 
     Raises:
         ValueError: no annotations; an unknown metric; a limit below 1; or neither boxes nor masks to compare.
