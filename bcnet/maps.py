@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OCCLUDEE, OCCLUDER, AMODAL = "occludee", "occluder", "amodal"  # layers of `InstanceMasks`
-MASK, BOUNDARY = "mask", "boundary"  # kinds of maps
+MASK, BOUNDARY = "mask", "boundary"  # kinds of maps; and AMODAL: the whole object, hidden part included
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class MapSpec:
         name: key of the head's output, of its decoder's tensors in checkpoints and of `Detections.maps`.
         short_name: singular noun that names in other formats are made of (`plural`, `coco_key`, `detectron2_field`).
         layer: layer of the head that the map is decoded from, "occluder" or "occludee" in the bilayer head.
-        kind: "mask", "boundary" (learns the boundary of its target), or a kind of your own.
+        kind: "mask", "boundary" (learns the boundary of its target), "amodal", or a kind of your own.
         target: layer of `InstanceMasks` that is cropped to the RoI as the target.
         derive: makes the target from the cropped layer, bool [N, M, M] to bool or float [N, M, M]; None takes the
             crop itself, for kind "boundary" its boundary.
@@ -111,6 +111,20 @@ OCCLUDER_BOUNDARY = MapSpec(
     title="boundary",
 )
 PUBLISHED_MAPS = (OCCLUDEE_MASK, OCCLUDEE_BOUNDARY, OCCLUDER_MASK, OCCLUDER_BOUNDARY)
+
+# The whole object beside its visible part (MODEL.BILAYER.AMODAL).
+OCCLUDEE_AMODAL = MapSpec(
+    name="occludee_amodal",
+    short_name="amodal_mask",
+    layer=OCCLUDEE,
+    kind=AMODAL,
+    target=AMODAL,
+    loss_name="loss_amodal",
+    on_request=False,
+    title="amodal mask",
+)
+BUILT_IN_MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
+RESULT_MAPS = (OCCLUDEE_MASK.name, OCCLUDEE_AMODAL.name)  # in results files of data sets
 
 
 def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple[MapSpec, ...]:

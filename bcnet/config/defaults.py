@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bcnet.config.node import CfgNode
-from bcnet.maps import PUBLISHED_MAPS
+from bcnet.maps import BUILT_IN_MAPS
 
 _registered: list[Callable[[CfgNode], None]] = []
 
@@ -46,15 +46,21 @@ def add_bcnet_config(cfg) -> None:
     bilayer = cfg.MODEL.BILAYER = node()
     bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
     bilayer.BOUNDARY = True  # boundary branches and their losses
+    # A further map of the occludee: its amodal mask, hidden part included. Needs training sets with amodal masks.
+    bilayer.AMODAL = False
     bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
     # detectron2 alone reads it: inference gives the occluder's maps and boundaries too; here the caller says so.
     bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
-    for spec in PUBLISHED_MAPS:  # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0
+    # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0, OCCLUDEE_AMODAL 1.0
+    for spec in BUILT_IN_MAPS:
         bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
     # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
+
+    # Mask RoIs are the boxes scaled by this factor around their centre: an amodal mask reaches beyond the visible box.
+    cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE = 1.0
 
     # Train the mask branch alone, on the features and RoIs of a detector that stays as MODEL.WEIGHTS has it.
     cfg.MODEL.FREEZE_DETECTOR = False

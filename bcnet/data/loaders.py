@@ -21,6 +21,7 @@ from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
+from bcnet.maps import OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
 
@@ -157,7 +158,13 @@ class TestLoader(_Loader):
         return len(self._loader)
 
 
-def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[str] = ()) -> TrainLoader:
+def build_train_loader(
+    cfg,
+    start_iteration: int = 0,
+    *,
+    class_names: Sequence[str] = (),
+    layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+) -> TrainLoader:
     """The endless stream of training batches.
 
     The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
@@ -170,6 +177,7 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
         start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
         class_names: of the weights that training starts from; the data's classes are brought to their order
             (`training_classes`).
+        layers: mask layers that the model learns from (`MaskBranch.target_layers`).
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
@@ -181,7 +189,7 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
             batch that cannot be divided among the processes.
     """
-    records, info = _load_training_sets(cfg, class_names)
+    records, info = _load_training_sets(cfg, class_names, layers)
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
     else:
@@ -201,7 +209,7 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
     dataset = _TrainDataset(
         SerializedList(records),
         groups,
-        DatasetMapper.from_config(cfg, training=True),
+        DatasetMapper.from_config(cfg, training=True, layers=layers),
         seed,
         skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
     )
@@ -237,7 +245,9 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
     return TestLoader(_data_loader(cfg, images, batches), info)
 
 
-def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageRecord], DatasetInfo]:
+def _load_training_sets(
+    cfg, class_names: Sequence[str], layers: Sequence[str]
+) -> tuple[list[ImageRecord], DatasetInfo]:
     names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
@@ -251,13 +261,19 @@ def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageReco
     if not records:
         raise ValueError(f"no image with an object to train on in DATASETS.TRAIN {tuple(names)}")
     if cfg.MODEL.MASK_ON:
-        faults = [fault for record in records for fault in missing_masks(record, cfg.INPUT.MASK_TARGET)]
-        if faults:
-            raise ValueError(
-                f"{len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {cfg.INPUT.MASK_TARGET!r}):\n  "
-                + "\n  ".join(faults[:5])
-            )
+        for name, (part, _) in zip(names, loaded, strict=True):
+            _check_masks(cfg, name, part, layers)
     return records, info
+
+
+def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequence[str]) -> None:
+    """Raises ValueError where an annotation of a training set lacks a mask that training needs."""
+    target = cfg.INPUT.MASK_TARGET
+    if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
+        raise ValueError(
+            f"training set {name!r}: {len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {target!r}, "
+            f"MODEL.BILAYER.AMODAL {cfg.MODEL.BILAYER.AMODAL}):\n  " + "\n  ".join(faults[:5])
+        )
 
 
 def _to_common_classes(

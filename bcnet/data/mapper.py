@@ -60,14 +60,15 @@ class DatasetMapper:
         self.max_image_pixels = max_image_pixels
 
     @classmethod
-    def from_config(cls, cfg, training: bool) -> DatasetMapper:
-        """From INPUT and MODEL.MASK_ON."""
+    def from_config(cls, cfg, training: bool, *, layers: Sequence[str] = (OCCLUDEE, OCCLUDER)) -> DatasetMapper:
+        """From INPUT and MODEL.MASK_ON; the layers are those that the model learns from."""
         return cls(
             augmentation=Augmentation.from_config(cfg, training),
             image_format=cfg.INPUT.FORMAT,
             training=training,
             with_masks=cfg.MODEL.MASK_ON,
             mask_target=cfg.INPUT.MASK_TARGET,
+            layers=layers,
             max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 

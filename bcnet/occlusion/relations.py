@@ -50,7 +50,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
             )
         maps.append(getattr(detections, name).float())
     maps = torch.stack(maps, dim=1)  # [D, 2, M, M]
-    boxes = detections.boxes.float()
+    boxes = detections.map_boxes.float()
     height, width = detections.image_size
     limits = boxes.new_tensor([width, height])
     low = torch.maximum(boxes[:, None, :2], boxes[:, :2]).clamp(min=0)

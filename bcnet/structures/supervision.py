@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bcnet.maps import OCCLUDEE_MASK
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK
 
 if TYPE_CHECKING:
     import supervision
@@ -24,6 +24,9 @@ def detections_to_supervision(detections: Detections) -> supervision.Detections:
     classes = detections.classes.numpy()
     data = {spec.short_name: detections.pasted(spec.name).numpy() for spec in detections.present}
     mask = data.pop(OCCLUDEE_MASK.short_name, None)
+    if detections.has_hidden_parts:
+        data["hidden_mask"] = data[OCCLUDEE_AMODAL.short_name] & ~mask
+        data["occluded_fraction"] = detections.occluded_fraction.numpy()
     if detections.class_names:
         data["class_name"] = np.asarray(detections.class_names)[classes]
     return supervision.Detections(

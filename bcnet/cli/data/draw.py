@@ -29,10 +29,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from bcnet.config import load_config
     from bcnet.data import DatasetMapper
+    from bcnet.maps import required_layers
+    from bcnet.modeling.mask_heads import bilayer_maps
     from bcnet.visualization import draw_training_data
 
     cfg = load_config(args.config_file, [*([] if args.config_file else AS_THEY_ARE), *args.opts])
-    mapper = DatasetMapper.from_config(cfg, training=True)
+    mapper = DatasetMapper.from_config(cfg, training=True, layers=required_layers(bilayer_maps(cfg)))
     drawn = 0
     for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
         gallery = draw_training_data(mapper, dataset, args.output, max_images=args.max_images, seed=max(cfg.SEED, 0))
