@@ -51,9 +51,9 @@ def evaluate_results(
         ``results_cut``, how many results exceed it; and each metric under its name. Built in are ``bbox``; of masks
         ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`), ``overlap``
         (`overlap_average_precision`) and ``recall`` (`split_recall`); where there are amodal masks too, ``amodal``, the
-        AP against them, and ``hidden_part`` (`hidden_part_iou`), which take the results' ``amodal_segmentation``, and
-        without it the ``segmentation`` of a model with amodal targets; where the depth order is known and the results have relations ``order``
-        (`occlusion_order_accuracy`); and ``operating_point``.
+        AP against them, and ``hidden_part`` (`hidden_part_iou`), both of the results' ``amodal_segmentation``, or
+        without it of the ``segmentation`` of a model with amodal targets; where the depth order is known and the
+        results have relations ``order`` (`occlusion_order_accuracy`); and ``operating_point``.
 
     Raises:
         ValueError: no annotations; an unknown metric; a limit below 1; or neither boxes nor masks to compare.

@@ -241,7 +241,7 @@ def _columns(detections: Detections) -> list[MapSpec]:
     The maps of a layer lie side by side, under one title.
     """
     layers = list(dict.fromkeys(spec.layer for spec in detections.present))
-    return sorted(reversed(detections.present), key=lambda spec: -layers.index(spec.layer))
+    return sorted(detections.present, key=lambda spec: layers.index(spec.layer))[::-1]
 
 
 def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
