@@ -199,7 +199,7 @@ def _contradictions(cfg: CfgNode) -> Iterator[str]:
         yield f"MODEL.FCOS.SIZES_OF_INTEREST has {bounds} bounds; {levels} levels need {levels - 1}"
     if model.BILAYER.AMODAL and cfg.INPUT.MASK_TARGET == "amodal":
         yield (
-            "MODEL.BILAYER.AMODAL is True and INPUT.MASK_TARGET 'amodal'; the amodal map comes beside the visible mask, "
+            "MODEL.BILAYER.AMODAL is True and INPUT.MASK_TARGET 'amodal'; the map comes beside the visible mask, "
             "which needs INPUT.MASK_TARGET 'visible'"
         )
     # What detectron2 alone reads must say what the engine does.

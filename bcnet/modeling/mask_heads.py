@@ -152,8 +152,7 @@ class PlainMaskHead(bilayer.PlainMaskHead):
         """
         if cfg.MODEL.BILAYER.AMODAL:
             raise ValueError(
-                "MODEL.BILAYER.AMODAL is True; the plain head, MODEL.ROI_MASK_HEAD.NAME 'MaskRCNNConvUpsampleHead', has "
-                "no amodal map"
+                "MODEL.BILAYER.AMODAL is True; the plain head (MaskRCNNConvUpsampleHead) has no amodal map"
             )
         mask = cfg.MODEL.ROI_MASK_HEAD
         if mask.NUM_CONV == 0 and mask.CONV_DIM != in_channels:
