@@ -13,7 +13,7 @@ from bcnet.structures import Detections
 
 
 def half_hidden(**changes) -> Detections:
-    """Boxes of 8 x 8 pixels: the first shows its left half and fills its box, the second shows all, the third nothing."""
+    """Boxes of 8 x 8 pixels: of the first the left half is visible, of the second all; the third has empty masks."""
     visible, amodal = torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)
     visible[0, :, :2] = amodal[0] = visible[1] = amodal[1] = 1
     fields = {

@@ -64,7 +64,7 @@ def test_a_data_set_without_amodal_masks_is_named_before_training(tmp_path):
 
 def test_targets_are_the_amodal_masks():
     """The loss is the cross-entropy with the amodal layer, whatever the visible one is."""
-    cfg, model = finding_detector(**AMODAL)
+    _, model = finding_detector(**AMODAL)
     branch = model.mask_branch
     assert branch.target_layers == ("occludee", "occluder", "amodal")
     visible, amodal = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64)
@@ -81,7 +81,7 @@ def test_targets_are_the_amodal_masks():
 
 
 def test_rois_of_training_and_inference_are_scaled(monkeypatch):
-    cfg, model = finding_detector(MODEL__ROI_MASK_HEAD__ROI_SCALE=1.5, **AMODAL)
+    _, model = finding_detector(MODEL__ROI_MASK_HEAD__ROI_SCALE=1.5, **AMODAL)
     pooled = []
     pool = model.mask_branch.pooler.forward
     monkeypatch.setattr(model.mask_branch.pooler, "forward", lambda f, b: pooled.append(b) or pool(f, b))
