@@ -98,7 +98,7 @@ def test_amodal_masks_and_hidden_shares_are_written(files, tmp_path):
     predict(AmodalModel(), files[1:2], tmp_path / "a.json")
     (annotation,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
     assert annotation["occluded_fraction"] == 0.5
-    assert coco_mask.area({**annotation["amodal_segmentation"]}) == 22 * 10
+    assert coco_mask.area(annotation["amodal_segmentation"]) == 22 * 10
     assert annotation["area"] == coco_mask.area(annotation["segmentation"]) == 11 * 10
 
 
