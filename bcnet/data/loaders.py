@@ -195,7 +195,7 @@ def build_train_loader(
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
             batch that cannot be divided among the processes; no object to cut out for INPUT.COMPOSITION.
     """
-    records, info = _load_training_sets(cfg, class_names)
+    records, info = _load_training_sets(cfg, class_names, layers)
     _check_image_files(cfg, records, "DATASETS.TRAIN")
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
@@ -256,7 +256,9 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
     return TestLoader(_data_loader(cfg, images, batches), info)
 
 
-def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageRecord], DatasetInfo]:
+def _load_training_sets(
+    cfg, class_names: Sequence[str], layers: Sequence[str]
+) -> tuple[list[ImageRecord], DatasetInfo]:
     names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
@@ -270,13 +272,19 @@ def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageReco
     if not records:
         raise ValueError(f"no image with an object to train on in DATASETS.TRAIN {tuple(names)}")
     if cfg.MODEL.MASK_ON:
-        faults = [fault for record in records for fault in missing_masks(record, cfg.INPUT.MASK_TARGET)]
-        if faults:
-            raise ValueError(
-                f"{len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {cfg.INPUT.MASK_TARGET!r}):\n  "
-                + "\n  ".join(faults[:5])
-            )
+        for name, (part, _) in zip(names, loaded, strict=True):
+            _check_masks(cfg, name, part, layers)
     return records, info
+
+
+def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequence[str]) -> None:
+    """Raises ValueError where an annotation of a training set lacks a mask that training needs."""
+    target = cfg.INPUT.MASK_TARGET
+    if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
+        raise ValueError(
+            f"training set {name!r}: {len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {target!r}, "
+            f"MODEL.BILAYER.AMODAL {cfg.MODEL.BILAYER.AMODAL}):\n  " + "\n  ".join(faults[:5])
+        )
 
 
 def _to_common_classes(

@@ -1,8 +1,8 @@
 """Occlusion relations between the detections of an image: pairwise confidences from their maps.
 
-Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts which pixels
-of a detection's box belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by whose
-visible pixels lie on the hidden part. `with_relations` takes the first.
+Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
+of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by whose
+visible pixels lie on the hidden part. `with_relations` uses the first.
 
 Letters: D detections, P pairs of them, M mask side, S samples a side.
 """
@@ -56,7 +56,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     def over_the_occluders_pixels(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
         return above[:, 0] * (1 - above[:, 1]), below[:, 1]
 
-    return _pairwise_means(maps, detections.boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
+    return _pairwise_means(maps, detections.map_boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
 
 
 def hidden_part_confidence(
