@@ -28,8 +28,8 @@ def atomic_write(
         path: the file to write.
         mode: "w" for text or "wb" for bytes.
         encoding: of text.
-        sync: wait until the content is on the disk, so that `path` is complete even after a power failure. Not worth the
-            time for many files that can be made again.
+        sync: wait until the content is on the disk, so that `path` is complete even after a power failure. Not worth
+            the time for many files that can be made again.
 
     Raises:
         OSError: the file cannot be written; the message names the file, and says if the disk is full.
