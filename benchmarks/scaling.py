@@ -1,4 +1,4 @@
-"""How cost grows with the number of detections, instances, pixels and images."""
+"""Scaling benchmarks: cost against the number of detections, instances, pixels and images."""
 
 from __future__ import annotations
 

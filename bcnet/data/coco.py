@@ -36,6 +36,8 @@ category_id not in the file's categories       error
 **annotations**
 annotation without id, image_id or             error
 category_id; two annotations of one id
+image_id ``"7"`` where image ``7`` is listed,  error: otherwise all objects would be dropped
+or the other way about
 annotation of an image that is not listed      dropped, counted (subsets of COCO are made so)
 iscrowd or ignore as 0, 1, false or true, as   read; absent or null is 0, as in COCO's API
 number, bool or text
@@ -116,7 +118,7 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
 
 
 def load_coco_used(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """`load_coco` without the categories that no annotation has; the others are numbered anew, 0..K-1.
+    """`load_coco` without the categories that no annotation has; the others are renumbered, 0..K-1.
 
     Some exports have a category above all others, without annotations of its own (Roboflow's).
     """

@@ -6,6 +6,7 @@ Letters: H x W image.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bcnet.data.records import ImageRecord
 
-MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow refuses an image
+MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow rejects an image
 
 _EXIF_ORIENTATION = 0x0112
 _UNDO_ORIENTATION = {
@@ -54,7 +55,7 @@ def open_image(file: str | BinaryIO, name: str | None = None, *, max_pixels: int
     Args:
         file: a path, or a file object in binary mode.
         name: what the error calls it; by default `file`.
-        max_pixels: a larger image is refused before it is decoded; 0 is no limit.
+        max_pixels: a larger image is rejected before it is decoded; 0 is no limit.
 
     Returns:
         Image.Image: mode "RGB".
@@ -209,7 +210,7 @@ def _first_bytes(file: str | BinaryIO) -> bytes:
 
 def _heif_opener_registered() -> bool:
     try:
-        import pillow_heif
+        pillow_heif = importlib.import_module("pillow_heif")
     except ImportError:
         return False
     pillow_heif.register_heif_opener()

@@ -1,4 +1,4 @@
-"""Reading of annotations image by image: one set of rules for training, evaluation, conversion and statistics."""
+"""CocoReader: reads COCO-like annotations image by image, with one set of rules for every caller."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bcnet.data.coco_json import (
     every_polygon_dropped,
     is_finite,
     is_id,
+    is_number_id,
     mask_box,
     missing,
     normal_id,
@@ -64,7 +65,7 @@ class AnnotationFormat:
 
     Attributes:
         translate: makes an annotation one of COCO's; None where the keys are COCO's own.
-        order: says who lies in front of whom.
+        order: gives the depth order of an image.
         has_area: whether annotations have an ``area``, of the visible mask; without one it is taken from the mask.
         has_stuff: whether regions of stuff, which are crowds here, are part of the format: then many are no warning.
     """
@@ -95,8 +96,8 @@ class ReadImage(NamedTuple):
 class CocoReader:
     """Reads the content of a COCO json, or of a format like it, image by image in the file's order.
 
-    Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller refuses the
-    file (`Findings.raise_if_faulty`) or does without the entries. The rules are those of `bcnet.data.coco`.
+    Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller rejects the
+    file (`Findings.raise_if_faulty`) or skips the entries. The rules are those of `bcnet.data.coco`.
 
     Attributes:
         info: the data set's description.
@@ -194,7 +195,10 @@ class CocoReader:
                 continue
             seen.add(normal_id(annotation["id"]))
             image_id = annotation["image_id"]
-            if image_id not in groups:
+            if image_id not in groups and (listed := _of_other_type(image_id)) in groups:
+                error = f"image_id is {short(image_id)}, the image's id is {listed!r}: a text is never a number"
+                self.findings.fault(annotation_label(annotation), AnnotationError(error, "image_id of another type"))
+            elif image_id not in groups:
                 what = "annotations of images that are not listed, dropped"
                 self.findings.drop(what, annotation_label(annotation), f"image_id is {short(image_id)}")
             elif images[image_id][1] is None:
@@ -227,13 +231,13 @@ class CocoReader:
         category_id = annotation.get("category_id")
         if category_id is None:
             raise AnnotationError("it has no category_id", "annotations without a category_id")
-        if not is_id(category_id) or category_id not in self._class_of:
+        if not is_number_id(category_id) or category_id not in self._class_of:
             what = "category_id not in the file's categories"
             raise AnnotationError(f"category_id {short(category_id)} is not in the file's categories", what)
         read_number("depth", annotation.get("depth"))
         instance = InstanceRecord(
             bbox=[],
-            category=self._class_of[category_id],
+            category=self._class_of[normal_id(category_id)],
             iscrowd=self._read_crowd(label, annotation),
             annotation_id=normal_id(annotation["id"]),
             hidden_fraction=read_number("hidden_fraction", annotation.get("hidden_fraction"), 0, 1),
@@ -325,6 +329,13 @@ class CocoReader:
         if self._crowds.count > _MANY_CROWDS * annotations and not self._format.has_stuff:
             what = f"crowds (iscrowd or ignore) among {annotations} annotations, not trained on"
             self.findings.noted[what] = self._crowds
+
+
+def _of_other_type(image_id: int | float | str) -> int | str | None:
+    """The number that a text spells, or the text of a number; None where a text spells none."""
+    if not isinstance(image_id, str):
+        return str(int(image_id))
+    return int(image_id) if image_id.isdecimal() and len(image_id) < 20 else None
 
 
 def annotation_label(annotation: dict) -> str:

@@ -1,4 +1,4 @@
-"""Records of images, instances and data sets: what every reader of annotations gives, whatever format it reads.
+"""Records of images, instances and data sets: the common output of all annotation readers.
 
 Letters: K classes.
 """
@@ -77,7 +77,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set beside its images.
+    """Metadata of a data set: name, classes and files.
 
     Attributes:
         name: the name or spec it was loaded by.

@@ -17,7 +17,7 @@ from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER, unknown_layer
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.truth import known_occluders, unknown_amodal
-from bcnet.ops.rle import box_rle, segmentation_to_rle
+from bcnet.ops.rle import RLE, box_rle, segmentation_to_rle
 
 LAYERS = (OCCLUDEE, OCCLUDER, AMODAL)
 OCCLUDER_TARGETS = ("neighbours", "front")
@@ -36,7 +36,7 @@ class SourceMasks:
 
     positions: list[int]
     boxes: list[Sequence[float]]
-    layers: dict[str, list[dict | None]]
+    layers: dict[str, list[RLE | None]]
 
 
 def target_boxes(record: ImageRecord, mask_target: str) -> tuple[list[int], list[Sequence[float]]]:
@@ -84,7 +84,7 @@ def source_masks(
     positions, boxes = target_boxes(record, mask_target)
     instances = [record.instances[i] for i in positions]
     visible = [visible_rle(record, instance) for instance in instances]
-    made: dict[str, list[dict | None]] = {}
+    made: dict[str, list[RLE | None]] = {}
     for name in layers:
         if name == OCCLUDEE:
             made[name] = list(visible) if mask_target == "visible" else [amodal_rle(record, i) for i in instances]
@@ -98,12 +98,12 @@ def source_masks(
 
 
 def _neighbours(
-    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
-) -> list[dict | None]:
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE]
+) -> list[RLE | None]:
     """The occluder masks by the published rule, of neighbours that are not known to lie behind."""
     instances = [record.instances[i] for i in positions]
     if all(instance.occluder is not None for instance in instances):
-        derived: list[dict | None] = [None] * len(instances)
+        derived: list[RLE | None] = [None] * len(instances)
     else:
         in_front, unknown_order = depth_order(record, positions)
         derived = occluder_rles(
@@ -122,8 +122,8 @@ def _neighbours(
 
 
 def _front(
-    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
-) -> dict[str, list[dict | None]]:
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE]
+) -> dict[str, list[RLE | None]]:
     """The occluder layer of what is known to lie in front, and its unknown pixels."""
     in_front, unknown_order = depth_order(record, positions)
     regions = _crowd_rles(record)
@@ -138,8 +138,8 @@ def _front(
 
 
 def _amodal(
-    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
-) -> dict[str, list[dict | None]]:
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE]
+) -> dict[str, list[RLE | None]]:
     """The amodal layer, and its unknown pixels where the file has no amodal mask."""
     instances = [record.instances[i] for i in positions]
     if all(instance.amodal for instance in instances):
@@ -179,7 +179,7 @@ def _frames(record: ImageRecord, positions: list[int], boxes: list[Sequence[floa
     return frames
 
 
-def _crowd_rles(record: ImageRecord, uncovered: bool = False) -> list[dict]:
+def _crowd_rles(record: ImageRecord, uncovered: bool = False) -> list[RLE]:
     """The crowd regions, with `uncovered` as they were before objects were pasted over them."""
     masks = []
     for crowd in (instance for instance in record.instances if instance.iscrowd):
@@ -230,7 +230,7 @@ def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray
     return matrix[np.ix_(positions, positions)]
 
 
-def visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+def visible_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
     """The visible mask of an object, empty where it is hidden altogether.
 
     Raises:
@@ -245,29 +245,38 @@ def visible_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
     )
 
 
-def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> dict:
+def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
     """The amodal mask of an object; raises as `visible_rle`."""
     if not instance.amodal:
         raise ValueError(
-            f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"
+            f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' and "
+            "MODEL.BILAYER.AMODAL require"
         )
     return _rle(record, instance, "amodal segmentation", instance.amodal)
 
 
-def missing_masks(record: ImageRecord, mask_target: str = "visible") -> list[str]:
-    """One message for each instance of a record that cannot be trained on for want of a segmentation."""
+def missing_masks(
+    record: ImageRecord, mask_target: str = "visible", layers: Sequence[str] = (OCCLUDEE, OCCLUDER)
+) -> list[str]:
+    """One message for each instance of a record that cannot be trained on for want of a segmentation.
+
+    Args:
+        record: the image.
+        mask_target, layers: as `source_masks` takes them.
+    """
+    needs_amodal = mask_target == "amodal" or AMODAL in layers
     messages = []
     for instance in record.instances:
         if instance.iscrowd:
             continue
         if not instance.segmentation and not instance.amodal:
             messages.append(f"{instance_label(record, instance)} has no segmentation")
-        elif mask_target == "amodal" and not instance.amodal:
+        elif needs_amodal and not instance.amodal:
             messages.append(f"{instance_label(record, instance)} has no amodal segmentation")
     return messages
 
 
-def _rle(record: ImageRecord, instance: InstanceRecord, key: str, segmentation: list | dict) -> dict:
+def _rle(record: ImageRecord, instance: InstanceRecord, key: str, segmentation: list | dict) -> RLE:
     try:
         return segmentation_to_rle(segmentation, record.height, record.width)
     except ValueError as error:

@@ -16,6 +16,7 @@ from bcnet.evaluation.registry import METRIC_REGISTRY
 from bcnet.evaluation.report import format_report
 from bcnet.evaluation.server_files import write_submissions
 from bcnet.files import write_json, write_json_list
+from bcnet.maps import RESULT_MAPS
 from bcnet.structures import Detections
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class CocoEvaluator:
         dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1; or a
             `DatasetInfo` of one, which says the classes itself; or a `GroundTruth` (of other formats, or of amodal
             masks). One without annotations (test-dev) gives files for the server and no metrics.
-        output_dir: where `compute` writes ``coco_instances_results.json`` and ``metrics.json``, or, of a test set
+        output_dir: folder for ``coco_instances_results.json`` and ``metrics.json`` of `compute`, or, of a test set
             without annotations, ``submission/`` (`write_submissions`); None writes nothing.
         max_detections: highest scoring detections per image and class that count.
         score_threshold: of the detections that are counted as true and false positives.
@@ -99,14 +100,14 @@ class CocoEvaluator:
                 f"{truth.source} says {truth.image_size(image_id)}; use Detections.rescaled"
             )
         self._has_masks |= detections.occludee_mask is not None
-        self._results[image_id] = detections.to_coco(image_id, truth.category_ids)
+        self._results[image_id] = detections.to_coco(image_id, truth.category_ids, names=RESULT_MAPS)
 
     def state(self) -> dict:
         """What this evaluator has collected, to be merged into another process' evaluator. Can be pickled."""
         return {"results": self._results, "has_masks": self._has_masks}
 
     def merge(self, states: list[dict]) -> None:
-        """Adds the states of other evaluators. An image that is already here is left as it is.
+        """Adds the states of other evaluators. An image that is already present keeps its results.
 
         Distributed samplers may repeat an image to give all processes equally many.
         """
@@ -124,8 +125,8 @@ class CocoEvaluator:
         """Gathers, writes the results file and computes the metrics.
 
         Returns:
-            dict: as `evaluate_results` gives it, in percent and nan where there is no ground truth; what asks for
-            masks is there only where detector and annotations have them. Empty without annotations and on every
+            dict: as `evaluate_results` gives it, in percent and nan where there is no ground truth; metrics of
+            masks are present only where detector and annotations have masks. Empty without annotations and on every
             rank but 0.
 
         Raises:
@@ -171,8 +172,9 @@ class CocoEvaluator:
 
 def _gather_on_main_process(state: dict) -> list[dict]:
     """All processes' states on rank 0. Over gloo, because NCCL would copy them through GPU memory."""
-    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-    states = [None] * world_size() if is_main_process() else None
+    gloo = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    group = gloo if isinstance(gloo, dist.ProcessGroup) else None  # every process is a member
+    states: list[dict] | None = [{}] * world_size() if is_main_process() else None
     dist.gather_object(state, states, dst=0, group=group)
     if group is not None:
         dist.destroy_process_group(group)

@@ -10,6 +10,7 @@ from bcnet.evaluation.average_precision import images_average_precision, subset_
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.shares import hidden_share, occluder_share
+from bcnet.ops.rle import RLE
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def overlap_average_precision(
     return report | images_average_precision(ground_truth, results, selected, "segm", max_detections)
 
 
-def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
+def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, RLE | None]]:
     """Each instance with its occluder mask by the training rule, from the visible masks and without depth order."""
     for group in ground_truth.by_image.values():
         occluders = occluder_rles(

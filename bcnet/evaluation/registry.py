@@ -1,10 +1,11 @@
-"""Metrics registry: what a metric needs, gets and returns, and how metrics are chosen by name."""
+"""Metric registry (METRIC_REGISTRY): requirements, inputs and return values of metrics, chosen by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar, overload
 
 from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
@@ -18,7 +19,7 @@ COUNTS = ("mask_target", "images", "annotations", "results", "max_detections", "
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What a metric is computed from.
+    """Inputs of a metric.
 
     Attributes:
         ground_truth: with annotations.
@@ -70,7 +71,7 @@ REQUIREMENTS: dict[str, Callable[[MetricInputs], bool]] = {
     "olac_labels": lambda inputs: inputs.olac_labels is not None,
 }
 """What a metric may require: ``boxes`` of the results; ``masks`` of results and annotations; ``amodal_masks`` and
-``depth_order`` of the annotations; ``relations`` of the results (who occludes whom); ``olac_labels``: COCO-OLAC's
+``depth_order`` of the annotations; ``relations`` of the results (occlusion relations); ``olac_labels``: COCO-OLAC's
 file was given."""
 
 
@@ -91,17 +92,40 @@ class Metric:
     report: Callable[[Mapping], str] | None = None
 
 
+MetricFunction = TypeVar("MetricFunction", bound=Callable[[MetricInputs], dict])
+
+
 class MetricRegistry(Registry):
     """Registry of `Metric` records by the names of their functions."""
 
+    @overload
     def register(
         self,
-        obj: Callable[[MetricInputs], dict] | None = None,
+        obj: MetricFunction,
         *,
         name: str | None = None,
         requires: Sequence[str] = (),
         report: Callable[[Mapping], str] | None = None,
-    ):
+    ) -> MetricFunction: ...
+
+    @overload
+    def register(
+        self,
+        obj: None = None,
+        *,
+        name: str | None = None,
+        requires: Sequence[str] = (),
+        report: Callable[[Mapping], str] | None = None,
+    ) -> Callable[[MetricFunction], MetricFunction]: ...
+
+    def register(
+        self,
+        obj: MetricFunction | None = None,
+        *,
+        name: str | None = None,
+        requires: Sequence[str] = (),
+        report: Callable[[Mapping], str] | None = None,
+    ) -> MetricFunction | Callable[[MetricFunction], MetricFunction]:
         """Registers a function from `MetricInputs` to a dict; a decorator, with or without arguments.
 
         Args:

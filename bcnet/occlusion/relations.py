@@ -1,8 +1,8 @@
-"""Occlusion relations of the detections of an image: which one occludes which, from their maps.
+"""Occlusion relations between the detections of an image: pairwise confidences from their maps.
 
-Two readings, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which says which pixels of
-a detection's box belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by whose
-visible pixels lie on the hidden part. `with_relations` takes the first.
+Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
+of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by whose
+visible pixels lie on the hidden part. `with_relations` uses the first.
 
 Letters: D detections, P pairs of them, M mask side, S samples a side.
 """
@@ -24,15 +24,15 @@ PAIRS_AT_ONCE = 512
 
 
 def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) -> Tensor:
-    """The confidence that one detection covers another, from the occluder layer.
+    """Pairwise confidence that one detection occludes another, from the occluder layer.
 
-    At [i, j] it is the mean probability that the occluder layer of i gives to the visible pixels of j inside the
-    box of i. A pixel counts as a visible one of j by the probability of j's mask times that of j's own occluder layer
-    not claiming it; the second factor matters for amodal masks, which reach below other objects. Where these
-    weights sum to fewer than `min_pixels`, the occluder rule's limit, the confidence is zero.
+    The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
+    inside the box of i. A pixel is weighted as a visible pixel of j by the mask probability of j times one minus the
+    occluder probability of j; the second factor matters for amodal masks, which extend below other objects. Where these
+    weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is zero.
 
-    The pixels are sampled, S x S of them evenly over the common part of both boxes and bilinearly in the maps, so
-    that the work goes by the number of overlapping pairs and not by their size in the image.
+    The maps are sampled bilinearly at S x S points spread evenly over the intersection of both boxes, so that the cost
+    depends on the number of overlapping pairs and not on their size in the image.
 
     Args:
         detections: with ``occludee_mask`` and ``occluder_mask``, on any device.
@@ -56,7 +56,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     def over_the_occluders_pixels(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
         return above[:, 0] * (1 - above[:, 1]), below[:, 1]
 
-    return _pairwise_means(maps, detections.boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
+    return _pairwise_means(maps, detections.map_boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
 
 
 def hidden_part_confidence(
@@ -132,9 +132,9 @@ def _pairwise_means(
 
 
 def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
-    """Maps of the box frame at S x S places of a window inside the boxes: [P, 2, M, M] to [P, 2, S, S].
+    """Samples RoI-frame maps at S x S points of a window inside the boxes: [P, 2, M, M] to [P, 2, S, S].
 
-    Unlike in pasting, a map does not fade across its rim: every place lies inside.
+    Unlike in pasting, a map does not fade across its border: every point lies inside.
     """
     steps = (torch.arange(SAMPLES, device=maps.device) + 0.5) / SAMPLES
     coordinates = []
@@ -148,7 +148,7 @@ def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
 
 
 def with_relations(detections: Detections) -> Detections:
-    """The detections with `Detections.occluded_by` filled; as they are where a layer's masks are absent."""
+    """The detections with `Detections.occluded_by` filled; unchanged where the masks of a layer are absent."""
     if detections.occludee_mask is None or detections.occluder_mask is None:
         return detections
     return replace(detections, occluded_by=occluder_confidence(detections))

@@ -1,4 +1,4 @@
-"""What is known of occlusion from masks and a partial depth order: occluder and amodal masks with unknown pixels.
+"""Occluder and amodal targets from masks and a partial depth order, with unknown pixels marked.
 
 The table of docs/composition.md, on RLE masks. A pixel of object i's region is known where the visible masks and the
 depth order decide it; the rest is unknown, and losses leave it out.
@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.occlusion.rule import crop_rle
-from bcnet.ops.rle import rle_difference, rle_intersection, rle_union
+from bcnet.ops.rle import RLE, rle_difference, rle_intersection, rle_union
 
 # Unknown pixels of an amodal mask are kept this far outside the object's box, in shares of its sides: a box that is
 # shifted by more than a third of its side has an IoU below 1/2 with it, and is not matched to the object.
@@ -24,12 +24,12 @@ CONTEXT = 1 / 3
 
 def known_occluders(
     frames: np.ndarray,
-    visible: Sequence[dict],
+    visible: Sequence[RLE],
     in_front: np.ndarray,
     unknown_order: np.ndarray,
     image_size: tuple[int, int],
-) -> tuple[list[dict | None], list[dict | None]]:
-    """What is known to lie in front of each instance, and where that is not known, inside the instance's frame.
+) -> tuple[list[RLE | None], list[RLE | None]]:
+    """The known occluder of each instance inside its frame, and the pixels where it is unknown.
 
     A visible pixel of the instance has nothing in front of it. A pixel of what is known to lie in front is one of the
     mask. A pixel of what may lie in front or behind is unknown. All others are not of the mask.
@@ -45,21 +45,23 @@ def known_occluders(
         The occluder masks and their unknown pixels, G compressed RLEs each; None is an empty mask.
     """
     near = _overlapping(frames, visible)
-    occluders, unknown = [], []
+    occluders: list[RLE | None] = []
+    unknown: list[RLE | None] = []
     for index, frame in enumerate(frames):
         crop = crop_rle(frame.tolist(), image_size)
-        front = [visible[j] for j in np.flatnonzero(near[index] & in_front[index])]
-        undecided = [visible[j] for j in np.flatnonzero(near[index] & unknown_order[index])]
-        occluders.append(_part(front, crop, visible[index]))
-        decided = visible[index] if occluders[-1] is None else rle_union([visible[index], occluders[-1]])
+        front = [visible[j] for j in np.flatnonzero(near[index] & in_front[index]).tolist()]
+        undecided = [visible[j] for j in np.flatnonzero(near[index] & unknown_order[index]).tolist()]
+        occluder = _part(front, crop, visible[index])
+        occluders.append(occluder)
+        decided = visible[index] if occluder is None else rle_union([visible[index], occluder])
         unknown.append(_part(undecided, crop, decided))
     return occluders, unknown
 
 
 def unknown_amodal(
-    frames: np.ndarray, uncovered: Sequence[dict], may_hide: np.ndarray, image_size: tuple[int, int]
-) -> list[dict | None]:
-    """Where an instance may go on behind its neighbours, so that its amodal mask is unknown.
+    frames: np.ndarray, uncovered: Sequence[RLE], may_hide: np.ndarray, image_size: tuple[int, int]
+) -> list[RLE | None]:
+    """Pixels in which an instance may extend behind its neighbours, so that its amodal mask is unknown.
 
     The known part of an instance's amodal mask is what was visible of it before objects were pasted. It may go on
     behind neighbours that do not lie behind it: their pixels (before objects were pasted over them) are unknown.
@@ -77,12 +79,14 @@ def unknown_amodal(
     wide = np.concatenate([frames[:, :2] - CONTEXT * frames[:, 2:], (1 + 2 * CONTEXT) * frames[:, 2:]], axis=1)
     near = _overlapping(wide, uncovered) & may_hide
     return [
-        _part([uncovered[j] for j in np.flatnonzero(near[i])], crop_rle(frame.tolist(), image_size), uncovered[i])
+        _part(
+            [uncovered[j] for j in np.flatnonzero(near[i]).tolist()], crop_rle(frame.tolist(), image_size), uncovered[i]
+        )
         for i, frame in enumerate(wide)
     ]
 
 
-def _part(masks: Sequence[dict], crop: dict, excluded: dict) -> dict | None:
+def _part(masks: Sequence[RLE], crop: RLE, excluded: RLE) -> RLE | None:
     """The union of masks inside a crop and outside a mask; None if it is empty."""
     if not masks:
         return None
@@ -90,11 +94,11 @@ def _part(masks: Sequence[dict], crop: dict, excluded: dict) -> dict | None:
     return part if coco_mask.area(part) > 0 else None
 
 
-def _overlapping(frames: np.ndarray, masks: Sequence[dict]) -> np.ndarray:
+def _overlapping(frames: np.ndarray, masks: Sequence[RLE]) -> np.ndarray:
     """bool [G, N], True at [i, j] where the box of mask j overlaps frame i; i and j differ."""
-    boxes = coco_mask.toBbox(list(masks)).reshape(-1, 4)
+    boxes = np.array([coco_mask.toBbox(mask) for mask in masks], dtype=np.float64).reshape(-1, 4)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     first, last = np.floor(frames[:, :2]), np.ceil(frames[:, :2] + frames[:, 2:])
-    near = ((low[None] < last[:, None]) & (high[None] > first[:, None])).all(axis=2)
+    near = np.all((low[None] < last[:, None]) & (high[None] > first[:, None]), axis=2)
     np.fill_diagonal(near, False)
     return near

@@ -1,4 +1,4 @@
-"""Inference on data sets, and their evaluation."""
+"""Inference on data sets and evaluation of the test sets (DATASETS.TEST)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from bcnet.data import build_test_loader, load_dataset
@@ -19,13 +19,18 @@ from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
+from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
 from bcnet.structures import Detections
 
 
 def run_inference(
-    model: nn.Module, loader: Iterable[list[dict]], *, amp_dtype: torch.dtype | None = None, with_occluder: bool = False
+    model: InferenceModel,
+    loader: Iterable[list[dict]],
+    *,
+    amp_dtype: torch.dtype | None = None,
+    with_occluder: bool = False,
 ) -> Iterator[tuple[int | str, Detections]]:
     """Detections image by image, while the loader runs; nothing is kept.
 
@@ -41,8 +46,8 @@ def run_inference(
     """
     for batch in loader:
         with autocast(model.device, amp_dtype):
-            found = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
-        for record, detections in zip(batch, found, strict=True):
+            per_image = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
+        for record, detections in zip(batch, per_image, strict=True):
             detections = detections.to("cpu").rescaled((record["height"], record["width"]))
             yield record["image_id"], with_relations(detections)
 
@@ -67,7 +72,7 @@ class EvaluationSet:
         return replace(detections, classes=self.classes[detections.classes])
 
 
-def read_evaluation_sets(cfg, model: nn.Module, class_names: Sequence[str] = ()) -> dict[str, EvaluationSet]:
+def read_evaluation_sets(cfg, model: InferenceModel, class_names: Sequence[str] = ()) -> dict[str, EvaluationSet]:
     """Reads every data set of ``DATASETS.TEST``, so that a fault in one shows before anything else is done.
 
     Args:
@@ -96,7 +101,7 @@ def read_evaluation_sets(cfg, model: nn.Module, class_names: Sequence[str] = ())
 
 def evaluate(
     cfg,
-    model: nn.Module,
+    model: InferenceModel,
     output_dir: str | None = None,
     *,
     class_names: Sequence[str] = (),
@@ -107,8 +112,8 @@ def evaluate(
     As soon as a data set is done, its ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` are
     written and tables logged; for one without annotations (test-dev) the files that COCO's server takes. With
     TEST.AUG.ENABLED the detections are those of several views of each image, see `AugmentedDetector`. Masks are
-    compared with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results have
-    occlusion relations. Computes in the precision of the training, SOLVER.AMP.
+    compared with the kind that the model is trained on, ``INPUT.MASK_TARGET``. Where the depth order is known, the
+    results have occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
     Args:
         cfg: the config the model was built from.
@@ -134,10 +139,10 @@ def evaluate(
         # Without a limit of the detector's, COCO's own.
         limit = max_detections_of(cfg) or 100
         evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS, olac_labels=labels)
-        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
+        results = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
-            for image_id, detections in found:
+            for image_id, detections in results:
                 evaluator.update(image_id, evaluation_set.with_its_classes(detections))
                 progress.update()
         metrics[name] = evaluator.compute()

@@ -1,4 +1,4 @@
-"""Pictures of detections in many images and videos, and of training data, written into a folder.
+"""Gallery: pictures of detections in images and videos, and of training data, written into a folder.
 
 Letters: H x W image.
 """
@@ -107,7 +107,7 @@ class Gallery:
         encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
         # Not cv2.imwrite, which only returns False where the disk is full or the folder cannot be written to.
         with atomic_write(path, "wb", sync=False) as file:
-            file.write(encoded)
+            file.write(encoded.tobytes())
         self.pictures.append(path)
 
 
@@ -130,7 +130,7 @@ def draw_predictions(
         files: image files and URLs, video files, animated images, cameras (`bcnet.data.inputs.find_images`).
         output_dir: made when missing.
         score_threshold: lowest score that is drawn.
-        max_images: draw the first so many, and so many frames of each video; None draws all.
+        max_images: maximum number of images, and of frames of each video; None draws all.
         max_image_pixels: a larger image is unreadable; 0 is no limit.
         progress: show a progress bar.
 
@@ -163,16 +163,15 @@ def draw_training_data(
 ) -> Gallery:
     """Writes pictures as `draw_predictions` does of what the mapper makes of a data set for training.
 
-    The heat maps are the 28x28 targets that the mask head learns; the panels show the same masks in more
-    detail. Pixels whose target is unknown, which have no loss, are hatched in grey. Images without instances have
-    nothing to show and are passed over. An image that cannot be read, or whose annotations cannot be used, is logged
-    by name and counted.
+    The heat maps are the 28x28 targets of the mask head; the panels show the same masks in more
+    detail. Pixels whose target is unknown, which have no loss, are hatched in grey. Images without instances are
+    skipped. An image that cannot be read, or whose annotations cannot be used, is logged by name and counted.
 
     Args:
         mapper: in training mode.
         dataset: name or spec, or what `load_dataset` gave.
         output_dir: made when missing.
-        max_images: draw the first so many; None draws all.
+        max_images: maximum number of images; None draws all.
         seed: of the augmentation.
         progress: show a progress bar.
 

@@ -1,4 +1,4 @@
-"""What the two layers saw: in the image, and as heat maps of each region of interest (RoI).
+"""Visualization of the occluder and occludee layers: panels in the image, and heat maps per RoI.
 
 Letters: D detections, M mask side, H x W image, h x w picture.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from bcnet.maps import BOUNDARY, MASK, UNKNOWN, MapSpec
+from bcnet.maps import BOUNDARY, MASK, OCCLUDEE_AMODAL, UNKNOWN, MapSpec
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
@@ -31,12 +31,12 @@ from bcnet.visualization.relations import order_panel
 
 # Title, explanation beside the image, title over heat maps.
 LAYERS = {
-    "occluder": ("Occluder layer", "what lies on an instance, in its colour", "on top"),
-    "occludee": ("Occludee layer", "the instances and their boundaries", "the instance"),
-    "amodal": ("Amodal mask", "the instances with their hidden parts", ""),
+    "occluder": ("Occluder layer", "occluders in the occludee's colour", "occluder"),
+    "occludee": ("Occludee layer", "instances and their boundaries", "instance"),
+    "amodal": ("Amodal mask", "instances with their hidden parts", ""),
 }
 COLORMAP = cv2.COLORMAP_MAGMA  # rises evenly in brightness: the same order in grey, and for any colour vision
-GAP = 12  # pixels of paper between panels
+GAP = 12  # pixels of white between panels
 
 
 def draw_layers(
@@ -48,12 +48,12 @@ def draw_layers(
     scores: bool = True,
     identities: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Panels side by side: detections, occluder layer, occludee layer, order of depth.
+    """Panels side by side: detections, occluder layer, occludee layer, amodal masks, depth order.
 
-    The occluder panel shows, in the colour of each detection, what the upper layer found on top of it inside its
-    box; the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. Of training
-    targets, pixels that are unknown are hatched in grey. The last panel shows who lies on whom. What the detections do
-    not carry has no panel.
+    The occluder panel shows the occluder mask predicted inside the box of each detection, in that detection's colour;
+    the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. The amodal panel shows
+    whole instances: the visible part filled, the hidden part hatched. Unknown pixels of training targets are hatched
+    in grey. The last panel shows the occlusion relations and the depth order. Maps that are absent have no panel.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -72,26 +72,29 @@ def draw_layers(
     image, detections = canvas_for(image, detections, long_side)  # once for all panels
     common = {"long_side": None, "numbered": numbered, "identities": identities}
     panels = [draw_detections(image, detections, scores=scores, **common)]
-    found = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
-    titles = [("Detections" if scores else "Annotations", found)]
+    content = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
+    titles = [("Detections" if scores else "Annotations", content)]
     for layer, (title, explanation, _) in LAYERS.items():
         if (spec := detections.find(layer, MASK)) is not None:
-            panels.append(_layer_panel(image, detections, layer, **common))
+            panels.append(_layer_panel(image, detections, spec, **common))
             threshold = detections.mask_threshold
             is_empty = not (detections.maps[spec.name] >= threshold).any()
             titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
+    if detections.has_hidden_parts:
+        panels.append(_amodal_panel(image, detections, **common))
+        titles.append(("Amodal", "whole instances; hidden parts hatched, with their share"))
     if detections.occluded_by is not None and detections.occludee_mask is not None:
         regions = list(map_regions(detections, "occludee_mask"))
         panels.append(order_panel(_faded(image), detections, regions, instance_colors(detections, identities)))
         is_empty = not detections.occlusion.edges
-        titles.append(("Order", "nobody hides anybody" if is_empty else "0 is in front; arrows: who hides whom"))
+        titles.append(("Depth order", "no occlusions" if is_empty else "0 = front; arrows: occluder to occludee"))
     return join_panels(panels, titles)
 
 
 def _layer_panel(
     image: np.ndarray,
     detections: Detections,
-    layer: str,
+    spec: MapSpec,
     long_side: int | None,
     numbered: bool,
     identities: Sequence[int] | None,
@@ -99,10 +102,10 @@ def _layer_panel(
     canvas, detections = canvas_for(image, detections, long_side)
     canvas = _faded(canvas)
     width = style.line_width(canvas.shape[:2])
-    masks = list(map_regions(detections, detections.find(layer, MASK).name))
-    unknown_map = detections.find(layer, UNKNOWN)
+    masks = list(map_regions(detections, spec.name))
+    unknown_map = detections.find(spec.layer, UNKNOWN)
     unknown = [_hatched(r, width) for r in map_regions(detections, unknown_map.name)] if unknown_map else []
-    # An instance with nothing on top of it has no place in the occluder panel.
+    # An instance without an occluder is left out of the occluder panel.
     kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
     masks = [masks[i] for i in kept]
     all_colors = instance_colors(detections, identities)
@@ -110,25 +113,50 @@ def _layer_panel(
     all_texts = label_texts(detections, numbered, scores=False)
     texts = [all_texts[i] for i in kept]
     detections = detections[kept]
-    if layer == "occluder":
-        # Several instances may have one occluder: stripes let all their colours be seen.
+    if spec.layer == "occluder":
+        # Several instances may share an occluder: stripes keep all their colours visible.
         fill_regions(
             canvas, [_striped(region, i, 3 * width) for i, region in zip(kept, masks, strict=True)], colors, 0.8
         )
-        texts = [f"over {text}" for text in texts]
+        texts = [f"occluder of {text}" for text in texts]
     else:
         fill_regions(canvas, masks, colors, 0.6)
     outline_regions(canvas, masks, colors, width)
     fill_regions(canvas, unknown, [style.UNKNOWN] * len(unknown), 0.8)
-    if (boundary := detections.find(layer, BOUNDARY)) is not None:
+    if (boundary := detections.find(spec.layer, BOUNDARY)) is not None:
         _glow(canvas, detections, boundary.name, colors)
     draw_boxes(canvas, detections, colors)
     return draw_labels(canvas, detections, colors, texts)
 
 
+def _amodal_panel(
+    image: np.ndarray,
+    detections: Detections,
+    long_side: int | None,
+    numbered: bool,
+    identities: Sequence[int] | None,
+) -> np.ndarray:
+    """Visible parts filled, hidden parts hatched, amodal outlines; labels end with the hidden share."""
+    canvas, detections = canvas_for(image, detections, long_side)
+    canvas = _faded(canvas)
+    width = style.line_width(canvas.shape[:2])
+    colors = instance_colors(detections, identities)
+    visible = list(map_regions(detections, "occludee_mask"))
+    whole = list(map_regions(detections, OCCLUDEE_AMODAL.name))
+    hidden = [(window, mask & ~seen) for (window, mask), (_, seen) in zip(whole, visible, strict=True)]
+    fill_regions(canvas, visible, colors, 0.6)
+    # Hidden parts lie on other instances' visible parts.
+    fill_regions(canvas, [_striped(region, i, 2 * width) for i, region in enumerate(hidden)], colors, 0.9)
+    outline_regions(canvas, whole, colors, width)
+    shares = detections.occluded_fraction.tolist()
+    texts = label_texts(detections, numbered, scores=False)
+    texts = [f"{text}, {100 * share:.0f}% hidden" for text, share in zip(texts, shares, strict=True)]
+    return draw_labels(canvas, detections, colors, texts)
+
+
 def _glow(canvas: np.ndarray, detections: Detections, name: str, colors: Sequence[style.Color]) -> None:
     """Brightens the canvas by a map's probability (in place): boundaries are two pixels of the RoI frame wide."""
-    maps = paste_windows(detections.maps[name], detections.boxes, detections.image_size)
+    maps = paste_windows(detections.maps[name], detections.map_boxes, detections.image_size)
     for (window, values), color in zip(maps, colors, strict=True):
         area = canvas[window.y0 : window.y1, window.x0 : window.x1]
         opacity = (0.75 * values.clamp(0, 1) ** 2).numpy()[..., None]
@@ -184,11 +212,11 @@ def draw_heat_maps(
     columns: int | None = None,
     scores: bool = True,
 ) -> list[np.ndarray]:
-    """The sheets that explain each detection: its RoI as the mask head sees it, and the four maps of both layers.
+    """Sheets of heat maps: the RoI of each detection as the mask head sees it, and its maps.
 
-    One line per detection: a picture of the box stretched to a square, then occluder boundary, occluder
-    mask, occludee boundary and occludee mask as M x M squares, all on one colour scale from 0 to 1. Maps that
-    the detections do not carry are left out.
+    One line per detection: a picture of the RoI stretched to a square, then occluder boundary, occluder mask, amodal
+    mask, occludee boundary and occludee mask as M x M squares, all on one colour scale from 0 to 1. Maps that the
+    detections do not carry are left out.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -219,8 +247,13 @@ def draw_heat_maps(
 
 
 def _columns(detections: Detections) -> list[MapSpec]:
-    """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first."""
-    return [spec for spec in reversed(detections.present) if spec.kind != UNKNOWN]
+    """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first.
+
+    The maps of a layer lie side by side, under one title.
+    """
+    shown = [spec for spec in detections.present if spec.kind != UNKNOWN]
+    layers = list(dict.fromkeys(spec.layer for spec in shown))
+    return sorted(shown, key=lambda spec: layers.index(spec.layer))[::-1]
 
 
 def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
@@ -228,14 +261,14 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     color = style.instance_color(index)
     size = max(11, cell // 10)
     plate_height = style.text_size("X", size)[1] + 4
-    cells = [_roi_crop(image, detections.boxes[index].tolist(), cell)]
+    cells = [_roi_crop(image, detections.map_boxes[index].tolist(), cell)]
     for spec in _columns(detections):
         values = (detections.maps[spec.name][index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
         heat = cv2.cvtColor(cv2.applyColorMap(values, COLORMAP), cv2.COLOR_BGR2RGB)
         heat = style.resized(heat, cell, cell, smooth=False)
         if (unknown := detections.find(spec.layer, UNKNOWN)) is not None:
             area = detections.maps[unknown.name][index].numpy()
-            _hatch(heat, style.resized(np.uint8(area > 0.5), cell, cell, smooth=False).astype(bool))
+            _hatch(heat, style.resized((area > 0.5).astype(np.uint8), cell, cell, smooth=False).astype(bool))
         cells.append(heat)
     gap = max(4, cell // 24)
     line = np.full((plate_height + cell, len(cells) * cell + (len(cells) - 1) * gap, 3), style.PAPER, dtype=np.uint8)
@@ -280,8 +313,8 @@ def _heat_map_sheet(blocks: Sequence[Sequence[np.ndarray]], detections: Detectio
     plain, bold = [], []
     for column, block in enumerate(blocks):
         left = margin + column * (line_width + between)
-        bold.append((left, GAP // 2, style.shortened("Region (RoI)", size, cell, bold=True), style.INK))
-        plain.append((left, GAP // 2 + text_height, style.shortened("as a square", size, cell), style.INK))
+        bold.append((left, GAP // 2, style.shortened("RoI", size, cell, bold=True), style.INK))
+        plain.append((left, GAP // 2 + text_height, style.shortened("resized to a square", size, cell), style.INK))
         layer = None
         for position, spec in enumerate(_columns(detections), start=1):
             x = left + position * (cell + gap)

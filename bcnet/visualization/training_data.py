@@ -1,4 +1,4 @@
-"""Training targets as detections, so that they are drawn like those.
+"""Conversion of training targets to detections, to draw them with the same functions.
 
 Letters: G instances, M mask side.
 """
@@ -30,9 +30,9 @@ def detections_from_targets(
     class_names: Sequence[str] = (),
     side: int = 28,
     *,
-    specs: Sequence[MapSpec] = PUBLISHED_MAPS,
+    specs: Sequence[MapSpec] | None = None,
 ) -> Detections:
-    """The targets as if they were a perfect model's detections, so that they are drawn like those.
+    """The targets in the form of the detections of a perfect model.
 
     The maps are the mask head's training targets for RoIs that are exactly the boxes: both layers' masks,
     cropped, and their boundaries (dilation != erosion with the 3x3 cross). Where pixels of a mask's target are unknown,
@@ -42,24 +42,29 @@ def detections_from_targets(
         targets: of one image.
         image_size: (H, W) of the image that the targets are for.
         class_names: names of the classes 0..K-1.
-        side: M; 28 is what the head learns, a larger one shows the masks in more detail.
-        specs: the maps whose targets are shown.
+        side: M; 28 is the mask head's resolution, a larger one shows the masks in more detail.
+        specs: the maps whose targets are shown; None shows `target_maps` of the targets' mask layers.
 
     Returns:
         Detections: in the targets' order, every score 1.
     """
     targets = targets.to("cpu")
+    if specs is None:
+        specs = target_maps(targets.masks.layers)
     count = len(targets)
     layers = crop_layers(targets.masks, targets.boxes, torch.arange(count), side)
-    learned = map_targets(specs, layers)
-    maps = {name: target.values.float() for name, target in learned.items()}
+    targets_by_map = map_targets(specs, layers)
+    maps = {name: target.values.float() for name, target in targets_by_map.items()}
     specs = list(specs)
-    for spec in [spec for spec in specs if spec.kind == MASK and learned[spec.name].known is not None]:
+    for spec in list(specs):
+        known = targets_by_map[spec.name].known
+        if spec.kind != MASK or known is None:
+            continue
         name = f"{spec.name}_unknown"
-        maps[name] = (~learned[spec.name].known).float()
+        maps[name] = (~known).float()
         specs.append(replace(spec, name=name, short_name=f"{spec.short_name}_unknown", kind=UNKNOWN, title=UNKNOWN))
     return Detections(
-        image_size=tuple(image_size),
+        image_size=(image_size[0], image_size[1]),
         boxes=targets.boxes,
         scores=torch.ones(count),
         classes=targets.classes,

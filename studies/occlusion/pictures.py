@@ -1,4 +1,4 @@
-"""A grid of pictures: what each arm makes of the same objects."""
+"""Picture grid: masks that each arm predicts for the same objects."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pycocotools import mask as coco_mask
 from bcnet.checkpoint import load_weights
 from bcnet.config import load_config
 from bcnet.data import ImageRecord, load_dataset, read_image
-from bcnet.data.source_masks import source_masks
+from bcnet.data.source_masks import visible_rle
 from bcnet.modeling import build_model
 from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_detections
+from studies.occlusion.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from studies.occlusion.runs import CONFIG_FILE
-from studies.occlusion.true_boxes import TrueBoxPredictor, true_boxes
 
 SIDE = 256  # of a picture, pixels
 
 
 def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
-    """One row for each of the first test scenes: the image, the truth, and each arm's masks in the true boxes.
+    """One row for each of the first test scenes: the image, the truth, and each arm's masks in the ground-truth boxes.
 
-    What the occluder layer of an arm saw follows in a column of its own: on each object, in the object's colour.
+    The occluder masks of an arm follow in a column of their own: on each object, in the object's colour.
 
     Args:
         folders: of one run of every arm, all on the same scenes.
@@ -41,12 +41,12 @@ def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
     for arm, cfg in configs.items():
         model = build_model(cfg)
         load_weights(model, os.path.join(folders[arm], "model_final.pth"))
-        predict = TrueBoxPredictor(cfg, model.eval())
-        found = [predict(record) for record in records]
-        columns[arm] = [_draw(i, d) for i, d in zip(images, found, strict=True)]
-        if found[0].occluder_mask is not None:
-            on_top = [d.with_maps(occludee_mask=d.occluder_mask) for d in found]
-            columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, on_top, strict=True)]
+        predict = GroundTruthBoxPredictor(cfg, model.eval())
+        detections = [predict(record) for record in records]
+        columns[arm] = [_draw(i, d) for i, d in zip(images, detections, strict=True)]
+        if detections[0].occluder_mask is not None:
+            occluders = [d.with_maps(occludee_mask=d.maps["occluder_mask"]) for d in detections]
+            columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, occluders, strict=True)]
     figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(records) + 0.3), layout="constrained")
     grid = figure.subplots(len(records), len(columns), squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):
@@ -62,7 +62,9 @@ def _draw(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 
 def _truth(record: ImageRecord) -> Detections:
-    masks = torch.from_numpy(coco_mask.decode(source_masks(record).layers["occludee"])).permute(2, 0, 1)
-    boxes, classes = true_boxes(record)
+    rles = [visible_rle(record, instance) for instance in record.instances if not instance.iscrowd]
+    full = np.array([coco_mask.decode(rle) for rle in rles], dtype=np.uint8)
+    masks = torch.from_numpy(full.reshape(-1, record.height, record.width))
+    boxes, classes = ground_truth_boxes(record)
     targets = Targets(boxes, classes, InstanceMasks.from_full({"occludee": masks, "occluder": torch.zeros_like(masks)}))
     return detections_from_targets(targets, (record.height, record.width), side=SIDE)

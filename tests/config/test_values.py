@@ -119,6 +119,14 @@ def test_words_with_an_equals_sign():
         split_overrides(["A=1", "SEED"])
 
 
+@pytest.mark.parametrize("words", [["A", "1", "--resume"], ["A=1", "--num-gpus", "2"], ["A=1", "--num-gpus=2"]])
+def test_options_among_the_config_keys_are_named(words):
+    with pytest.raises(
+        ValueError, match=r"options come before the config keys: '--(resume|num-gpus|num-gpus=2)' follows 'A"
+    ):
+        split_overrides(words)
+
+
 def test_a_file_with_strings_where_lists_are_expected(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text('DATASETS:\n  TRAIN: coco:a.json:images\n  TEST: ("a", "b")\nSOLVER:\n  BASE_LR: 1\n')
