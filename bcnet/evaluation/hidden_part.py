@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.ground_truth import GroundTruth, visible_mask
@@ -34,7 +35,7 @@ def amodal_miou(ground_truth: GroundTruth, matches: Mapping[int, dict]) -> dict[
             image_id = ground_truth.image_id(annotation)
             detected = detected_amodal_mask(matches[annotation["id"]], ground_truth.image_size(image_id))
             amodal = ground_truth.rle(annotation["amodal_segmentation"], image_id)
-            ious.append(float(coco_mask.iou([detected], [amodal], [0])[0, 0]))
+            ious.append(float(np.asarray(coco_mask.iou([detected], [amodal], [0]))[0, 0]))
     hidden = hidden_part_iou(ground_truth, matches, min_pixels=0)
     return {
         "instances": len(instances),
@@ -46,7 +47,7 @@ def amodal_miou(ground_truth: GroundTruth, matches: Mapping[int, dict]) -> dict[
     }
 
 
-def detected_amodal_mask(result: dict, image_size: tuple[int, int]) -> dict:
+def detected_amodal_mask(result: dict, image_size: tuple[int, int]) -> RLE:
     """The whole object of a result as compressed RLE: its ``amodal_segmentation``, or else its ``segmentation``."""
     return segmentation_to_rle(result.get("amodal_segmentation") or result["segmentation"], *image_size)
 

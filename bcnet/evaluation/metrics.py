@@ -162,7 +162,7 @@ def overlap(inputs: MetricInputs) -> dict:
 def olac(inputs: MetricInputs) -> dict:
     iou_type = "segm" if "masks" in inputs.available else "bbox"
     return olac_average_precision(
-        inputs.ground_truth, inputs.results, inputs.olac_labels, iou_type, inputs.max_detections
+        inputs.ground_truth, inputs.results, inputs.olac_labels or {}, iou_type, inputs.max_detections
     )
 
 

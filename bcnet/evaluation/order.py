@@ -115,9 +115,9 @@ def occlusion_order_accuracy(
         detected = {a["id"]: matches[a["id"]] for a in group if a["id"] in matches and not a.get("unordered")}
         confidences = _confidences(detected)
         graph_edges = {
-            pair
-            for pair, confidence in confidences.items()
-            if confidence >= EDGE_THRESHOLD and confidence > confidences.get(pair[::-1], 0.0)
+            (i, j)
+            for (i, j), confidence in confidences.items()
+            if confidence >= EDGE_THRESHOLD and confidence > confidences.get((j, i), 0.0)
         }
         edges_right += len(graph_edges & known)
         edges += sum(edge in known or edge[::-1] in known for edge in graph_edges)
@@ -128,10 +128,10 @@ def occlusion_order_accuracy(
         counts["pairs"] += len(directed)
         counts["found"] += len(found)
         counts["mutual"] += (len(actual) - len(found)) // 2
-        for pair in found:
-            model.add_direction(confidences.get(pair, 0.0), confidences.get(pair[::-1], 0.0))
-            edges_found += pair in graph_edges
-            depth_right += detected[pair[0]]["depth"] > detected[pair[1]]["depth"]
+        for i, j in found:
+            model.add_direction(confidences.get((i, j), 0.0), confidences.get((j, i), 0.0))
+            edges_found += (i, j) in graph_edges
+            depth_right += detected[i]["depth"] > detected[j]["depth"]
         if len(detected) > 1:
             model.add_image({pair for pair, value in confidences.items() if value >= EDGE_THRESHOLD}, actual)
             _count_baselines(baselines, [a for a in group if a["id"] in detected], found, actual)

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from bcnet.ops.rle import RLE
+
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -24,7 +26,7 @@ class OrderedObject(NamedTuple):
     box: tuple[int, int, int, int]
 
     @classmethod
-    def from_rle(cls, visible: dict) -> OrderedObject:
+    def from_rle(cls, visible: RLE) -> OrderedObject:
         """Of a visible mask, a compressed RLE."""
         x, y, width, height = (int(value) for value in coco_mask.toBbox(visible))
         return cls(coco_mask.decode(visible), (x, y, x + width, y + height))

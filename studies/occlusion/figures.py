@@ -14,7 +14,7 @@ from bcnet.visualization.style import OKABE_ITO
 from studies.occlusion.plan import Run, StudyPlan
 from studies.occlusion.statistics import by_seed, difference
 
-_PANELS = {"mask AP": "mask AP, {}", "mask IoU in true boxes": "IoU in true boxes, {}"}
+_PANELS = {"mask AP": "mask AP, {}", "mask IoU in ground-truth boxes": "IoU in ground-truth boxes, {}"}
 GROUP = 0.8  # width of the arms at one level, which are one apart
 _COLORS = [tuple(channel / 255 for channel in color) for color in OKABE_ITO]
 

@@ -55,9 +55,9 @@ def test_figures_that_a_run_lacks_are_none():
     assert figure(result, "mask AP") == 5.0
     assert figure(result, "mask AP, heavy") == 2.0
     assert figure(result, "order") is None
-    assert figure(result, "IoU in true boxes") == 60.0
-    assert figure(result, "occluder IoU in true boxes") is None
-    assert figure({"metrics": {}}, "IoU in true boxes, light") is None
+    assert figure(result, "IoU in ground-truth boxes") == 60.0
+    assert figure(result, "occluder IoU in ground-truth boxes") is None
+    assert figure({"metrics": {}}, "IoU in ground-truth boxes, light") is None
     assert by_seed({Run("d", "m", "a", 1): result}, "d", "m", "a", "order") == {}
 
 
@@ -65,12 +65,12 @@ def test_a_gain_everywhere_is_no_gain_under_occlusion():
     def levels(none, heavy):
         return {"true_boxes": {"none": {"mean_iou": none}, "heavy": {"mean_iou": heavy}}}
 
-    title = "IoU in true boxes, heavy minus none"
+    title = "IoU in ground-truth boxes, heavy minus none"
     assert figure(levels(60.0, 40.0), title) == -20.0
     assert figure({"true_boxes": {"heavy": {"mean_iou": 40.0}}}, title) is None
     both = {Run("d", "m", "a", 1): levels(60.0, 40.0), Run("d", "m", "b", 1): levels(65.0, 45.0)}
     assert difference(both, "d", "m", "b", "a", title).by_seed == {1: 0.0}
-    assert difference(both, "d", "m", "b", "a", "IoU in true boxes, heavy").by_seed == {1: 5.0}
+    assert difference(both, "d", "m", "b", "a", "IoU in ground-truth boxes, heavy").by_seed == {1: 5.0}
 
 
 def test_ablations_are_compared_with_the_candidate_too():
