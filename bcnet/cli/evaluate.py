@@ -31,7 +31,7 @@ _OF_A_FILE = {
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Evaluates a model on data sets, or a COCO results file: box, mask and boundary AP, AP and recall under occlusion,
-    counts at a score threshold; amodal masks, hidden parts and depth order where the annotations have them; and
+    counts at a score threshold; amodal masks, hidden parts and occlusion order where the annotations have them; and
     registered metrics of one's own.
     """
     parser = argparse.ArgumentParser(
