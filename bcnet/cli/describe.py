@@ -11,7 +11,7 @@ import torch
 from bcnet.checkpoint import local_path, read_checkpoint, weights_of
 from bcnet.checkpoint.names import DESCRIPTIONS, UnknownNamesError, recognise
 from bcnet.config import load_config, packaged_configs
-from bcnet.modeling import build_model
+from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
 from bcnet.training.reproducibility import git_state, hardware, versions
 
 OPTIONAL = ("pycocotools", "faster-coco-eval", "opencv-python-headless", "detectron2", "supervision")
@@ -47,10 +47,10 @@ def describe(name: str) -> dict:
 
 def describe_config(cfg) -> dict:
     """Model, images and schedule of a config, ready for YAML."""
-    model, resnets, mask = cfg.MODEL, cfg.MODEL.RESNETS, cfg.MODEL.ROI_MASK_HEAD
+    model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
     described = {
-        "detector": DETECTORS[model.META_ARCHITECTURE],
-        "backbone": _backbone(resnets),
+        "detector": DETECTORS.get(model.META_ARCHITECTURE, model.META_ARCHITECTURE),
+        "backbone": _backbone(cfg),
         "mask head": "none",
         "classes": model.ROI_HEADS.NUM_CLASSES,
         "parameters": _count_parameters(cfg),
@@ -65,7 +65,7 @@ def describe_config(cfg) -> dict:
     }
     if model.MASK_ON:
         kind = "one mask for all classes" if mask.CLS_AGNOSTIC_MASK else "a mask for each class"
-        described["mask head"] = f"{HEADS[mask.NAME]}, {kind}"
+        described["mask head"] = f"{HEADS.get(mask.NAME, mask.NAME)}, {kind}"
     if cfg.TEST.AUG.ENABLED:
         flip = ", mirrored too" if cfg.TEST.AUG.FLIP else ""
         described["test-time augmentation"] = f"short sides {', '.join(map(str, cfg.TEST.AUG.MIN_SIZES))}{flip}"
@@ -113,7 +113,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _backbone(resnets) -> str:
+def _backbone(cfg) -> str:
+    name, resnets = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
+    if not issubclass(BACKBONE_REGISTRY.get(name), ResNetFPN):
+        return name
     if resnets.NUM_GROUPS == 1:
         return f"ResNet-{resnets.DEPTH}-FPN"
     return f"ResNeXt-{resnets.DEPTH}-{resnets.NUM_GROUPS}x{resnets.WIDTH_PER_GROUP}d-FPN"

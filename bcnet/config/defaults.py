@@ -81,6 +81,9 @@ def add_bcnet_config(cfg) -> None:
     cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise" an error, or "skip" and count it
     cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # larger images are unreadable; 0 is no limit (default: Pillow's)
 
+    # -- Evaluation ------------------------------------------------------------------------------
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
+
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
     cfg.SOLVER.ACCUMULATE_STEPS = 1  # gradient accumulation: forward-backward passes per IMS_PER_BATCH
@@ -120,7 +123,6 @@ def default_config() -> CfgNode:
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training only
     cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)

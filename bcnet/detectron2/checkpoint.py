@@ -28,5 +28,7 @@ class BCNetCheckpointer(DetectionCheckpointer):
         if dialect == names.DETECTRON2 and any("mask_head.mask_fcn1." in key for key in state):
             conversion = to_bcnet(state)
             plain_head_to_bilayer(conversion, to_bcnet(self.model.state_dict()).state)
-            content["model"] = to_detectron2(conversion.state)
+            # What the engine's models do not have, such as another backbone or a cascade, stays as it is.
+            others = {entry.key: state[entry.key] for entry in conversion.left_out}
+            content["model"] = others | to_detectron2(conversion.state)
         return content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import runpy
 import subprocess
@@ -31,19 +30,6 @@ def failure(arguments, capsys) -> tuple[int, str]:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     return caught.value.code, capsys.readouterr().err.strip().splitlines()[-1]
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    """Training and evaluation make the package's logger write to files and to the terminal."""
-    package = logging.getLogger("bcnet")
-    level, propagate, handlers = package.level, package.propagate, list(package.handlers)
-    yield
-    for handler in set(package.handlers) - set(handlers):
-        package.removeHandler(handler)
-        handler.close()
-    package.setLevel(level)
-    package.propagate = propagate
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_is_one_message(monkeypatch, capsys):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_of_the_user_is_one_line_also_from_workers(tmp_path, processes):
-    command = [sys.executable, "-m", "bcnet.cli", "train", "--num-gpus", str(processes), "MODEL.DEVICE", "cpu"]
+    command = [sys.executable, "-m", "bcnet", "train", "--num-gpus", str(processes), "MODEL.DEVICE", "cpu"]
     command += ["OUTPUT_DIR", str(tmp_path / "output"), "DATASETS.TRAIN", "('coco:absent.json:images',)"]
     command += ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.ROI_BOX_HEAD.FC_DIM", "8"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})

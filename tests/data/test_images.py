@@ -192,7 +192,7 @@ def test_heic_is_read_where_its_package_is_installed(tmp_path, monkeypatch):
     """With a stand-in for pillow-heif, which reads every file as one red pixel."""
 
     def register_heif_opener():
-        factory = lambda file, name: Image.new("RGB", (1, 1), "red")  # noqa: E731
+        factory = lambda file, name: file.close() or Image.new("RGB", (1, 1), "red")  # noqa: E731
         Image.register_open("HEIF", factory, lambda head: head[4:12] == b"ftypheic")
 
     identifiers = list(Image.ID)
