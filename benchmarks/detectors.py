@@ -11,7 +11,7 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from bcnet.checkpoint import to_bcnet
@@ -97,9 +97,9 @@ def build_mask_rcnn(
     )
     _leave_images_alone(model)
     # Spread the scores of untrained predictors, so that a threshold selects candidates all over the image.
-    nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.2)
-    nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.05)
-    return model.to(cfg.MODEL.DEVICE, memory_format=memory_format)
+    nn.init.normal_(model.get_parameter("roi_heads.box_predictor.cls_score.weight"), std=0.2)
+    nn.init.normal_(model.get_parameter("rpn.head.cls_logits.weight"), std=0.05)
+    return model.to(cfg.MODEL.DEVICE).to(memory_format=memory_format)
 
 
 def build_torchvision_fcos(
@@ -113,15 +113,17 @@ def build_torchvision_fcos(
         backbone, cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1, detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE
     )
     _leave_images_alone(model)
-    nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.03)
-    nn.init.constant_(model.head.regression_head.bbox_reg.bias, 2.0)  # in strides; untrained, most boxes are empty
-    return model.to(cfg.MODEL.DEVICE, memory_format=memory_format)
+    nn.init.normal_(model.get_parameter("head.classification_head.cls_logits.weight"), std=0.03)
+    # In strides; with the untrained bias most boxes are empty.
+    nn.init.constant_(model.get_parameter("head.regression_head.bbox_reg.bias"), 2.0)
+    return model.to(cfg.MODEL.DEVICE).to(memory_format=memory_format)
 
 
 def box_score_threshold(peer: MaskRCNN, images: list[Tensor], count: int) -> float:
     """The class probability that `count` candidates of an image exceed, on average."""
     logits: list[Tensor] = []
-    handle = peer.roi_heads.box_predictor.register_forward_hook(lambda _module, _args, output: logits.append(output[0]))
+    predictor = peer.get_submodule("roi_heads.box_predictor")
+    handle = predictor.register_forward_hook(lambda _module, _args, output: logits.append(output[0]))
     _run(peer, images)
     handle.remove()
     return _threshold(logits[0].float().softmax(dim=1)[:, 1:], count * len(images))
@@ -153,7 +155,7 @@ def _threshold(scores: Tensor, count: int) -> float:
     return float(scores.topk(min(count + 1, len(scores))).values[-1])
 
 
-def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: nn.Module) -> nn.Module:
+def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: ExtraFPNBlock) -> nn.Module:
     """As torchvision's `resnet_fpn_backbone`, which has no choice of width, with three trainable stages."""
     resnets = cfg.MODEL.RESNETS
     name = f"resnet{resnets.DEPTH}" if resnets.NUM_GROUPS == 1 else "resnext101_32x8d"
@@ -164,7 +166,7 @@ def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: nn.Module) -> nn.Mod
         # A frozen BatchNorm with its initial values normalises nothing, and every block would double the variance.
         if isinstance(module, (BasicBlock, Bottleneck)):
             last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-            last.weight.fill_(0.2)
+            last.get_buffer("weight").fill_(0.2)
     stages = range(first_stage, 5)
     return BackboneWithFPN(
         body,
@@ -177,4 +179,9 @@ def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: nn.Module) -> nn.Mod
 
 def _leave_images_alone(model: nn.Module) -> None:
     """Takes the resize out of torchvision's model: images, boxes and masks have their size already."""
-    model.transform.resize = lambda image, target=None: (image, target)
+    set_attribute(model.get_submodule("transform"), "resize", lambda image, target=None: (image, target))
+
+
+def set_attribute(module: nn.Module, name: str, value: object) -> None:
+    """Replaces an attribute or a method of a torchvision module; the type of `nn.Module` knows neither."""
+    setattr(module, name, value)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+from typing import Any, Literal
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -21,7 +22,7 @@ from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import interleaved
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-REQUIRED = {"bbox": 5.0, "segm": 2.5}
+REQUIRED: dict[Literal["bbox", "segm"], float] = {"bbox": 5.0, "segm": 2.5}
 NUM_CLASSES = 80
 FOUND_PER_IMAGE = 50  # detections that are near no object are added up to this number
 
@@ -86,10 +87,10 @@ def figures(truth: GroundTruth, results: list[dict], iou_type: str) -> list[floa
     return [metrics[name] for name in FIGURES]
 
 
-def pycocotools_figures(content: dict, results: list[dict], iou_type: str) -> list[float]:
+def pycocotools_figures(content: dict, results: list[dict], iou_type: Literal["bbox", "segm"]) -> list[float]:
     """The peer's way, in percent; it writes into what it is given, hence the copies, which ours makes too."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        truth = COCO()
+        truth: Any = COCO()  # its stubs know files alone, neither dicts nor lists
         truth.dataset = {**content, "annotations": [dict(annotation) for annotation in content["annotations"]]}
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), iou_type)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from benchmarks.detectors import (
     build_torchvision_fcos,
     equal_config,
     fcos_score_thresholds,
+    set_attribute,
 )
 from benchmarks.row import BenchmarkRow
 from benchmarks.settings import BenchmarkSettings
@@ -133,7 +136,7 @@ def inference_models(settings: BenchmarkSettings) -> tuple[Detector, Detector, n
     threshold = box_score_threshold(
         peer, [(image / 255).to(settings.device)], CANDIDATES_PER_DETECTION * settings.detections
     )
-    peer.roi_heads.score_thresh = threshold
+    set_attribute(peer.get_submodule("roi_heads"), "score_thresh", threshold)
     ours, plain = (
         build_ours(
             equal_config(settings, config, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", threshold), peer, settings.seed
@@ -200,11 +203,6 @@ def check_detection_counts(ways: Mapping[str, Callable], settings: BenchmarkSett
         raise RuntimeError(f"all ways must give {settings.detections} detections, got {counts}")
 
 
-@contextlib.contextmanager
-def _without_paste(model: nn.Module) -> Iterator[None]:
-    original = model.transform.postprocess
-    model.transform.postprocess = lambda result, _sizes, _original_sizes: result
-    try:
-        yield
-    finally:
-        model.transform.postprocess = original
+def _without_paste(model: nn.Module) -> AbstractContextManager:
+    transform = model.get_submodule("transform")
+    return mock.patch.object(transform, "postprocess", lambda result, _sizes, _original_sizes: result)

@@ -11,7 +11,7 @@ from torch.utils.benchmark import timer
 
 from bcnet.data.coco import load_coco
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, segmentation_to_rle
 from benchmarks.row import BenchmarkRow
 from benchmarks.timing import interleaved
 
@@ -64,7 +64,7 @@ def benchmark_occluders(
     return [BenchmarkRow(work, peer, ours, theirs, "instance", name="occluders", required=50.0)]
 
 
-def by_rle(boxes: list, segmentations: list, size: tuple[int, int]) -> list[dict | None]:
+def by_rle(boxes: list, segmentations: list, size: tuple[int, int]) -> list[RLE | None]:
     """Our way."""
     rles = [segmentation_to_rle(segmentation, *size) for segmentation in segmentations]
     return occluder_rles(boxes, rles, [False] * len(rles), size)

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
+from bcnet.ops.rle import RLE
 from bcnet.structures import Detections
 from benchmarks.row import BenchmarkRow
 from benchmarks.settings import BenchmarkSettings
@@ -77,12 +78,13 @@ def random_detections(count: int, size: tuple[int, int], seed: int = 0) -> Detec
     )
 
 
-def rles_of_full_masks(detections: Detections) -> list[dict]:
+def rles_of_full_masks(detections: Detections) -> list[RLE]:
     """Paste every mask into a full image, threshold, encode."""
-    pasted = paste_masks_in_image(detections.occludee_mask[:, None], detections.boxes, detections.image_size)
+    pasted = paste_masks_in_image(detections.maps["occludee_mask"][:, None], detections.boxes, detections.image_size)
     masks = (pasted[:, 0] >= detections.mask_threshold).cpu().numpy().astype(np.uint8)
     return [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
 
 
-def _ious(ours: list[dict], theirs: list[dict]) -> np.ndarray:
-    return np.array([float(coco_mask.iou([a], [b], [0])[0, 0]) for a, b in zip(ours, theirs, strict=True)])
+def _ious(ours: list[RLE], theirs: list[RLE]) -> np.ndarray:
+    ious = [np.asarray(coco_mask.iou([a], [b], [0])) for a, b in zip(ours, theirs, strict=True)]
+    return np.concatenate(ious).ravel()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from bcnet.occlusion import occluder_rles
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, segmentation_to_rle
 from bcnet.structures import InstanceMasks, Targets
 from benchmarks.occluders import coco_like_scenes
 
@@ -36,7 +36,7 @@ class CrowdedImage:
     image: Tensor
     boxes: Tensor
     classes: Tensor
-    rles: list[dict]
+    rles: list[RLE]
     masks: Tensor
 
     def targets(self) -> Targets:

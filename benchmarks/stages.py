@@ -62,7 +62,7 @@ class StageTable:
 
     def format(self, *, markdown: bool = False) -> str:
         """A table: medians with the range over the repetitions, and the share in the sum of the medians."""
-        cells = [("stage", "ours: median (range)", "share", "peer: median (range)", "share")]
+        cells: list[tuple[str, ...]] = [("stage", "ours: median (range)", "share", "peer: median (range)", "share")]
         for stage in self.ours:
             line = [stage]
             for side in (self.ours, self.theirs):
@@ -210,7 +210,9 @@ def mapped_records(count: int, size: tuple[int, int] = (480, 640)) -> Iterator[l
         for index, (boxes, segmentations, _) in enumerate(coco_like_scenes(count, size)):
             path = os.path.join(folder, f"{index}.jpg")
             coarse = Image.fromarray(random.integers(0, 256, (size[0] // 16, size[1] // 16, 3), dtype=np.uint8))
-            coarse.resize(size[::-1], Image.Resampling.BILINEAR).save(path)  # noise alone would be all JPEG decoding
+            coarse.resize((size[1], size[0]), Image.Resampling.BILINEAR).save(
+                path
+            )  # noise alone would be all JPEG decoding
             instances = [
                 InstanceRecord(bbox=box, category=0, segmentation=segmentation)
                 for box, segmentation in zip(boxes, segmentations, strict=True)
@@ -220,31 +222,32 @@ def mapped_records(count: int, size: tuple[int, int] = (480, 640)) -> Iterator[l
 
 
 def _watch_ours(model: Detector, watch: Stopwatch) -> None:
-    box_branch, mask_branch = model.box_branch, model.mask_branch
     watch.method(model, "features", PREPARE)
     watch.method(model.backbone, "forward", BACKBONE)
-    watch.method(model.backbone.fpn, "forward", FPN)
+    watch.method(model.get_submodule("backbone.fpn"), "forward", FPN)
     for name in ("detect", "detection_losses"):
         watch.method(model, name, DETECTOR)
-    for branch in (box_branch, mask_branch):
-        watch.method(branch.pooler, "forward", ROI_ALIGN)
-    watch.method(mask_branch.head, "forward", MASK_HEAD)
-    watch.method(mask_branch, "losses", TARGETS)
+    for pooler in ("box_branch.pooler", "mask_branch.pooler"):
+        watch.method(model.get_submodule(pooler), "forward", ROI_ALIGN)
+    watch.method(model.get_submodule("mask_branch.head"), "forward", MASK_HEAD)
+    watch.method(model.get_submodule("mask_branch"), "losses", TARGETS)
 
 
 def _watch_peer(model: nn.Module, watch: Stopwatch) -> None:
-    roi_heads = model.roi_heads
-    watch.method(model.transform, "forward", PREPARE)
-    watch.method(model.backbone, "forward", BACKBONE)
-    watch.method(model.backbone.fpn, "forward", FPN)
-    for module in (model.rpn, roi_heads):
-        watch.method(module, "forward", DETECTOR)
-    for pooler in (roi_heads.box_roi_pool, roi_heads.mask_roi_pool):
-        watch.method(pooler, "forward", ROI_ALIGN)
-    for module in (roi_heads.mask_head, roi_heads.mask_predictor):
-        watch.method(module, "forward", MASK_HEAD)
+    for name, stage in (
+        ("transform", PREPARE),
+        ("backbone", BACKBONE),
+        ("backbone.fpn", FPN),
+        ("rpn", DETECTOR),
+        ("roi_heads", DETECTOR),
+        ("roi_heads.box_roi_pool", ROI_ALIGN),
+        ("roi_heads.mask_roi_pool", ROI_ALIGN),
+        ("roi_heads.mask_head", MASK_HEAD),
+        ("roi_heads.mask_predictor", MASK_HEAD),
+    ):
+        watch.method(model.get_submodule(name), "forward", stage)
     watch.method(torchvision_roi_heads, "maskrcnn_loss", TARGETS)
-    watch.method(model.transform, "postprocess", PASTE)
+    watch.method(model.get_submodule("transform"), "postprocess", PASTE)
 
 
 def _table(

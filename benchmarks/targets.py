@@ -5,6 +5,7 @@ Letters: N RoIs, G instances, H x W image, M mask side.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -81,7 +82,7 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     def work(crop: Callable[[list[Regions]], Layers], make_targets: Callable[[Layers], Layers]) -> None:
         layers = crop(regions)
         losses = mask_losses(PUBLISHED_MAPS, logits, make_targets(layers), layers)
-        torch.autograd.grad(sum(losses.values()), list(logits.values()))
+        torch.autograd.grad(functools.reduce(torch.add, losses.values()), list(logits.values()))
 
     ways = {
         "ours": lambda: work(crops_of_windows, targets_at_once),

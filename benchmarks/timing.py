@@ -42,7 +42,7 @@ def interleaved(
     gc.freeze()
     try:
         for repeat in range(repeats):
-            for name in list(ways) if repeat % 2 == 0 else reversed(ways):
+            for name in list(ways) if repeat % 2 == 0 else reversed(list(ways)):
                 gc.collect()
                 start = clock()
                 ways[name]()

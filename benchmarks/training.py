@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from bcnet.config import CfgNode
+from bcnet.modeling import Detector
 from bcnet.training.solver import build_optimizer
 from benchmarks.detectors import build_mask_rcnn, build_ours, build_torchvision_fcos, equal_config
 from benchmarks.row import BenchmarkRow
@@ -129,7 +131,7 @@ class TrainingStep:
 
     def forward(self) -> Tensor:
         with self.settings.autocast():
-            return sum(self.losses().values())
+            return functools.reduce(torch.add, self.losses().values())
 
     def backward(self, total: Tensor) -> None:
         self.scaler.scale(total).backward()
@@ -161,11 +163,12 @@ class TrainingStep:
         return counts
 
 
-def our_step(model: nn.Module, cfg: CfgNode, images: list[CrowdedImage], settings: BenchmarkSettings) -> TrainingStep:
+def our_step(model: Detector, cfg: CfgNode, images: list[CrowdedImage], settings: BenchmarkSettings) -> TrainingStep:
     """Of our detector, with the optimizer that its config describes."""
     pixels = [image.image.to(settings.device) for image in images]
     targets = [image.targets().to(settings.device) for image in images]
-    heads = (model.box_branch.head, model.mask_branch.head) if model.mask_branch is not None else ()
+    names = ("box_branch.head", "mask_branch.head") if model.mask_branch is not None else ()
+    heads = tuple(model.get_submodule(name) for name in names)
     return TrainingStep(model, lambda: model(pixels, targets), build_optimizer(cfg, model), settings, heads=heads)
 
 
@@ -180,7 +183,8 @@ def peer_step(
     ]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.02, momentum=0.9, weight_decay=1e-4)
-    heads = (model.roi_heads.box_head, model.roi_heads.mask_head) if with_masks else ()
+    names = ("roi_heads.box_head", "roi_heads.mask_head") if with_masks else ()
+    heads = tuple(model.get_submodule(name) for name in names)
     return TrainingStep(model, lambda: model(pixels, targets), optimizer, settings, heads=heads)
 
 

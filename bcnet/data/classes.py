@@ -131,11 +131,13 @@ def training_classes(
     by_row = list(weights_names)
     unused = [row for row in range(num_classes) if row not in rows]
     free = iter(sorted(unused, key=lambda row: row < len(weights_names)))  # rows without a name first
-    for index, name in enumerate(names):
-        if rows[index] is None:
-            rows[index] = next(free)
-            by_row[rows[index] : rows[index] + 1] = [name]
-    return by_row, rows
+    row_of_class: list[int] = []
+    for name, row in zip(names, rows, strict=True):
+        if row is None:
+            row = next(free)
+            by_row[row : row + 1] = [name]
+        row_of_class.append(row)
+    return by_row, row_of_class
 
 
 def class_labels(names: Sequence[str], category_ids: Sequence[int]) -> list[str]:

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections import Counter
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, overload
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -52,12 +52,12 @@ def read_categories(
     Raises:
         ValueError: a category without an integer id and a name, or two of one id; names the file.
     """
-    names: dict[int | str, str] = {}
+    names: dict[int, str] = {}
     for category in categories:
         fault = missing(category, ("id", "name"))
-        if fault or not (_is_number_id(category["id"]) and isinstance(category["name"], str)):
+        if fault or not (is_number_id(category["id"]) and isinstance(category["name"], str)):
             raise ValueError(f"{annotation_file}: a category must have an integer id and a name, got {short(category)}")
-        category_id = normal_id(category["id"])
+        category_id = int(category["id"])
         if category_id in names:
             ids = [entry.get("id") for entry in categories]
             raise ValueError(f"{annotation_file}: category ids are not unique: {short(ids)}")
@@ -284,10 +284,15 @@ def is_id(value: object) -> TypeGuard[int | float | str]:
     return isinstance(value, str) or (abs(value) < 2**63 and value == int(value))
 
 
-def _is_number_id(value: object) -> bool:
+def is_number_id(value: object) -> TypeGuard[int | float]:
+    """A whole number of at most 64 bits, also as a float."""
     return is_id(value) and not isinstance(value, str)
 
 
+@overload
+def normal_id(value: int | float) -> int: ...
+@overload
+def normal_id(value: int | float | str) -> int | str: ...
 def normal_id(value: int | float | str) -> int | str:
     """An id with whole floats as integers. A text is never a number: "1" and 1 are two ids."""
     return int(value) if isinstance(value, float) else value
@@ -300,7 +305,8 @@ def is_finite(value: object) -> TypeGuard[float]:
     return -sys.float_info.max <= value <= sys.float_info.max
 
 
-def is_size(value: object) -> bool:
+def is_size(value: object) -> TypeGuard[float]:
+    """A whole number of at least 1, also as a float."""
     return is_finite(value) and value >= 1 and int(value) == value
 
 

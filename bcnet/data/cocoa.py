@@ -128,7 +128,7 @@ def _image_size(path: str, entry: dict, image_file: str) -> tuple[int, int]:
         masks = [region.get("visible_mask"), region.get("segmentation")] if isinstance(region, dict) else []
         sizes += [mask.get("size") for mask in masks if isinstance(mask, dict)]
     for size in sizes:
-        if isinstance(size, list) and len(size) == 2 and all(is_size(side) for side in size):
+        if isinstance(size, list) and len(size) == 2 and is_size(size[0]) and is_size(size[1]):
             return int(size[0]), int(size[1])
     try:
         image = open_image(image_file)

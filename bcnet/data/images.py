@@ -6,6 +6,7 @@ Letters: H x W image.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 from collections.abc import Iterator
@@ -190,7 +191,7 @@ def _first_bytes(file: str | BinaryIO) -> bytes:
 
 def _heif_opener_registered() -> bool:
     try:
-        import pillow_heif
+        pillow_heif = importlib.import_module("pillow_heif")
     except ImportError:
         return False
     pillow_heif.register_heif_opener()

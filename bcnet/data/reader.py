@@ -13,6 +13,7 @@ from bcnet.data.coco_json import (
     every_polygon_dropped,
     is_finite,
     is_id,
+    is_number_id,
     mask_box,
     missing,
     normal_id,
@@ -227,13 +228,13 @@ class CocoReader:
         category_id = annotation.get("category_id")
         if category_id is None:
             raise AnnotationError("it has no category_id", "annotations without a category_id")
-        if not is_id(category_id) or category_id not in self._class_of:
+        if not is_number_id(category_id) or category_id not in self._class_of:
             what = "category_id not in the file's categories"
             raise AnnotationError(f"category_id {short(category_id)} is not in the file's categories", what)
         read_number("depth", annotation.get("depth"))
         instance = InstanceRecord(
             bbox=[],
-            category=self._class_of[category_id],
+            category=self._class_of[normal_id(category_id)],
             iscrowd=self._read_crowd(label, annotation),
             annotation_id=normal_id(annotation["id"]),
             hidden_fraction=read_number("hidden_fraction", annotation.get("hidden_fraction"), 0, 1),

@@ -40,4 +40,4 @@ class SerializedList(Sequence):
             raise IndexError(f"index {index} is out of range for {len(self)} items")
         start = int(self._ends[index - 1]) if index else 0
         # These bytes were pickled a few lines above, in this process or its parent.
-        return pickle.loads(memoryview(self._buffer[start : int(self._ends[index])].numpy()))
+        return pickle.loads(self._buffer[start : int(self._ends[index])].numpy().data)

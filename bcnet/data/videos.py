@@ -97,15 +97,16 @@ def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 def _animation(image: Image.Image, name: str) -> Video:
     image.load()  # some formats know the duration only then
     milliseconds = image.info.get("duration") or 100  # browsers show frames without a duration for a tenth of a second
-    return Video(_frames(image, name), 1000 / max(milliseconds, 20), image.n_frames)
+    count = getattr(image, "n_frames", 1)
+    return Video(_frames(image, name, count), 1000 / max(milliseconds, 20), count)
 
 
-def _frames(image: Image.Image, name: str) -> Iterator[np.ndarray]:
+def _frames(image: Image.Image, name: str, count: int) -> Iterator[np.ndarray]:
     for number, frame in enumerate(ImageSequence.Iterator(image), start=1):
         try:
             yield np.asarray(to_rgb(frame))
         except UnreadableImageError as error:
-            logger.warning("%s ends after %d of %d frames: %s", name, number - 1, image.n_frames, error)
+            logger.warning("%s ends after %d of %d frames: %s", name, number - 1, count, error)
             return
 
 
@@ -120,6 +121,7 @@ def _is_animation(name: str) -> bool | None:
 
 def _has_video_stream(name: str) -> bool:
     import av
+    from av.error import FFmpegError
 
     try:
         with open(name, "rb") as file:
@@ -129,5 +131,5 @@ def _has_video_stream(name: str) -> bool:
             # So it does with all images, by their suffix too, and with text.
             is_still = container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe")
             return bool(container.streams.video) and not is_still
-    except (av.FFmpegError, OSError, ValueError):
+    except (FFmpegError, OSError, ValueError):
         return False

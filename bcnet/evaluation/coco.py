@@ -167,8 +167,9 @@ class CocoEvaluator:
 
 def _gather_on_main_process(state: dict) -> list[dict]:
     """All processes' states on rank 0. Over gloo, because NCCL would copy them through GPU memory."""
-    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-    states = [None] * world_size() if is_main_process() else None
+    gloo = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    group = gloo if isinstance(gloo, dist.ProcessGroup) else None  # every process is a member
+    states: list[dict] | None = [{}] * world_size() if is_main_process() else None
     dist.gather_object(state, states, dst=0, group=group)
     if group is not None:
         dist.destroy_process_group(group)

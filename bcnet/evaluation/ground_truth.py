@@ -16,7 +16,7 @@ from bcnet.data.coco_json import check_coco_json
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.evaluation.ground_truth_annotations import IGNORED_AREA, numbered_annotations
 from bcnet.files import read_json
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, segmentation_to_rle
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class GroundTruth:
         annotations = [annotation for annotation in self.annotations if not annotation["iscrowd"]]
         return bool(annotations) and all(annotation.get(key) not in (None, [], "") for annotation in annotations)
 
-    def rle(self, segmentation: list | dict, image_id: int | str) -> dict:
+    def rle(self, segmentation: list | dict, image_id: int | str) -> RLE:
         """A segmentation of the json as compressed RLE at the size of its image.
 
         Raises:
@@ -209,6 +209,6 @@ class GroundTruth:
         return image["height"], image["width"]
 
 
-def visible_mask(annotation: dict) -> dict:
+def visible_mask(annotation: dict) -> RLE:
     """The visible mask of an annotation of a `GroundTruth`, whichever mask it asks for."""
     return annotation.get("visible_segmentation") or annotation["segmentation"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from faster_coco_eval.core.mask import area as mask_area  # pycocotools' fails on more than 255 masks
+from pycocotools import mask as coco_mask
 
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.source_masks import amodal_rle, visible_rle
 from bcnet.occlusion.rule import crop_rle
+from bcnet.ops.rle import RLE
 
 # Object sizes in the evaluators end at 1e10 pixels; an instance beyond every range is ignored.
 IGNORED_AREA = 1e11
@@ -63,14 +64,14 @@ def _annotations_of(record: ImageRecord) -> Iterator[dict]:
         yield {key: value for key, value in annotation.items() if value is not None}
 
 
-def _segmentation(record: ImageRecord, instance: InstanceRecord) -> dict | None:
+def _segmentation(record: ImageRecord, instance: InstanceRecord) -> RLE | None:
     """The visible mask; a crowd without one covers its box."""
     if instance.segmentation or instance.amodal:
         return visible_rle(record, instance)
     return crop_rle(instance.bbox, (record.height, record.width)) if instance.iscrowd else None
 
 
-def _area(instance: InstanceRecord, segmentation: dict | None) -> float:
+def _area(instance: InstanceRecord, segmentation: RLE | None) -> float:
     """The file's own area, or else that of the mask, or else that of the box."""
     if not instance.segmentation and instance.amodal:
         # Hidden altogether: no detector is asked to find it, unless its amodal mask is what is looked for.
@@ -79,4 +80,4 @@ def _area(instance: InstanceRecord, segmentation: dict | None) -> float:
         return instance.area
     if segmentation is None:
         return float(instance.bbox[2] * instance.bbox[3])
-    return float(mask_area([segmentation])[0])
+    return float(coco_mask.area(segmentation))

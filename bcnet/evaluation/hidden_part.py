@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.evaluation.ground_truth import GroundTruth, visible_mask
 from bcnet.occlusion.rule import MIN_PIXELS
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, segmentation_to_rle
 
 
 def hidden_part_iou(
@@ -54,5 +54,5 @@ def hidden_part_iou(
     }
 
 
-def _area_outside(rle: dict, other: dict) -> int:
+def _area_outside(rle: RLE, other: RLE) -> int:
     return int(coco_mask.area(rle)) - int(coco_mask.area(coco_mask.merge([rle, other], intersect=True)))

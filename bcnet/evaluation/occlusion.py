@@ -11,6 +11,7 @@ from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mas
 from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.shares import hidden_share, occluder_share
+from bcnet.ops.rle import RLE
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def overlap_average_precision(
     return report | {name: metrics[name] for name in SUMMARY}
 
 
-def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, dict | None]]:
+def occluders_of(ground_truth: GroundTruth) -> Iterator[tuple[dict, RLE | None]]:
     """Each instance with its occluder mask by the training rule, from the visible masks and without depth order."""
     for group in ground_truth.by_image.values():
         occluders = occluder_rles(

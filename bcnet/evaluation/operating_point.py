@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from bcnet.data.classes import class_labels
 from bcnet.evaluation.ground_truth import GroundTruth
@@ -13,12 +14,12 @@ from bcnet.evaluation.matching import matched_images
 def operating_point(
     ground_truth: GroundTruth,
     results: Sequence[dict],
-    iou_type: str = "segm",
+    iou_type: Literal["segm", "bbox"] = "segm",
     score_threshold: float = 0.5,
     iou_threshold: float = 0.5,
     max_detections: int = 100,
 ) -> dict:
-    """Right, false and missed detections per class among those at or above a score.
+    """Counts true positives, false positives and false negatives per class at or above a score.
 
     Matching is COCO's: by descending score, each instance once, same class. A detection on a crowd region is ignored.
 
@@ -34,15 +35,13 @@ def operating_point(
     """
     kept = [result for result in results if result["score"] >= score_threshold]
     counts = {category_id: [0, 0, 0] for category_id in ground_truth.category_ids}
-    for image in matched_images(ground_truth, kept, iou_type, iou_threshold, max_detections):
-        counted = ~image["dtIgnore"][0].astype(bool)
-        matched = image["dtMatches"][0] > 0
-        instances = int((~image["gtIgnore"].astype(bool)).sum())
-        right = int((matched & counted).sum())
-        totals = counts[image["category_id"]]
-        totals[0] += right
-        totals[1] += int((~matched & counted).sum())
-        totals[2] += instances - right
+    for matches in matched_images(ground_truth, kept, iou_type, iou_threshold, max_detections):
+        matched = matches.annotation_ids > 0
+        true_positives = int((matched & ~matches.ignored).sum())
+        totals = counts[matches.category_id]
+        totals[0] += true_positives
+        totals[1] += int((~matched & ~matches.ignored).sum())
+        totals[2] += matches.instances - true_positives
     labels = class_labels(ground_truth.class_names, ground_truth.category_ids)
     names = dict(zip(ground_truth.category_ids, labels, strict=True))
     return {
@@ -54,11 +53,12 @@ def operating_point(
     }
 
 
-def _rates(right: int, false: int, missed: int) -> dict[str, int | float]:
+def _rates(true_positives: int, false_positives: int, false_negatives: int) -> dict[str, int | float]:
+    detections, instances = true_positives + false_positives, true_positives + false_negatives
     return {
-        "true_positives": right,
-        "false_positives": false,
-        "false_negatives": missed,
-        "precision": 100 * right / (right + false) if right + false else math.nan,
-        "recall": 100 * right / (right + missed) if right + missed else math.nan,
+        "true_positives": true_positives,
+        "false_positives": false_positives,
+        "false_negatives": false_negatives,
+        "precision": 100 * true_positives / detections if detections else math.nan,
+        "recall": 100 * true_positives / instances if instances else math.nan,
     }

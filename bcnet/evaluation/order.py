@@ -52,21 +52,21 @@ def occlusion_order_accuracy(
         }
         known = set(order)
         graph_edges = [
-            pair
-            for pair, confidence in confidences.items()
-            if confidence >= EDGE_THRESHOLD and confidence > confidences.get(pair[::-1], 0.0)
+            (i, j)
+            for (i, j), confidence in confidences.items()
+            if confidence >= EDGE_THRESHOLD and confidence > confidences.get((j, i), 0.0)
         ]
         edges_right += sum(edge in known for edge in graph_edges)
-        edges += sum(edge in known or edge[::-1] in known for edge in graph_edges)
-        for pair in _occluding_pairs(ground_truth, group, order, by_amodal):
+        edges += sum((i, j) in known or (j, i) in known for i, j in graph_edges)
+        for i, j in _occluding_pairs(ground_truth, group, order, by_amodal):
             counts["pairs"] += 1
-            if pair[0] not in detected or pair[1] not in detected:
+            if i not in detected or j not in detected:
                 continue
             counts["found"] += 1
-            forward, backward = confidences.get(pair, 0.0), confidences.get(pair[::-1], 0.0)
+            forward, backward = confidences.get((i, j), 0.0), confidences.get((j, i), 0.0)
             counts["right" if forward > backward else "reversed" if backward > forward else "undecided"] += 1
             edges_found += forward >= EDGE_THRESHOLD and forward > backward
-            depth_right += detected[pair[0]]["depth"] > detected[pair[1]]["depth"]
+            depth_right += detected[i]["depth"] > detected[j]["depth"]
     return {
         "measure": "amodal masks that overlap" if by_amodal else "boxes that overlap",
         **counts,

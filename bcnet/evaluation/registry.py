@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar, overload
 
 from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
@@ -87,17 +88,40 @@ class Metric:
     report: Callable[[Mapping], str] | None = None
 
 
+MetricFunction = TypeVar("MetricFunction", bound=Callable[[MetricInputs], dict])
+
+
 class MetricRegistry(Registry):
     """Registry of `Metric` records by the names of their functions."""
 
+    @overload
     def register(
         self,
-        obj: Callable[[MetricInputs], dict] | None = None,
+        obj: MetricFunction,
         *,
         name: str | None = None,
         requires: Sequence[str] = (),
         report: Callable[[Mapping], str] | None = None,
-    ):
+    ) -> MetricFunction: ...
+
+    @overload
+    def register(
+        self,
+        obj: None = None,
+        *,
+        name: str | None = None,
+        requires: Sequence[str] = (),
+        report: Callable[[Mapping], str] | None = None,
+    ) -> Callable[[MetricFunction], MetricFunction]: ...
+
+    def register(
+        self,
+        obj: MetricFunction | None = None,
+        *,
+        name: str | None = None,
+        requires: Sequence[str] = (),
+        report: Callable[[Mapping], str] | None = None,
+    ) -> MetricFunction | Callable[[MetricFunction], MetricFunction]:
         """Registers a function from `MetricInputs` to a dict; a decorator, with or without arguments.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bcnet.data.classes import class_positions
 from bcnet.data.coco_json import (
@@ -12,6 +13,7 @@ from bcnet.data.coco_json import (
     every_polygon_dropped,
     is_finite,
     is_id,
+    is_number_id,
     missing,
     normal_id,
     read_categories,
@@ -23,7 +25,7 @@ from bcnet.data.findings import AnnotationError, Findings
 from bcnet.data.records import ImageRecord
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.files import read_json
-from bcnet.ops.rle import box_rle, rle_to_json, segmentation_to_rle
+from bcnet.ops.rle import RLE, box_rle, rle_to_json, segmentation_to_rle
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +117,8 @@ def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, 
         raise ValueError(f"category_id {short(category_id)} is not one of {short(sorted(ground_truth.category_ids))}")
     if not is_finite(score):
         raise ValueError(f"score must be a finite number, got {short(score)}")
-    uniform = {**result, "image_id": normal_id(image_id), "category_id": normal_id(category_id)}
+    image_id = normal_id(image_id)
+    uniform = {**result, "image_id": image_id, "category_id": normal_id(category_id)}
     if result.get("bbox") in (None, []):
         uniform.pop("bbox", None)
     else:
@@ -128,7 +131,7 @@ def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, 
     return uniform
 
 
-def _read_segmentation(segmentation: object, record: ImageRecord, findings: Findings, label: str) -> dict | None:
+def _read_segmentation(segmentation: Any, record: ImageRecord, findings: Findings, label: str) -> RLE | None:
     """A compressed RLE with its counts as text; None for null, ``[]``, ``{}`` and ``[[]]``."""
     if not segmentation or (isinstance(segmentation, list) and not any(segmentation)):
         return None
@@ -176,10 +179,11 @@ def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[d
     translated = []
     for index, result in enumerate(results):
         image_id, category_id = (result.get(key) if isinstance(result, dict) else None for key in _IDS)
-        if not is_id(image_id) or image_id not in image_ids or not is_id(category_id) or category_id not in class_of:
+        known = is_id(image_id) and image_id in image_ids
+        if not known or not is_number_id(category_id) or category_id not in class_of:
             findings.fault(f"result {index}", ValueError(f"the file lists no such image or category: {short(result)}"))
             continue
-        position = positions[class_of[category_id]]
+        position = positions[class_of[normal_id(category_id)]]
         if position is None:
             findings.drop(f"results of classes that {ground_truth.source} lacks, left out", f"result {index}")
         else:

@@ -20,6 +20,7 @@ from bcnet.data.classes import class_positions
 from bcnet.evaluation.ground_truth import GroundTruth, visible_mask
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, hidden_shares, occluders_of
 from bcnet.occlusion.rule import MIN_PIXELS
+from bcnet.ops.rle import RLE
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def split_annotations(ground_truth: GroundTruth) -> tuple[str, dict[str, set[int
     return measure, {"occluded": hidden - separated, "separated": separated}
 
 
-def _whole_masks(ground_truth: GroundTruth, numbers: set[int]) -> Iterator[tuple[dict, dict]]:
+def _whole_masks(ground_truth: GroundTruth, numbers: set[int]) -> Iterator[tuple[dict, RLE]]:
     """These annotations, each with a mask that covers its hidden part too."""
     if ground_truth.all_have("amodal_segmentation"):
         for annotation in ground_truth.instances():
@@ -95,7 +96,7 @@ def _whole_masks(ground_truth: GroundTruth, numbers: set[int]) -> Iterator[tuple
             yield annotation, coco_mask.merge([annotation["segmentation"], occluder])
 
 
-def _is_separated(visible: dict, whole: dict) -> bool:
+def _is_separated(visible: RLE, whole: RLE) -> bool:
     x, y, width, height = (int(value) for value in coco_mask.toBbox(visible))
     if width == 0 or height == 0:
         return False
@@ -135,7 +136,7 @@ def _listed(name: str, ground_truth: GroundTruth, chosen: GroundTruth) -> Iterat
 
 def _recall(
     instances: Iterable[tuple[int | str, dict]],
-    by_class: Mapping[tuple[int | str, int], list[dict]],
+    by_class: Mapping[tuple[int | str, int], list[RLE]],
     iou_threshold: float,
 ) -> dict[str, float]:
     count = found = 0
@@ -143,6 +144,6 @@ def _recall(
         count += 1
         candidates = by_class.get((image_id, annotation["category_id"]))
         if candidates:
-            ious = coco_mask.iou(candidates, [annotation["segmentation"]], [0])
+            ious = np.asarray(coco_mask.iou(candidates, [annotation["segmentation"]], [0]))
             found += bool(ious.max() >= iou_threshold)
     return {"instances": count, "found": found, "recall": 100 * found / count if count else math.nan}

@@ -23,6 +23,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
 from bcnet.data.coco import mask_reader
@@ -32,6 +33,7 @@ from bcnet.data.source_masks import visible_rle
 from bcnet.files import read_json, write_json
 from bcnet.occlusion.convert import check_output
 from bcnet.occlusion.rule import crop_rle
+from bcnet.ops.rle import RLE
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ DEFAULT_OVERLAP = "same-class-iou"
 THRESHOLD = 0.2
 
 
-def box_overlaps(boxes: np.ndarray, classes: Sequence, overlap: str = DEFAULT_OVERLAP) -> np.ndarray:
+def box_overlaps(boxes: ArrayLike, classes: Sequence, overlap: str = DEFAULT_OVERLAP) -> np.ndarray:
     """The overlap of all pairs of boxes by one of the readings "iou", "same-class-iou" and "smaller".
 
     Areas are areas, width times height (no pixel is added, unlike in the occluder rule); a pair of boxes of
@@ -71,7 +73,7 @@ def box_overlaps(boxes: np.ndarray, classes: Sequence, overlap: str = DEFAULT_OV
     return overlaps
 
 
-def mask_overlaps(boxes: np.ndarray, rles: Sequence[dict], image_size: tuple[int, int]) -> np.ndarray:
+def mask_overlaps(boxes: Sequence[Sequence[float]], rles: Sequence[RLE], image_size: tuple[int, int]) -> np.ndarray:
     """The share of the pixels of box i that mask j covers: float64 [G, G], 0 on the diagonal.
 
     Args:

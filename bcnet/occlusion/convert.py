@@ -17,6 +17,8 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 
 from tqdm import tqdm
 
@@ -142,7 +144,11 @@ def _process_image(image: ReadImage, format: str, iou_threshold: float, min_pixe
         in_front=in_front_matrix(record, objects),
     )
     positions = [image.annotations[number] for number in objects]
-    occluded = [entry for entry in zip(positions, masks, occluders, strict=True) if entry[2] is not None]
+    occluded = [
+        (position, mask, occluder)
+        for position, mask, occluder in zip(positions, masks, occluders, strict=True)
+        if occluder is not None
+    ]
     to_json = rle_to_json if format == "rle" else rle_to_polygons
     return {
         "occluders": [[position, to_json(occluder)] for position, _, occluder in occluded],
@@ -171,7 +177,7 @@ def _map_in_order(tasks: Iterator[tuple], workers: int) -> Iterator[list[str]]:
         executor.shutdown(cancel_futures=True)
 
 
-def _context() -> multiprocessing.context.BaseContext:
+def _context() -> BaseContext:
     """How workers start: not forked from here, because they would copy this process' annotations page by page."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -182,12 +188,15 @@ def _context() -> multiprocessing.context.BaseContext:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
-    def follow_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)  # a killed parent cannot end them
 
-    threading.Thread(target=follow_parent, daemon=True).start()
+def _exit_with(parent: BaseProcess) -> None:
+    """Ends this process when its parent ends: a killed parent cannot end its workers."""
+    parent.join()
+    os._exit(1)
 
 
 def _gather(side: SideFile) -> tuple[OcclusionStatistics, dict[int, str]]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from bcnet.ops.rle import RLE
 
 # Furthest distance, in half pixels, of the outline from the simplified polygon. At 1/2 staircases become
 # slanted lines (a third fewer points) and COCO's occluder masks still come back to the pixel.
 SIMPLIFICATION = 0.5
 
 
-def rle_to_polygons(rle: dict) -> list[list[float]]:
+def rle_to_polygons(rle: RLE) -> list[list[float]]:
     """The outlines of a mask as COCO polygons, one for each connected part, holes included.
 
     A contour drawn through pixel centres loses half a pixel on every side when pycocotools rasterises it.
@@ -42,7 +46,7 @@ def rle_to_polygons(rle: dict) -> list[list[float]]:
     return polygons
 
 
-def _joined(contours: list[np.ndarray], hierarchy: np.ndarray, simplified: bool) -> list[np.ndarray]:
+def _joined(contours: Sequence[np.ndarray], hierarchy: np.ndarray, simplified: bool) -> list[np.ndarray]:
     """Each outer contour with its holes, int32 [points, 2] in half pixels.
 
     Args:

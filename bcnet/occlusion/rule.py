@@ -8,24 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pycocotools import mask as coco_mask
 
-from bcnet.ops.rle import box_rle
+from bcnet.ops.rle import RLE, box_rle
 
 IOU_THRESHOLD = 0.05
 MIN_PIXELS = 20
 
 
 def occluder_rles(
-    boxes: np.ndarray,
-    rles: Sequence[dict],
-    iscrowd: Sequence[bool],
+    boxes: ArrayLike,
+    rles: Sequence[RLE],
+    iscrowd: ArrayLike,
     image_size: tuple[int, int],
     *,
     iou_threshold: float = IOU_THRESHOLD,
     min_pixels: int = MIN_PIXELS,
-    in_front: np.ndarray | None = None,
-) -> list[dict | None]:
+    in_front: ArrayLike | None = None,
+) -> list[RLE | None]:
     """The occluder mask of every instance of an image.
 
     It is the union of the masks of all other instances whose box overlaps the instance's box with an IoU
@@ -63,10 +64,9 @@ def occluder_rles(
     if not (np.isfinite(boxes).all() and boxes[:, 2:].min() >= 0):
         bad = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
         raise ValueError(f"box {int(bad.argmax())} must be finite x, y, w, h with w, h >= 0, got {boxes[bad][0]}")
-    image_size = tuple(image_size)
     for index, rle in enumerate(rles):
-        if tuple(rle["size"]) != image_size:
-            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {image_size}")
+        if tuple(rle["size"]) != tuple(image_size):
+            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {tuple(image_size)}")
 
     counted = inclusive_box_iou(boxes) > iou_threshold
     np.fill_diagonal(counted, False)
@@ -77,10 +77,10 @@ def occluder_rles(
             raise ValueError(f"in_front must be [{count}, {count}], got {in_front.shape}")
         counted &= in_front
 
-    neighbours: dict[int, list[dict]] = {}
+    neighbours: dict[int, list[RLE]] = {}
     for index, other in zip(*(positions.tolist() for positions in np.nonzero(counted)), strict=True):
         neighbours.setdefault(index, []).append(rles[other])
-    occluders: list[dict | None] = [None] * count
+    occluders: list[RLE | None] = [None] * count
     for index, masks in neighbours.items():
         union = coco_mask.merge(masks) if len(masks) > 1 else masks[0]
         occluder = coco_mask.merge([union, crop_rle(boxes[index].tolist(), image_size)], intersect=True)
@@ -89,7 +89,7 @@ def occluder_rles(
     return occluders
 
 
-def inclusive_box_iou(boxes: np.ndarray) -> np.ndarray:
+def inclusive_box_iou(boxes: ArrayLike) -> np.ndarray:
     """IoU of all pairs of xywh boxes with corners as inclusive pixels (one is added to every side): float64 [G, G].
 
     The operations and their order are those of the published code's `bb_intersection_over_union`, so that
@@ -104,7 +104,7 @@ def inclusive_box_iou(boxes: np.ndarray) -> np.ndarray:
     return intersection / (areas[:, None] + areas - intersection)
 
 
-def crop_rle(box: Sequence[float], image_size: tuple[int, int]) -> dict:
+def crop_rle(box: Sequence[float], image_size: tuple[int, int]) -> RLE:
     """The pixels of an xywh box that an occluder is cropped to, as an RLE of an image (H, W).
 
     Coordinates are cut towards zero, as int() does; outside the image there are no pixels.

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from pycocotools import mask as coco_mask
 
+from bcnet.ops.rle import RLE
 
-def hidden_share(amodal: dict, visible: dict) -> float:
+
+def hidden_share(amodal: RLE, visible: RLE) -> float:
     """1 - area(amodal and visible) / area(amodal), 0..1: how much of an object is hidden; 0 of an empty amodal mask."""
     return 1 - covered_share(amodal, visible) if coco_mask.area(amodal) else 0.0
 
 
-def covered_share(mask: dict, occluder: dict) -> float:
+def covered_share(mask: RLE, occluder: RLE) -> float:
     """area(mask and occluder) / area(mask), 0..1: the share of the annotated mask that lies under the occluder.
 
     The published code prints it as its intersect rate. Of an amodal mask this is the hidden share proper.
@@ -24,7 +26,7 @@ def covered_share(mask: dict, occluder: dict) -> float:
     return int(coco_mask.area(coco_mask.merge([mask, occluder], intersect=True))) / area if area else 0.0
 
 
-def occluder_share(mask: dict, occluder: dict | None) -> float:
+def occluder_share(mask: RLE, occluder: RLE | None) -> float:
     """area(occluder) / (area(occluder) + area(mask)), 0..1: how much of what a box shows belongs to neighbours.
 
     Visible masks say neither which of the two is in front nor how large the hidden part is, so for COCO this

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from bcnet.data import build_test_loader, load_dataset
@@ -19,13 +19,18 @@ from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
+from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
 from bcnet.structures import Detections
 
 
 def run_inference(
-    model: nn.Module, loader: Iterable[list[dict]], *, amp_dtype: torch.dtype | None = None, with_occluder: bool = False
+    model: InferenceModel,
+    loader: Iterable[list[dict]],
+    *,
+    amp_dtype: torch.dtype | None = None,
+    with_occluder: bool = False,
 ) -> Iterator[tuple[int | str, Detections]]:
     """Detections image by image, while the loader runs; nothing is kept.
 
@@ -67,7 +72,7 @@ class EvaluationSet:
         return replace(detections, classes=self.classes[detections.classes])
 
 
-def read_evaluation_sets(cfg, model: nn.Module, class_names: Sequence[str] = ()) -> dict[str, EvaluationSet]:
+def read_evaluation_sets(cfg, model: InferenceModel, class_names: Sequence[str] = ()) -> dict[str, EvaluationSet]:
     """Reads every data set of ``DATASETS.TEST``, so that a fault in one shows before anything else is done.
 
     Args:
@@ -95,7 +100,7 @@ def read_evaluation_sets(cfg, model: nn.Module, class_names: Sequence[str] = ())
 
 def evaluate(
     cfg,
-    model: nn.Module,
+    model: InferenceModel,
     output_dir: str | None = None,
     *,
     class_names: Sequence[str] = (),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -91,7 +90,18 @@ def predict_files(
         "mask_threshold": mask_threshold,
         "max_detections": max_detections,
     }
-    predict = functools.partial(model.predict, format="RGB", batch_size=batch_size, **options)
+
+    def predict(images: list[np.ndarray]) -> list[Detections]:
+        return model.predict(
+            images,
+            "RGB",
+            with_occluder=with_occluder,
+            score_threshold=score_threshold,
+            mask_threshold=mask_threshold,
+            max_detections=max_detections,
+            batch_size=batch_size,
+        )
+
     predict([])  # rejects thresholds out of range before anything is written
     output = os.fspath(output)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -19,10 +21,14 @@ from bcnet.data.transforms import Augmentation
 from bcnet.modeling import Thresholds, build_model
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
+from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
+
+Source = TypeVar("Source", bound=ImageSource)
+Prepared = tuple[Tensor, tuple[int, int]]  # the detector's input, and height and width of the image itself
 
 BUFFERED_BATCHES = 16  # prepared images buffered until a batch of equal size is full, in batches
 
@@ -40,7 +46,7 @@ class Predictor(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: InferenceModel,
         *,
         augmentation: Augmentation,
         image_format: str = "BGR",
@@ -63,7 +69,7 @@ class Predictor(nn.Module):
         super().__init__()
         if class_names and len(class_names) != model.num_classes:
             raise ValueError(f"{len(class_names)} class names were given for a model of {model.num_classes} classes")
-        self.model = model
+        self.model: InferenceModel = model
         self.augmentation = augmentation
         self.image_format = image_format
         self.class_names = tuple(class_names)
@@ -72,7 +78,7 @@ class Predictor(nn.Module):
 
     @classmethod
     def from_config(
-        cls, cfg, model: nn.Module, class_names: Sequence[str] = (), *, precision: str = "fp32"
+        cls, cfg, model: InferenceModel, class_names: Sequence[str] = (), *, precision: str = "fp32"
     ) -> Predictor:
         """Reads ``cfg.INPUT`` (FORMAT, {MIN,MAX}_SIZE_TEST, MAX_IMAGE_PIXELS) and ``cfg.TEST.AUG``.
 
@@ -105,9 +111,37 @@ class Predictor(nn.Module):
         """The detector's `inference`, with prepared images and its keywords."""
         return self.model.inference(images, **keywords)
 
+    @overload
     def predict(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource,
+        format: str = "BGR",
+        *,
+        with_occluder: bool = False,
+        score_threshold: float | None = None,
+        mask_threshold: float = 0.5,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 4,
+    ) -> Detections: ...
+
+    @overload
+    def predict(
+        self,
+        images: list[Source] | tuple[Source, ...],
+        format: str = "BGR",
+        *,
+        with_occluder: bool = False,
+        score_threshold: float | None = None,
+        mask_threshold: float = 0.5,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        batch_size: int = 4,
+    ) -> list[Detections]: ...
+
+    def predict(
+        self,
+        images: ImageSource | list[Any] | tuple[Any, ...],
         format: str = "BGR",
         *,
         with_occluder: bool = False,
@@ -149,24 +183,24 @@ class Predictor(nn.Module):
             ValueError: an image of another type, shape, dtype or format, with values outside 0..255, or that cannot
                 be read (names its place in a list); a threshold out of range.
         """
-        limits = {
-            "thresholds": Thresholds(score_threshold, nms_threshold, max_detections),
-            "mask_threshold": mask_threshold,
-            "with_occluder": with_occluder,
-        }
+        detect = functools.partial(
+            self._detect,
+            thresholds=Thresholds(score_threshold, nms_threshold, max_detections),
+            mask_threshold=mask_threshold,
+            with_occluder=with_occluder,
+        )
         if not 0 <= mask_threshold <= 1:
             raise ValueError(f"the mask threshold must lie in 0..1, got {mask_threshold}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(images, (list, tuple)):
-            return self._detect([self._prepared(images, format)], **limits)[0]
-        results: list[Detections | None] = [None] * len(images)
+            return detect([self._prepared(images, format)])[0]
+        results: dict[int, Detections] = {}  # by position
         for indices, batch in self._batches(images, format, batch_size):
-            for index, detections in zip(indices, self._detect(batch, **limits), strict=True):
-                results[index] = detections
-        return results
+            results.update(zip(indices, detect(batch), strict=True))
+        return [results[index] for index in range(len(images))]
 
-    def _prepared(self, image: ImageSource, format: str) -> tuple[Tensor, tuple[int, int]]:
+    def _prepared(self, image: ImageSource, format: str) -> Prepared:
         """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
         pixels = image_array(image, format, self.image_format, max_pixels=self.max_image_pixels)
         height, width = pixels.shape[:2]
@@ -175,10 +209,10 @@ class Predictor(nn.Module):
 
     def _batches(
         self, images: Sequence[ImageSource], format: str, batch_size: int
-    ) -> Iterator[tuple[list[int], list[tuple[Tensor, tuple[int, int]]]]]:
+    ) -> Iterator[tuple[list[int], list[Prepared]]]:
         """Positions and inputs of images of one padded size each."""
         divisor = getattr(self.model, "size_divisibility", 1)
-        buffered: dict[tuple[int, int], list] = {}
+        buffered: dict[tuple[int, int], dict[int, Prepared]] = {}  # by padded size and position
         for index, image in enumerate(images):
             try:
                 prepared = self._prepared(image, format)
@@ -187,31 +221,32 @@ class Predictor(nn.Module):
                 raise kind(f"image {index} of {len(images)}: {error}") from error
             height, width = prepared[0].shape[1:]
             size = (-(-height // divisor), -(-width // divisor))
-            buffered.setdefault(size, []).append((index, prepared))
+            buffered.setdefault(size, {})[index] = prepared
             if len(buffered[size]) == batch_size:
                 full = size
             elif sum(map(len, buffered.values())) == BUFFERED_BATCHES * batch_size:
                 full = max(buffered, key=lambda s: len(buffered[s]))
             else:
                 continue
-            yield tuple(map(list, zip(*buffered.pop(full), strict=True)))
+            group = buffered.pop(full)
+            yield list(group), list(group.values())
         for group in buffered.values():
-            yield tuple(map(list, zip(*group, strict=True)))
+            yield list(group), list(group.values())
 
     def _detect(
         self,
-        batch: Sequence[tuple[Tensor, tuple[int, int]]],
+        batch: Sequence[Prepared],
         *,
         thresholds: Thresholds,
         mask_threshold: float,
         with_occluder: bool,
     ) -> list[Detections]:
         with autocast(self.device, self.amp_dtype):
-            found = self.model.inference(
+            per_image = self.model.inference(
                 [tensor for tensor, _ in batch], with_occluder=with_occluder, thresholds=thresholds
             )
         results = []
-        for detections, (_, size) in zip(found, batch, strict=True):
+        for detections, (_, size) in zip(per_image, batch, strict=True):
             detections = with_relations(detections.to("cpu").rescaled(size))
             results.append(replace(detections, class_names=self.class_names, mask_threshold=mask_threshold))
         return results
@@ -242,18 +277,18 @@ def load(
             file and none in the weights file, or an unknown precision.
     """
     precision_dtype(precision)  # an unknown one is an error before the weights are read
-    weights = weights if weights is None else os.fspath(weights)
-    content = read_model_file(weights) if weights else None
+    source: str | None = None if weights is None else os.fspath(weights)
+    content = read_model_file(source) if source else None
     if config_file is not None:
         cfg = load_config(os.fspath(config_file), opts)
     else:
-        cfg = config_of_weights(weights, opts, content=content)
-    if weights is None and cfg.MODEL.WEIGHTS:
-        weights = cfg.MODEL.WEIGHTS
-        content = read_model_file(weights)
+        cfg = config_of_weights(source, opts, content=content)
+    if source is None and cfg.MODEL.WEIGHTS:
+        source = str(cfg.MODEL.WEIGHTS)
+        content = read_model_file(source)
     model = build_model(cfg)
-    if content is not None:
-        load_weights(model, weights, content=content)
+    if source and content is not None:
+        load_weights(model, source, content=content)
     else:
         logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
     class_names = _class_names(cfg, (content or {}).get("class_names") or ())

@@ -16,6 +16,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from bcnet.config import CfgNode
 from bcnet.data.transforms import Transform, resized_size
 from bcnet.modeling import Detector, Thresholds
+from bcnet.prediction.model import InferenceModel
 from bcnet.structures import Detections
 
 
@@ -132,7 +133,7 @@ class AugmentedDetector(nn.Module):
                 start = end
 
 
-def with_test_time_augmentation(cfg, model: nn.Module) -> tuple[CfgNode, nn.Module]:
+def with_test_time_augmentation(cfg, model: InferenceModel) -> tuple[CfgNode, InferenceModel]:
     """The config and the model to test with: under TEST.AUG, images as they are and the detector inside `model`.
 
     Raises:
@@ -150,13 +151,13 @@ def with_test_time_augmentation(cfg, model: nn.Module) -> tuple[CfgNode, nn.Modu
     return cfg, AugmentedDetector.from_config(cfg, detector)
 
 
-def merge_detections(views: Sequence[Detections], *, nms_threshold: float, max_detections: int) -> Detections:
+def merge_detections(views: Sequence[Detections], *, nms_threshold: float, max_detections: int | None) -> Detections:
     """One image's boxes from several views: per class, of overlapping ones the one with the highest score.
 
     Args:
         views: in the coordinates of the image; maps are passed over.
         nms_threshold: IoU above which two boxes of a class are the same object.
-        max_detections: the best so many are kept.
+        max_detections: maximum number of detections that are kept, the highest scoring ones; None is no limit.
     """
     size = views[0].image_size
     boxes = clip_boxes_to_image(torch.cat([view.boxes for view in views]), size)

@@ -107,7 +107,7 @@ class Gallery:
         encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
         # Not cv2.imwrite, which only returns False where the disk is full or the folder cannot be written to.
         with open(path, "wb") as file:
-            file.write(encoded)
+            file.write(encoded.tobytes())
         self.pictures.append(path)
 
 

@@ -74,7 +74,7 @@ def draw_layers(
     titles = [("Detections" if scores else "Annotations", found)]
     for layer, (title, explanation, _) in LAYERS.items():
         if (spec := detections.find(layer, MASK)) is not None:
-            panels.append(_layer_panel(image, detections, layer, **common))
+            panels.append(_layer_panel(image, detections, spec, **common))
             threshold = detections.mask_threshold
             is_empty = not (detections.maps[spec.name] >= threshold).any()
             titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
@@ -89,7 +89,7 @@ def draw_layers(
 def _layer_panel(
     image: np.ndarray,
     detections: Detections,
-    layer: str,
+    spec: MapSpec,
     long_side: int | None,
     numbered: bool,
     identities: Sequence[int] | None,
@@ -97,7 +97,7 @@ def _layer_panel(
     canvas, detections = canvas_for(image, detections, long_side)
     canvas = _faded(canvas)
     width = style.line_width(canvas.shape[:2])
-    masks = list(map_regions(detections, detections.find(layer, MASK).name))
+    masks = list(map_regions(detections, spec.name))
     # An instance with nothing on top of it has no place in the occluder panel.
     kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
     masks = [masks[i] for i in kept]
@@ -106,7 +106,7 @@ def _layer_panel(
     all_texts = label_texts(detections, numbered, scores=False)
     texts = [all_texts[i] for i in kept]
     detections = detections[kept]
-    if layer == "occluder":
+    if spec.layer == "occluder":
         # Several instances may have one occluder: stripes let all their colours be seen.
         fill_regions(
             canvas, [_striped(region, i, 3 * width) for i, region in zip(kept, masks, strict=True)], colors, 0.8
@@ -115,7 +115,7 @@ def _layer_panel(
     else:
         fill_regions(canvas, masks, colors, 0.6)
     outline_regions(canvas, masks, colors, width)
-    if (boundary := detections.find(layer, BOUNDARY)) is not None:
+    if (boundary := detections.find(spec.layer, BOUNDARY)) is not None:
         _glow(canvas, detections, boundary.name, colors)
     draw_boxes(canvas, detections, colors)
     return draw_labels(canvas, detections, colors, texts)

@@ -149,7 +149,7 @@ def label_texts(detections: Detections, numbered: bool = False, scores: bool = T
     names = detections.class_names
     for index, (label, score) in enumerate(zip(detections.classes.tolist(), detections.scores.tolist(), strict=True)):
         words = [f"#{index + 1}"] if numbered else []
-        words.append(names[label] if names else f"class {label}")
+        words.append(names[int(label)] if names else f"class {label}")
         words += [f"{100 * score:.0f}%"] if scores else []
         texts.append(" ".join(words))
     return texts

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from bcnet.data.transforms import resized_size
+from bcnet.modeling import Detector
 from bcnet.modeling.precision import autocast
 
 PANEL_SIDE = 400  # of a panel's longer side, pixels
@@ -22,7 +22,7 @@ MAX_DETECTIONS = 20
 
 
 def draw_training_pictures(
-    model: nn.Module,
+    model: Detector,
     batch: Sequence[Mapping],
     *,
     image_format: str,
@@ -59,7 +59,7 @@ def draw_training_pictures(
         image = np.ascontiguousarray(image[:, :, ::-1] if image_format == "BGR" else image)
         targets = detections_from_targets(record["targets"], image.shape[:2], class_names, specs=specs)
         # Resized once, for all panels of both rows. Rescaling drops empty boxes, which cannot be drawn.
-        height, width = resized_size(*image.shape[:2], PANEL_SIDE, PANEL_SIDE)
+        height, width = resized_size(image.shape[0], image.shape[1], PANEL_SIDE, PANEL_SIDE)
         image = style.resized(image, width, height)
         detections = replace(detections.to("cpu").rescaled((height, width)), class_names=class_names)
         detections = detections[detections.scores >= SCORE_THRESHOLD][:MAX_DETECTIONS]

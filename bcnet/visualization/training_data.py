@@ -42,7 +42,7 @@ def detections_from_targets(
     layers = crop_layers(targets.masks, targets.boxes, torch.arange(count), side)
     maps = {name: target.values.float() for name, target in map_targets(specs, layers).items()}
     return Detections(
-        image_size=tuple(image_size),
+        image_size=(image_size[0], image_size[1]),
         boxes=targets.boxes,
         scores=torch.ones(count),
         classes=targets.classes,

@@ -44,18 +44,19 @@ class InstanceTracker:
         """The number of each detection of the next frame."""
         boxes, classes = detections.boxes.cpu().float(), detections.classes.cpu()
         overlaps = box_iou(boxes, self._boxes) * (classes[:, None] == self._classes)  # [D, T]
-        numbers: list[int | None] = [None] * len(boxes)
+        assigned: dict[int, int] = {}  # number by position
         free = set(range(len(self._numbers)))
         for flat in overlaps.flatten().argsort(descending=True, stable=True).tolist():
             index, track = divmod(flat, len(self._numbers))
             if overlaps[index, track] < self.iou_threshold:
                 break
-            if numbers[index] is None and track in free:
-                numbers[index] = self._numbers[track]
+            if index not in assigned and track in free:
+                assigned[index] = self._numbers[track]
                 free.discard(track)
-        for index, number in enumerate(numbers):
-            if number is None:
-                numbers[index], self._next = self._next, self._next + 1
+        for index in range(len(boxes)):
+            if index not in assigned:
+                assigned[index], self._next = self._next, self._next + 1
+        numbers = [assigned[index] for index in range(len(boxes))]
         kept = [track for track in sorted(free) if self._missed[track] < self.patience]
         self._missed = [0] * len(boxes) + [self._missed[track] + 1 for track in kept]
         self._numbers = numbers + [self._numbers[track] for track in kept]

@@ -11,6 +11,9 @@ from types import TracebackType
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 QUALITY = "20"  # x264's constant rate factor: lower is better and larger, 23 is its default
 BT709, LIMITED_RANGE = 1, 1  # FFmpeg's numbers, for the matrix, the primaries and the transfer alike
@@ -34,30 +37,32 @@ class VideoWriter:
     def __init__(self, path: str | os.PathLike, rate: float) -> None:
         self.path = os.fspath(path)
         self.rate = Fraction(rate).limit_denominator(1001)
-        self._container = None
-        self._stream = None
+        self._output: tuple[OutputContainer, VideoStream] | None = None
 
     def write(self, frame: np.ndarray) -> None:
         """Appends a frame, uint8 [H, W, 3] RGB."""
         height, width = frame.shape[:2]
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
-            if self._stream is None:
-                self._open(*frame.shape[:2])
+            if self._output is None:
+                self._output = self._open(frame.shape[0], frame.shape[1])
+            container, stream = self._output
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            self._encode(picture.reformat(self._stream.width, self._stream.height, "yuv420p", dst_colorspace=BT709))
-        except av.FFmpegError as error:
+            picture = picture.reformat(stream.width, stream.height, "yuv420p", dst_colorspace=BT709)
+            container.mux(stream.encode(picture))
+        except FFmpegError as error:
             raise OSError(f"{self.path} cannot be written: {error}") from error
 
     def close(self) -> None:
         """Completes the file."""
-        if self._container is None:
+        if self._output is None:
             return
+        container, stream = self._output
         try:
-            self._encode(None)
+            container.mux(stream.encode(None))
         finally:
-            self._container.close()
-            self._container = None
+            container.close()
+            self._output = None
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -67,17 +72,14 @@ class VideoWriter:
     ) -> None:
         self.close()
 
-    def _open(self, height: int, width: int) -> None:
+    def _open(self, height: int, width: int) -> tuple[OutputContainer, VideoStream]:
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        self._container = av.open(self.path, "w", format="mp4", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": QUALITY})
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv420p"
+        container = av.open(self.path, "w", format="mp4", options={"movflags": "faststart"})
+        stream = container.add_stream("libx264", rate=self.rate, options={"crf": QUALITY})
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv420p"
         # Players guess the colour space of a video that does not name it, by its size.
-        context = self._stream.codec_context
+        context = stream.codec_context
         context.color_range = LIMITED_RANGE
         context.colorspace = context.color_primaries = context.color_trc = BT709
-
-    def _encode(self, frame: av.VideoFrame | None) -> None:
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        return container, stream

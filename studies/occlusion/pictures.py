@@ -13,18 +13,18 @@ from pycocotools import mask as coco_mask
 from bcnet.checkpoint import load_weights
 from bcnet.config import load_config
 from bcnet.data import ImageRecord, load_dataset, read_image
-from bcnet.data.source_masks import source_masks
+from bcnet.data.source_masks import visible_rle
 from bcnet.modeling import build_model
 from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_detections
+from studies.occlusion.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from studies.occlusion.runs import CONFIG_FILE
-from studies.occlusion.true_boxes import TrueBoxPredictor, true_boxes
 
 SIDE = 256  # of a picture, pixels
 
 
 def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
-    """One row for each of the first test scenes: the image, the truth, and each arm's masks in the true boxes.
+    """One row for each of the first test scenes: the image, the truth, and each arm's masks in the ground-truth boxes.
 
     What the occluder layer of an arm saw follows in a column of its own: on each object, in the object's colour.
 
@@ -41,11 +41,11 @@ def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
     for arm, cfg in configs.items():
         model = build_model(cfg)
         load_weights(model, os.path.join(folders[arm], "model_final.pth"))
-        predict = TrueBoxPredictor(cfg, model.eval())
+        predict = GroundTruthBoxPredictor(cfg, model.eval())
         found = [predict(record) for record in records]
         columns[arm] = [_draw(i, d) for i, d in zip(images, found, strict=True)]
         if found[0].occluder_mask is not None:
-            on_top = [d.with_maps(occludee_mask=d.occluder_mask) for d in found]
+            on_top = [d.with_maps(occludee_mask=d.maps["occluder_mask"]) for d in found]
             columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, on_top, strict=True)]
     figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(records) + 0.3), layout="constrained")
     grid = figure.subplots(len(records), len(columns), squeeze=False)
@@ -62,7 +62,8 @@ def _draw(image: np.ndarray, detections: Detections) -> np.ndarray:
 
 
 def _truth(record: ImageRecord) -> Detections:
-    masks = torch.from_numpy(coco_mask.decode(source_masks(record).layers["occludee"])).permute(2, 0, 1)
-    boxes, classes = true_boxes(record)
+    rles = [visible_rle(record, instance) for instance in record.instances if not instance.iscrowd]
+    masks = torch.from_numpy(coco_mask.decode(rles)).permute(2, 0, 1)
+    boxes, classes = ground_truth_boxes(record)
     targets = Targets(boxes, classes, InstanceMasks.from_full({"occludee": masks, "occluder": torch.zeros_like(masks)}))
     return detections_from_targets(targets, (record.height, record.width), side=SIDE)

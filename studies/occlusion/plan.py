@@ -95,7 +95,7 @@ class StudyPlan:
             KeyError, ValueError, FileNotFoundError: of `load_config`.
         """
         is_start = run.arm == START
-        changes = _merged(self.settings, self.start if is_start else self.arms[run.arm])
+        changes = _merged(self.settings, (self.start or {}) if is_start else self.arms[run.arm])
         own = {
             "OUTPUT_DIR": run_folder(output, run),
             "SEED": run.seed,

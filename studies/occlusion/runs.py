@@ -20,8 +20,8 @@ from bcnet.files import open_locked, write_json, write_text
 from bcnet.modeling import build_model
 from bcnet.training import train
 from bcnet.training.reproducibility import describe_run
+from studies.occlusion.ground_truth_boxes import masks_in_ground_truth_boxes
 from studies.occlusion.plan import START, Run, StudyPlan, run_folder
-from studies.occlusion.true_boxes import masks_in_true_boxes
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _execute(folder: str) -> None:
     if cfg.MODEL.MASK_ON:
         model = build_model(cfg)
         load_weights(model, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
-        result["true_boxes"] = masks_in_true_boxes(cfg, model.eval(), dataset)
+        result["true_boxes"] = masks_in_ground_truth_boxes(cfg, model.eval(), dataset)
         result["mask_head"] = mask_head_cost(model)
     result["seconds"] = {
         "training_and_evaluation": trained - start,
@@ -153,7 +153,7 @@ def mask_head_cost(model) -> dict[str, float]:
     """Parameters of a detector's mask head, and its multiply-adds per RoI for all maps and for masks alone."""
     head = model.mask_branch.head
     side = model.mask_branch.pooler.output_size
-    cost = {"parameters": sum(p.numel() for p in head.parameters())}
+    cost: dict[str, float] = {"parameters": sum(p.numel() for p in head.parameters())}
     x = torch.zeros(1, model.backbone.out_channels, side, side, device=model.device)
     for name, maps in (("all_maps", None), ("masks_only", ["occludee_mask"])):
         counter = FlopCounterMode(display=False)

@@ -18,16 +18,22 @@ FIGURES: dict[str, str] = {
     "boundary AP": "metrics/boundary/AP",
     **{f"mask AP, {level}": f"metrics/occlusion/levels/{level}/AP" for level in OCCLUSION_LEVELS},
     "order": "metrics/order/accuracy",
-    "IoU in true boxes": "true_boxes/all/mean_iou",
-    **{f"IoU in true boxes, {level}": f"true_boxes/{level}/mean_iou" for level in OCCLUSION_LEVELS},
-    "occluder IoU in true boxes": "true_boxes/all/occluder_mean_iou",
-    "occluder mask not empty, true boxes": "true_boxes/all/occluder_found",
+    "IoU in ground-truth boxes": "true_boxes/all/mean_iou",
+    **{f"IoU in ground-truth boxes, {level}": f"true_boxes/{level}/mean_iou" for level in OCCLUSION_LEVELS},
+    "occluder IoU in ground-truth boxes": "true_boxes/all/occluder_mean_iou",
+    "occluder mask not empty, ground-truth boxes": "true_boxes/all/occluder_found",
 }
 # What a gain under occlusion, beyond one everywhere, shows in: a figure on hidden objects minus that on whole ones.
 CONTRASTS = {
     "mask AP, medium minus none": ("mask AP, medium", "mask AP, none"),
-    "IoU in true boxes, medium minus none": ("IoU in true boxes, medium", "IoU in true boxes, none"),
-    "IoU in true boxes, heavy minus none": ("IoU in true boxes, heavy", "IoU in true boxes, none"),
+    "IoU in ground-truth boxes, medium minus none": (
+        "IoU in ground-truth boxes, medium",
+        "IoU in ground-truth boxes, none",
+    ),
+    "IoU in ground-truth boxes, heavy minus none": (
+        "IoU in ground-truth boxes, heavy",
+        "IoU in ground-truth boxes, none",
+    ),
 }
 TITLES = (*FIGURES, *CONTRASTS)
 MIN_SEEDS = 3  # for a verdict

@@ -17,9 +17,9 @@ from bcnet.evaluation import OCCLUSION_LEVELS
 from bcnet.files import open_locked
 from bcnet.structures import Detections
 from studies.occlusion import execute_runs, runs, write_report
+from studies.occlusion.ground_truth_boxes import ground_truth_boxes, masks_in_ground_truth_boxes
 from studies.occlusion.plan import START, StudyPlan, run_folder, scene_spec
 from studies.occlusion.scenes import make_scenes
-from studies.occlusion.true_boxes import masks_in_true_boxes, true_boxes
 
 SPLITS = {"train": {"count": 4, "size": 64}, "test": {"count": 3, "size": 64}}
 SETTINGS = {
@@ -90,7 +90,12 @@ def test_arms_start_from_the_same_detector(study):
 def test_report_has_every_table_and_picture(study):
     report = write_report(PLAN, study)
     assert Path(study, "report.md").read_text() == report
-    for text in ("3 of 3 runs are done", "bilayer minus plain, seed by seed", "IoU in true boxes, heavy", "## Scenes"):
+    for text in (
+        "3 of 3 runs are done",
+        "bilayer minus plain, seed by seed",
+        "IoU in ground-truth boxes, heavy",
+        "## Scenes",
+    ):
         assert text in report
     for name in ("levels", "differences", "pictures"):
         assert os.path.getsize(os.path.join(study, f"shapes_faster_rcnn_{name}.png")) > 1000
@@ -213,15 +218,15 @@ class _Oracle:
         ]
 
 
-def test_iou_in_true_boxes_of_a_known_model(scenes):
+def test_iou_in_ground_truth_boxes_of_a_known_model(scenes):
     cfg = PLAN.config(PLAN.runs()[1], scenes, num_classes=6)
     dataset = scene_spec(scenes, "shapes", "test")
-    summary = masks_in_true_boxes(cfg, _Oracle(), dataset)
+    summary = masks_in_ground_truth_boxes(cfg, _Oracle(), dataset)
     shares, occluded = [], 0
     for record in load_dataset(dataset)[0]:
         truth = source_masks(record)
         occluded += sum(rle is not None for rle in truth.layers["occluder"])
-        boxes, _ = true_boxes(record)
+        boxes, _ = ground_truth_boxes(record)
         for instance, box in zip(record.instances, boxes.tolist(), strict=True):
             assert box == [*instance.bbox[:2], instance.bbox[0] + instance.bbox[2], instance.bbox[1] + instance.bbox[3]]
             area = instance.bbox[2] * instance.bbox[3]
@@ -233,7 +238,7 @@ def test_iou_in_true_boxes_of_a_known_model(scenes):
 
 
 def instances_by_level(tmp_path, dataset) -> dict:
-    summary = masks_in_true_boxes(small_config(OUTPUT_DIR=str(tmp_path)), _Oracle(), dataset)
+    summary = masks_in_ground_truth_boxes(small_config(OUTPUT_DIR=str(tmp_path)), _Oracle(), dataset)
     assert summary["all"]["mean_iou"] == 100  # the objects fill their boxes
     return {level: summary[level]["instances"] for level in OCCLUSION_LEVELS}
 

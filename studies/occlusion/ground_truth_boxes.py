@@ -8,22 +8,24 @@ from dataclasses import replace
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_convert
 
 from bcnet.data import DatasetMapper, ImageRecord, load_dataset
-from bcnet.data.source_masks import source_masks, target_boxes
+from bcnet.data.source_masks import amodal_rle, source_masks, target_boxes, visible_rle
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
-from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+from bcnet.maps import OCCLUDER
+from bcnet.modeling import Detector
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.occlusion.shares import hidden_share, occluder_share
+from bcnet.ops.rle import RLE
 from bcnet.structures import Detections
 
 
-class TrueBoxPredictor:
+class GroundTruthBoxPredictor:
     """Predicts the maps of a record's objects in their annotated boxes."""
 
-    def __init__(self, cfg, model: nn.Module) -> None:
+    def __init__(self, cfg, model: Detector) -> None:
         """
         Args:
             cfg: the config that the model was built from.
@@ -34,25 +36,25 @@ class TrueBoxPredictor:
         self.amp_dtype = autocast_dtype(cfg)
 
     def __call__(self, record: ImageRecord) -> Detections:
-        """One detection per object that is no crowd, with all maps that the head has, on the CPU, in image pixels."""
+        """One detection per object, crowds aside, with all maps that the head has, on the CPU, in image pixels."""
         image = self.mapper(record)["image"]
-        boxes, classes = true_boxes(record)
+        boxes, classes = ground_truth_boxes(record)
         scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
-        given = Detections(tuple(image.shape[1:]), boxes * scale, torch.ones(len(boxes)), classes)
+        given = Detections((image.shape[1], image.shape[2]), boxes * scale, torch.ones(len(boxes)), classes)
         device = self.model.device
         with autocast(device, self.amp_dtype):
-            (found,) = self.model.inference_masks([image], [given.to(device)], with_occluder=True)
-        return replace(found.to("cpu"), image_size=(record.height, record.width), boxes=boxes)
+            (detections,) = self.model.inference_masks([image], [given.to(device)], with_occluder=True)
+        return replace(detections.to("cpu"), image_size=(record.height, record.width), boxes=boxes)
 
 
-def true_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
+def ground_truth_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
     """Boxes (float32 [G, 4], xyxy in image pixels) and classes (int64 [G]) of a record's objects, crowds left out."""
     positions, boxes = target_boxes(record, "visible")
     boxes = box_convert(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "xywh", "xyxy")
     return boxes, torch.tensor([record.instances[i].category for i in positions], dtype=torch.int64)
 
 
-def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
+def masks_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict:
     """IoU of the masks that a model predicts in the annotated boxes with the annotated masks.
 
     The boxes are those of the visible objects, and the detector's own detections are not used, so that heads are
@@ -70,17 +72,18 @@ def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
         occluder layer, over the instances that have an occluder, ``occluded`` (their number),
         ``occluder_mean_iou`` and ``occluder_found``, the share of them whose occluder mask is not empty (percent).
     """
-    predict = TrueBoxPredictor(cfg, model)
+    predict = GroundTruthBoxPredictor(cfg, model)
     records = load_dataset(dataset)[0]
     by_amodal = all(instance.amodal for record in records for instance in record.instances if not instance.iscrowd)
-    layers = (OCCLUDEE, OCCLUDER, AMODAL) if by_amodal else (OCCLUDEE, OCCLUDER)
     rows = []
     for record in records:
-        truth = source_masks(record, layers=layers)
-        if truth.positions:
-            visible, occluders = truth.layers[OCCLUDEE], truth.layers[OCCLUDER]
+        instances = [instance for instance in record.instances if not instance.iscrowd]
+        if instances:
+            visible = [visible_rle(record, instance) for instance in instances]
+            occluders = source_masks(record, layers=(OCCLUDER,)).layers[OCCLUDER]
             if by_amodal:
-                hidden = list(map(hidden_share, truth.layers[AMODAL], visible))
+                amodal = [amodal_rle(record, instance) for instance in instances]
+                hidden = list(map(hidden_share, amodal, visible))
             else:
                 hidden = list(map(occluder_share, visible, occluders))
             rows += _compare(predict(record), visible, occluders, hidden)
@@ -88,25 +91,28 @@ def masks_in_true_boxes(cfg, model: nn.Module, dataset: str) -> dict:
 
 
 def _compare(
-    found: Detections, occludees: Sequence[dict], occluders: Sequence[dict | None], hidden: Sequence[float]
+    detections: Detections, occludees: Sequence[RLE], occluders: Sequence[RLE | None], hidden: Sequence[float]
 ) -> list[tuple[float, float, float, float]]:
     """Per instance: hidden share, IoU of its mask, IoU of its occluder mask and whether that is not empty.
 
-    The latter two are nan where there is no occluder, or no layer that could have found it.
+    The latter two are nan where there is no occluder, or no occluder layer.
     """
-    masks = found.mask_rles()
-    on_top = found.mask_rles("occluder_mask") if found.occluder_mask is not None else [None] * len(found)
+    masks = detections.mask_rles()
+    has_layer = detections.occluder_mask is not None
+    predicted_occluders = detections.mask_rles("occluder_mask") if has_layer else [None] * len(detections)
     rows = []
-    for share, mask, truth, predicted, occluder in zip(hidden, masks, occludees, on_top, occluders, strict=True):
-        row = [share, _iou(mask, truth), np.nan, np.nan]
+    for share, mask, truth, predicted, occluder in zip(
+        hidden, masks, occludees, predicted_occluders, occluders, strict=True
+    ):
+        occluder_iou = is_not_empty = float("nan")
         if predicted is not None and occluder is not None:
-            row[2:] = _iou(predicted, occluder), float(coco_mask.area(predicted) > 0)
-        rows.append(tuple(row))
+            occluder_iou, is_not_empty = _iou(predicted, occluder), float(coco_mask.area(predicted) > 0)
+        rows.append((share, _iou(mask, truth), occluder_iou, is_not_empty))
     return rows
 
 
-def _iou(first: dict, second: dict) -> float:
-    return float(coco_mask.iou([first], [second], [0])[0, 0])
+def _iou(first: RLE, second: RLE) -> float:
+    return float(np.asarray(coco_mask.iou([first], [second], [0]))[0, 0])
 
 
 def _summary(rows: np.ndarray) -> dict:
