@@ -19,6 +19,7 @@ from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.evaluation import flat_metrics
 from bcnet.files import write_text
 from bcnet.modeling import build_model, resolve_device
+from bcnet.modeling.detector import require_detector
 from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_sets
 from bcnet.training.build import build_trainer
 from bcnet.training.checkpoints import Checkpoints
@@ -111,7 +112,7 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
 
 
 def _flat_evaluation(cfg, model: nn.Module, *, evaluation_sets: Mapping[str, EvaluationSet]) -> dict[str, float]:
-    return flat_metrics(evaluate(cfg, model, evaluation_sets=evaluation_sets))
+    return flat_metrics(evaluate(cfg, require_detector(model), evaluation_sets=evaluation_sets))
 
 
 def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
