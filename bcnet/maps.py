@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 OCCLUDEE, OCCLUDER, AMODAL = "occludee", "occluder", "amodal"  # layers of `InstanceMasks`
 MASK, BOUNDARY = "mask", "boundary"  # kinds of maps
+UNKNOWN = "unknown"  # kind of a map of training targets in pictures: where the mask of its layer is unknown
+
+
+def unknown_layer(layer: str) -> str:
+    """Name of the layer of `InstanceMasks` that says of which pixels another layer is not known."""
+    return f"{layer}_unknown"
 
 
 @dataclass(frozen=True, kw_only=True)

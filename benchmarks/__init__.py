@@ -1,4 +1,4 @@
-"""Timings of this package's parts against the way they are done elsewhere, both in one process."""
+"""Benchmarks: this package against public reference implementations, both in one process."""
 
 from benchmarks.report import format_rows, markdown_rows
 from benchmarks.row import BenchmarkRow

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times this package's parts against the way they are done elsewhere, and prints medians, ranges and ratios.
+"""Benchmarks this package against public reference implementations, and prints medians, ranges and ratios.
 
 python -m benchmarks --device cuda --precision bf16 --json timings.json
 python -m benchmarks --rows targets paste --threads 1
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the networks; default: %(default)s")
     parser.add_argument("--config", default=DEFAULT_CONFIG, help="of our Faster R-CNN (default: %(default)s)")
     parser.add_argument("--peer-channels-last", action="store_true", help="torchvision's networks too, not ours alone")
-    parser.add_argument("--repeats", type=int, help="of each way, in turns (default: 5; with --quick 2)")
+    parser.add_argument("--repeats", type=int, help="of each variant, in turns (default: 5; with --quick 2)")
     parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; with --threads 1")
     parser.add_argument("--quick", action="store_true", help="small images and networks, to try it")

@@ -1,4 +1,4 @@
-"""Our detectors and torchvision's with the same settings and, where they have the same layers, the same weights."""
+"""bcnet's and torchvision's detectors with equal settings and, in layers that both have, equal weights."""
 
 from __future__ import annotations
 

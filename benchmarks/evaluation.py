@@ -1,4 +1,4 @@
-"""COCO's average precision: ours against pycocotools, on random annotations and results."""
+"""Benchmark of COCO evaluation: bcnet against pycocotools, on random annotations and results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.timing import interleaved
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 REQUIRED: dict[Literal["bbox", "segm"], float] = {"bbox": 5.0, "segm": 2.5}
 NUM_CLASSES = 80
-FOUND_PER_IMAGE = 50  # detections that are near no object are added up to this number
+DETECTIONS_PER_IMAGE = 50  # detections that are near no object are added up to this number
 
 
 def benchmark_evaluation(settings: BenchmarkSettings) -> list[BenchmarkRow]:
@@ -75,20 +75,20 @@ def _loading_row(content: dict, settings: BenchmarkSettings) -> BenchmarkRow:
             with contextlib.redirect_stdout(io.StringIO()):
                 COCO(path)
 
-        ways = {"ours": lambda: GroundTruth.from_file(path), "peer": load_pycocotools}
-        seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+        variants = {"ours": lambda: GroundTruth.from_file(path), "peer": load_pycocotools}
+        seconds = interleaved(variants, settings.repeats, clock=settings.clock)
     work = f"load the annotations of {len(content['images'])} images"
     return BenchmarkRow(work, "pycocotools", seconds["ours"], seconds["peer"], "file", name="evaluation-load")
 
 
 def figures(truth: GroundTruth, results: list[dict], iou_type: str) -> list[float]:
-    """Our way, in percent."""
+    """bcnet's metrics, in percent."""
     metrics = average_precision(truth, results, iou_type)
     return [metrics[name] for name in FIGURES]
 
 
 def pycocotools_figures(content: dict, results: list[dict], iou_type: Literal["bbox", "segm"]) -> list[float]:
-    """The peer's way, in percent; it writes into what it is given, hence the copies, which ours makes too."""
+    """pycocotools' metrics, in percent; it writes into what it is given, hence the copies, which ours makes too."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth: Any = COCO()  # its stubs know files alone, neither dicts nor lists
         truth.dataset = {**content, "annotations": [dict(annotation) for annotation in content["annotations"]]}
@@ -132,7 +132,7 @@ def random_results(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
                 }
             )
         last = len(content["annotations"])
-        for number in range(FOUND_PER_IMAGE):
+        for number in range(DETECTIONS_PER_IMAGE):
             annotation = content["annotations"][last - len(boxes) + number % len(boxes)]
             is_found = number < len(boxes)
             results.append(_result(annotation, size, random, 0.1 if is_found else 1.0, present))

@@ -1,4 +1,4 @@
-"""Inference: ours, for masks only, against torchvision's detectors."""
+"""Benchmark of inference: bcnet's detectors against torchvision's."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def benchmark_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         RuntimeError: one of the networks gives another number of detections.
     """
     ours, plain, peer, image = inference_models(settings)
-    ways = {
+    variants = {
         "ours": our_inference(ours, image, settings, pasted=False),
         "plain": our_inference(plain, image, settings, pasted=False),
         "peer": peer_inference(peer, image, settings, pasted=False),
         "ours pasted": our_inference(ours, image, settings, pasted=True),
         "peer pasted": peer_inference(peer, image, settings, pasted=True),
     }
-    check_detection_counts(ways, settings)
-    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+    check_detection_counts(variants, settings)
+    seconds = interleaved(variants, settings.repeats, clock=settings.clock)
     work = f"inference, {describe_image(settings)}, {settings.detections} detections"
 
-    def row(name: str, what: str, our_way: str, peer_way: str, required: float | None) -> BenchmarkRow:
+    def row(name: str, what: str, our_variant: str, peer_variant: str, required: float | None) -> BenchmarkRow:
         return BenchmarkRow(
             f"{work}, {what}",
             "torchvision Mask R-CNN",
-            seconds[our_way],
-            seconds[peer_way],
+            seconds[our_variant],
+            seconds[peer_variant],
             "image",
             name=name,
             required=required,
@@ -83,12 +83,12 @@ def benchmark_fast_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         return [BenchmarkRow(work, "torchvision Mask R-CNN", [], [], "image", skipped=skipped, **common)]
     ours, _, peer, image = inference_models(settings)
     ours.compile()
-    ways = {
+    variants = {
         "ours": our_inference(ours, image, settings, pasted=False),
         "peer": peer_inference(peer, image, settings, pasted=False),
     }
-    check_detection_counts(ways, settings)
-    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+    check_detection_counts(variants, settings)
+    seconds = interleaved(variants, settings.repeats, clock=settings.clock)
     return [BenchmarkRow(work, "torchvision Mask R-CNN", seconds["ours"], seconds["peer"], "image", **common)]
 
 
@@ -106,12 +106,12 @@ def benchmark_fcos_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         peer, [(image / 255).to(settings.device)], CANDIDATES_PER_DETECTION * settings.detections
     )
     cfg = equal_config(settings, FCOS_CONFIG, "MODEL.MASK_ON", False, "MODEL.FCOS.SCORE_THRESH_TEST", threshold)
-    ways = {
+    variants = {
         "ours": our_inference(build_ours(cfg, peer, settings.seed), image, settings, pasted=False),
         "peer": peer_inference(peer, image, settings, pasted=False),
     }
-    check_detection_counts(ways, settings)
-    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+    check_detection_counts(variants, settings)
+    seconds = interleaved(variants, settings.repeats, clock=settings.clock)
     return [
         BenchmarkRow(
             f"inference, {describe_image(settings)}, {settings.detections} detections, FCOS, boxes",
@@ -165,10 +165,10 @@ def our_inference(
 
     def run() -> Detections:
         with settings.autocast():
-            (found,) = model.inference(images)
+            (result,) = model.inference(images)
         if pasted:
-            _ = found.masks
-        return found
+            _ = result.masks
+        return result
 
     return run
 
@@ -182,25 +182,25 @@ def peer_inference(
     @torch.no_grad()
     def run() -> dict[str, Tensor]:
         with contextlib.nullcontext() if pasted else _without_paste(model), settings.autocast():
-            (found,) = model(images)
+            (result,) = model(images)
         if pasted:
-            _ = found["masks"][:, 0] > 0.5
-        return found
+            _ = result["masks"][:, 0] > 0.5
+        return result
 
     return run
 
 
-def check_detection_counts(ways: Mapping[str, Callable], settings: BenchmarkSettings) -> None:
+def check_detection_counts(variants: Mapping[str, Callable], settings: BenchmarkSettings) -> None:
     """
     Raises:
-        RuntimeError: a way gives another number of detections than `settings.detections`.
+        RuntimeError: a variant gives another number of detections than `settings.detections`.
     """
     counts = {}
-    for name, way in ways.items():
-        found = way()
-        counts[name] = len(found["boxes"] if isinstance(found, dict) else found)
+    for name, variant in variants.items():
+        result = variant()
+        counts[name] = len(result["boxes"] if isinstance(result, dict) else result)
     if set(counts.values()) != {settings.detections}:
-        raise RuntimeError(f"all ways must give {settings.detections} detections, got {counts}")
+        raise RuntimeError(f"all variants must give {settings.detections} detections, got {counts}")
 
 
 def _without_paste(model: nn.Module) -> AbstractContextManager:

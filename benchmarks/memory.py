@@ -1,4 +1,4 @@
-"""Memory of a training step on a GPU: bilayer against plain mask head."""
+"""Benchmark of peak GPU memory in training: bilayer against plain mask head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Occluder masks of a COCO json: RLE algebra against the published code's full-image arrays."""
+"""Benchmark of the occluder rule: RLE algebra against the published code's full-image arrays."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def benchmark_occluders(
 
     Args:
         annotation_file: a COCO json; None takes `coco_like_scenes`.
-        repeats: of both ways, in turns.
+        repeats: of both implementations, in turns.
         max_images: of the file, in its order, or of the random scenes.
         seed: of the random scenes.
         clock: gives seconds.
 
     Raises:
         ValueError: the file is not a COCO json, or has a malformed annotation.
-        RuntimeError: the two ways do not agree.
+        RuntimeError: the two implementations do not agree.
     """
     if annotation_file is None:
         scenes = coco_like_scenes(seed=seed)[:max_images]
@@ -55,9 +55,9 @@ def benchmark_occluders(
         for rle, mask in zip(by_rle(*scene), by_full_images(*scene), strict=True):
             if (rle is None) != (mask is None) or (rle is not None and (coco_mask.decode(rle) != mask).any()):
                 raise RuntimeError("RLE algebra and full-image arrays disagree on an occluder mask")
-    ways = {"ours": lambda: _of_all(by_rle, scenes), "peer": lambda: _of_all(by_full_images, scenes)}
-    seconds = interleaved(ways, repeats, warm_up=0, clock=clock)
-    ours, theirs = ([value / instances for value in seconds[way]] for way in ("ours", "peer"))
+    variants = {"ours": lambda: _of_all(by_rle, scenes), "peer": lambda: _of_all(by_full_images, scenes)}
+    seconds = interleaved(variants, repeats, warm_up=0, clock=clock)
+    ours, theirs = ([value / instances for value in seconds[variant]] for variant in ("ours", "peer"))
     source = f"{len(scenes)} random scenes" if annotation_file is None else f"{len(scenes)} images of {annotation_file}"
     work = f"occluder masks, {source}, {instances} instances"
     peer = "full-image int64 arrays"
@@ -65,13 +65,13 @@ def benchmark_occluders(
 
 
 def by_rle(boxes: list, segmentations: list, size: tuple[int, int]) -> list[RLE | None]:
-    """Our way."""
+    """bcnet's implementation."""
     rles = [segmentation_to_rle(segmentation, *size) for segmentation in segmentations]
     return occluder_rles(boxes, rles, [False] * len(rles), size)
 
 
 def by_full_images(boxes: list, segmentations: list, size: tuple[int, int]) -> list[np.ndarray | None]:
-    """The published way, for boxes inside the image: int64 [H, W] of 0 and 1, or None, for each instance."""
+    """The published implementation, for boxes inside the image: int64 [H, W] of 0 and 1, or None, for each instance."""
     masks = []
     for segmentation in segmentations:
         rles = coco_mask.frPyObjects(segmentation, *size) if not _is_compressed(segmentation) else segmentation
@@ -144,6 +144,6 @@ def _inclusive_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return inside / (area_a + area_b - inside)
 
 
-def _of_all(way: Callable, scenes: list[Scene]) -> None:
+def _of_all(variant: Callable, scenes: list[Scene]) -> None:
     for scene in scenes:
-        way(*scene)
+        variant(*scene)

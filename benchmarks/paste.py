@@ -1,4 +1,4 @@
-"""From masks in the RoI frame to RLEs of the image: box by box, against full images.
+"""Benchmark of mask pasting to RLEs: per-box windows against full images.
 
 Letters: D detections, M mask side, H x W image.
 """
@@ -27,7 +27,7 @@ def benchmark_paste(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     """Times `Detections.mask_rles` against torchvision's pasting and pycocotools' encoding of the full masks.
 
     Raises:
-        RuntimeError: the masks of the two ways are too different.
+        RuntimeError: the masks of the two implementations differ too much.
     """
     count, size = (10, (540, 960)) if settings.quick else (100, (1080, 1920))
     detections = random_detections(count, size, seed=settings.seed).to(settings.device)

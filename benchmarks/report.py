@@ -1,4 +1,4 @@
-"""Benchmark rows as tables and json."""
+"""Benchmark reports: rows as text tables and json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark returns: repeated measurements of one piece of work in two ways, and what is required of them."""
+"""BenchmarkRow: repeated timings of one task in two implementations, with the required ratio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass
 class BenchmarkRow:
-    """Repeated measurements of one piece of work, done in two ways on the same data.
+    """Repeated timings of one task in two implementations on the same data.
 
     Attributes:
         work: what is measured, and on what.

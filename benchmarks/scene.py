@@ -1,4 +1,4 @@
-"""Images with many objects, for the rows that train.
+"""Random crowded images with ground truth, as input of the training benchmarks.
 
 Letters: G instances, H x W image.
 """

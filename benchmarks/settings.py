@@ -1,4 +1,4 @@
-"""What the benchmarks are run with."""
+"""BenchmarkSettings: device, precision, sizes and repetitions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BenchmarkSettings:
         config: of our Faster R-CNN in the rows that run one.
         peer_channels_last: lay the convolutions of torchvision's detectors channels last, as ours are; torchvision
             leaves that to its user.
-        repeats: of both ways, in turns.
+        repeats: of both implementations, in turns.
         cpu_time: count the seconds that the processor works for this process rather than those that pass, which on a
             busy machine vary severalfold. With several threads it counts their waiting for each other too.
         quick: small images, shallow networks and little data, to try a row; its ratios say nothing.

@@ -1,4 +1,4 @@
-"""Where the time of an inference and of a training iteration goes, ours and torchvision's."""
+"""Profile by stage of inference and training iterations, bcnet's and torchvision's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StageTable:
     """Seconds of the stages of one piece of work.
 
     Attributes:
-        name: by which it is found in the json.
+        name: by which it is detections in the json.
         work: what was run, and on what.
         ours, theirs: by stage, the seconds of each repetition; a side lacks the stages that it does not have.
     """
@@ -97,17 +97,17 @@ def inference_stages(settings: BenchmarkSettings) -> StageTable:
             with watch.stage(DATA):
                 for record in records:
                     mapper(record)
-            found = run_ours()
+            detections = run_ours()
             with watch.stage(PASTE):
-                _ = found.masks
+                _ = detections.masks
             with watch.stage(ENCODE):
-                found.mask_rles()
+                detections.mask_rles()
 
         def peer_run(watch: Stopwatch) -> None:
             with torch.no_grad(), settings.autocast():
-                (found,) = peer(peer_images)
+                (detections,) = peer(peer_images)
             with watch.stage(PASTE):
-                masks = (found["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
+                masks = (detections["masks"][:, 0] > 0.5).cpu().numpy().astype(np.uint8)
             with watch.stage(ENCODE):
                 for mask in masks:
                     coco_mask.encode(np.asfortranarray(mask))

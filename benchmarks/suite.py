@@ -1,4 +1,4 @@
-"""All rows by name, and what they were measured on."""
+"""Benchmark suite: all rows by name, and the machine that they were measured on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_rows(names: Sequence[str], settings: BenchmarkSettings) -> list[Benchmar
 
     Raises:
         ValueError: an unknown name, or a file that a row cannot read.
-        RuntimeError: the two ways of a row do not do the same.
+        RuntimeError: the two implementations of a row disagree.
     """
     for name in names:
         if name not in ROWS:

@@ -1,4 +1,4 @@
-"""Targets and losses of the bilayer head: all regions at once, against region by region.
+"""Benchmark of the bilayer head's targets and losses: all RoIs at once against RoI by RoI.
 
 Letters: N RoIs, G instances, H x W image, M mask side.
 """
@@ -58,7 +58,7 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     give the same targets is checked.
 
     Raises:
-        RuntimeError: the ways do not agree.
+        RuntimeError: the implementations do not agree.
     """
     count = 16 if settings.quick else 128
     generator = torch.Generator().manual_seed(settings.seed)
@@ -84,19 +84,19 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
         losses = mask_losses(PUBLISHED_MAPS, logits, make_targets(layers), layers)
         torch.autograd.grad(functools.reduce(torch.add, losses.values()), list(logits.values()))
 
-    ways = {
+    variants = {
         "ours": lambda: work(crops_of_windows, targets_at_once),
         "peer": lambda: work(crops_of_windows, targets_by_region),
         "our boundaries": lambda: targets_at_once(layers),
         "peer's boundaries": lambda: targets_by_region(layers),
         "published": lambda: work(crops_of_full_images, targets_by_region),
     }
-    seconds = interleaved(ways, settings.repeats, clock=settings.clock)
+    seconds = interleaved(variants, settings.repeats, clock=settings.clock)
     what, peer = f"{2 * count} RoIs of 2 images", "scikit-image boundaries per RoI"
 
-    def row(name: str, work: str, peer: str, our_way: str, peer_way: str, required: float | None) -> BenchmarkRow:
+    def row(name: str, work: str, peer: str, our_name: str, peer_name: str, required: float | None) -> BenchmarkRow:
         return BenchmarkRow(
-            f"{work}, {what}", peer, seconds[our_way], seconds[peer_way], "batch", name=name, required=required
+            f"{work}, {what}", peer, seconds[our_name], seconds[peer_name], "batch", name=name, required=required
         )
 
     return [
@@ -119,7 +119,7 @@ def targets_at_once(layers: Layers) -> Layers:
 
 
 def targets_by_region(layers: Layers) -> Layers:
-    """The published way to the same targets: boundaries one after the other, on the CPU."""
+    """The published implementation of the same targets: boundaries one after the other, on the CPU."""
     targets = {}
     for name, (masks, _) in layers.items():
         array = masks.cpu().numpy()

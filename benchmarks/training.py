@@ -1,4 +1,4 @@
-"""Training iterations: forward, backward, step of the optimizer; ours against torchvision's detectors."""
+"""Benchmark of training iterations (forward, backward, optimizer step) against torchvision's detectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def benchmark_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     """Faster R-CNN with the bilayer head, and for information with the plain one, against torchvision's Mask R-CNN.
 
     Raises:
-        RuntimeError: one of the networks trains on another number of regions, or its losses are not finite.
+        RuntimeError: one of the networks trains on another number of RoIs, or its losses are not finite.
     """
     cfg = equal_config(settings, settings.config)
     plain_cfg = equal_config(settings, PLAIN_CONFIG)
@@ -113,7 +113,7 @@ class TrainingStep:
         """
         Args:
             losses: runs the network.
-            heads: of the box and the mask branch; the number of regions that each gets is counted.
+            heads: of the box and the mask branch; the number of RoIs that each gets is counted.
         """
         self.model = model
         self.losses = losses
@@ -142,7 +142,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
 
     def region_counts(self) -> list[int]:
-        """Regions that each head gets in one forward pass.
+        """Number of RoIs that each head gets in one forward pass.
 
         Raises:
             RuntimeError: a loss is not finite.

@@ -55,6 +55,9 @@ def add_bcnet_config(cfg) -> None:
         bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
     # Occluder losses: number of sampled RoIs without an occluder per RoI with one; -1 uses all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
+    # What the occluder layer learns: "neighbours", every neighbour not known to lie behind (the published rule), or
+    # "front", only what is known to lie in front; pixels of neighbours whose order is unknown have no loss.
+    bilayer.OCCLUDER_TARGET = "neighbours"
 
     # Train the mask branch only, on features and RoIs of a detector frozen at MODEL.WEIGHTS.
     cfg.MODEL.FREEZE_DETECTOR = False
@@ -80,6 +83,7 @@ def add_bcnet_config(cfg) -> None:
     cfg.INPUT.MASK_TARGET = "visible"  # target of the occludee mask: "visible" or "amodal"
     cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise" an error, or "skip" and count it
     cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # larger images are unreadable; 0 is no limit (default: Pillow's)
+    _add_augmentation_keys(cfg.INPUT)
 
     # -- Evaluation ------------------------------------------------------------------------------
     cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
@@ -96,6 +100,34 @@ def add_bcnet_config(cfg) -> None:
 
     for add_keys in _registered:
         add_keys(cfg)
+
+
+def _add_augmentation_keys(inputs) -> None:
+    """Augmentations for which detectron2 has no config keys."""
+    node = type(inputs)
+    # Objects cut from other images, pasted so that they hide part of an object: occlusion that is known.
+    composition = inputs.COMPOSITION = node()
+    composition.ENABLED = False
+    composition.PROBABILITY = 0.5  # share of the images that objects are pasted into
+    composition.MAX_OBJECTS = 2  # pasted into one image; the number is drawn from 1 to it
+    composition.HIDDEN_SHARE = (0.1, 0.6)  # range of the share of a target object that a pasted one hides
+    composition.SCALE = (0.6, 1.5)  # range of a pasted object's size, the root of its area, relative to its target's
+    composition.SOURCE = ""  # name or spec of the data set to cut from; empty: the training sets
+    composition.FEATHER = 0.7  # pixels (standard deviation) over which the edge of a pasted object fades
+    composition.MIN_VISIBLE = 0.2  # an object of which pasted ones leave a smaller visible share is dropped
+    composition.CACHE_MB = 64  # memory for cut-outs, in each data loader worker
+    # Large-scale jitter, in place of the resize of the short side: detectron2's ResizeScale and FixedSizeCrop.
+    scale = inputs.SCALE_JITTER = node()
+    scale.ENABLED = False
+    scale.MIN_SCALE = 0.1
+    scale.MAX_SCALE = 2.0
+    scale.SIZE = (1024, 1024)  # height and width of the result
+    # Ranges that an intensity is drawn from; 1 leaves the image. RandomBrightness, RandomContrast, RandomSaturation.
+    color = inputs.COLOR_JITTER = node()
+    color.ENABLED = False
+    color.BRIGHTNESS = (0.8, 1.2)
+    color.CONTRAST = (0.8, 1.2)
+    color.SATURATION = (0.8, 1.2)
 
 
 def default_config() -> CfgNode:
@@ -219,6 +251,12 @@ def _input_defaults() -> CfgNode:
     inputs.MIN_SIZE_TEST = 800  # 0 keeps the image's size
     inputs.MAX_SIZE_TEST = 1333
     inputs.RANDOM_FLIP = "horizontal"  # or "vertical", "none"
+    inputs.CROP = CfgNode()
+    inputs.CROP.ENABLED = False  # crop the image before it is resized
+    # "relative": SIZE are shares of height and width; "relative_range": shares drawn from SIZE to 1; "absolute": SIZE
+    # is height and width in pixels; "absolute_range": both are drawn between the two numbers of SIZE.
+    inputs.CROP.TYPE = "relative_range"
+    inputs.CROP.SIZE = [0.9, 0.9]
     inputs.FORMAT = "BGR"  # or "RGB"
     inputs.MASK_FORMAT = "bitmask"  # read by detectron2 only; both hosts read polygons and RLE
     return inputs

@@ -1,4 +1,4 @@
-"""Shared by the readers of amodal formats: a visible and an amodal mask become one annotation of COCO's kind."""
+"""Helpers of the amodal readers: translate a visible and an amodal mask into one COCO annotation."""
 
 from __future__ import annotations
 

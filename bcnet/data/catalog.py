@@ -1,4 +1,4 @@
-"""Names of data sets, and where their files are.
+"""Data set catalog: registered names and specs, and the files that they stand for.
 
 A data set is named in three ways, all of them accepted wherever the config or a tool takes a data set:
 

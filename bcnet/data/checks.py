@@ -1,4 +1,4 @@
-"""Consistency of masks and boxes: found while a file is read, with the likely cause of what disagrees.
+"""Consistency checks of masks and boxes while a file is read, with the likely cause of disagreements.
 
 Boxes are xyxy here, but for those of the records, which are COCO's xywh.
 """

@@ -1,4 +1,4 @@
-"""Matching of classes by name: between weights, training sets, test sets and results files."""
+"""Class matching by name between weights, training sets, test sets and results files."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def training_classes(
     Args:
         names: of the training data's classes.
         weights_names: of the weights' classes; empty where they are not known. More than `num_classes` are passed
-            over: the predictors are of another shape then, and initialised anew.
+            over: the predictors are of another shape then, and re-initialised.
         num_classes: rows of the predictors, at least as many as there are names.
 
     Returns:

@@ -116,7 +116,7 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
 
 
 def load_coco_used(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """`load_coco` without the categories that no annotation has; the others are numbered anew, 0..K-1.
+    """`load_coco` without the categories that no annotation has; the others are renumbered, 0..K-1.
 
     Some exports have a category above all others, without annotations of its own (Roboflow's).
     """

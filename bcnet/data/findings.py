@@ -1,6 +1,6 @@
-"""Malformed and odd entries of an annotation file: collected while it is read, reported once.
+"""Findings: malformed and unusual entries of an annotation file, collected while reading, reported once.
 
-A reader applies one set of rules; what follows from a fault is up to its caller. Training and evaluation refuse
+A reader applies one set of rules; the caller decides about faults. Training and evaluation reject
 the file (`Findings.raise_if_faulty`), the occluder conversion leaves the entry out and counts it.
 """
 

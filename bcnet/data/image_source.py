@@ -1,4 +1,4 @@
-"""Images of every kind as arrays: numpy arrays, tensors, PIL images, files and URLs.
+"""Image input: numpy arrays, tensors, PIL images, files and URLs as arrays.
 
 Letters: H x W image.
 """
@@ -43,13 +43,13 @@ def image_array(
               says what becomes of their modes. Their EXIF orientation is applied.
         format: channel order of arrays and tensors, "BGR" or "RGB". The others know their own.
         wanted: channel order of the result.
-        max_pixels: a larger file is refused; 0 is no limit.
+        max_pixels: a larger file is rejected; 0 is no limit.
 
     Returns:
         np.ndarray: a view of an array or tensor where that is possible.
 
     Raises:
-        UnreadableImageError: a PIL image, file or URL that cannot be read or is no image (a ValueError too).
+        UnreadableImageError: a PIL image, file or URL that cannot be read or is not an image (a ValueError too).
         ValueError: another type, shape, dtype or format, or values outside 0..255.
     """
     channel_order(format)

@@ -29,7 +29,7 @@ VIDEO_SUFFIXES = (
 def find_images(inputs: Iterable[str], *, videos: bool = False) -> list[str]:
     """The image files behind names as given on a command line, in order and each once.
 
-    Files that the search of a folder passes over are logged, counted by suffix.
+    Files that the search of a folder skips are logged, counted by suffix.
 
     Args:
         inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, http(s) URLs, and

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import listed, match_classes, training_classes
+from bcnet.data.composition import build_composition
 from bcnet.data.images import UnreadableImageError
 from bcnet.data.mapper import DatasetMapper
 from bcnet.data.records import DatasetInfo, ImageRecord
@@ -21,6 +22,7 @@ from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
+from bcnet.maps import OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
 
@@ -157,7 +159,13 @@ class TestLoader(_Loader):
         return len(self._loader)
 
 
-def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[str] = ()) -> TrainLoader:
+def build_train_loader(
+    cfg,
+    start_iteration: int = 0,
+    *,
+    class_names: Sequence[str] = (),
+    layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+) -> TrainLoader:
     """The endless stream of training batches.
 
     The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
@@ -166,10 +174,11 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
 
     Args:
         cfg: reads DATASETS.TRAIN, DATALOADER, INPUT, SEED, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE_STEPS,
-            MODEL.MASK_ON, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
+            MODEL.MASK_ON, MODEL.BILAYER.OCCLUDER_TARGET, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
         start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
         class_names: of the weights that training starts from; the data's classes are brought to their order
             (`training_classes`).
+        layers: mask layers that the model learns from (`MaskBranch.target_layers`).
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
@@ -179,7 +188,7 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
         ValueError: no training set or no image is left; a training set with a class that the first one lacks; more
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
-            batch that cannot be divided among the processes.
+            batch that cannot be divided among the processes; no object to cut out for INPUT.COMPOSITION.
     """
     records, info = _load_training_sets(cfg, class_names)
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
@@ -198,10 +207,12 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
         world_size=world_size(),
         accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS,
     )
+    stored = SerializedList(records)
+    composition = build_composition(cfg, records, info.class_names, stored)
     dataset = _TrainDataset(
-        SerializedList(records),
+        stored,
         groups,
-        DatasetMapper.from_config(cfg, training=True),
+        DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition),
         seed,
         skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
     )

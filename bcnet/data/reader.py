@@ -1,4 +1,4 @@
-"""Reading of annotations image by image: one set of rules for training, evaluation, conversion and statistics."""
+"""CocoReader: reads COCO-like annotations image by image, with one set of rules for every caller."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AnnotationFormat:
 
     Attributes:
         translate: makes an annotation one of COCO's; None where the keys are COCO's own.
-        order: says who lies in front of whom.
+        order: gives the depth order of an image.
         has_area: whether annotations have an ``area``, of the visible mask; without one it is taken from the mask.
         has_stuff: whether regions of stuff, which are crowds here, are part of the format: then many are no warning.
     """
@@ -96,8 +96,8 @@ class ReadImage(NamedTuple):
 class CocoReader:
     """Reads the content of a COCO json, or of a format like it, image by image in the file's order.
 
-    Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller refuses the
-    file (`Findings.raise_if_faulty`) or does without the entries. The rules are those of `bcnet.data.coco`.
+    Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller rejects the
+    file (`Findings.raise_if_faulty`) or skips the entries. The rules are those of `bcnet.data.coco`.
 
     Attributes:
         info: the data set's description.

@@ -1,4 +1,4 @@
-"""Records of images, instances and data sets: what every reader of annotations gives, whatever format it reads.
+"""Records of images, instances and data sets: the common output of all annotation readers.
 
 Letters: K classes.
 """
@@ -30,6 +30,8 @@ class InstanceRecord:
         area: the file's own area in pixels, which decides between small, medium and large in evaluation; None
             takes that of the mask.
         hidden_fraction: the file's own hidden share of the object, 0..1.
+        uncovered: the mask that was visible before objects were pasted over it (`bcnet.data.composition`), an RLE; None
+            takes `segmentation`.
     """
 
     bbox: Sequence[float]
@@ -42,6 +44,7 @@ class InstanceRecord:
     annotation_id: int | str | None = None
     area: float | None = None
     hidden_fraction: float | None = None
+    uncovered: dict | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class ImageRecord:
         in_front: pairs (i, j) of positions in `instances`, crowds aside: j lies in front of i. None: the depth order
             is not known.
         annotation_file: where the record comes from, for messages.
+        pasted: so many instances at the end of the list were pasted into the image (`bcnet.data.composition`): each is
+            whole and lies in front of all instances before it.
     """
 
     file_name: str
@@ -65,11 +70,12 @@ class ImageRecord:
     instances: list[InstanceRecord] = field(default_factory=list)
     in_front: list[tuple[int, int]] | None = None
     annotation_file: str = ""
+    pasted: int = 0
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set beside its images.
+    """Metadata of a data set: name, classes and files.
 
     Attributes:
         name: the name or spec it was loaded by.

@@ -1,4 +1,4 @@
-"""A list of records in one shared buffer, so that data loader workers do not each copy it."""
+"""SerializedList: records pickled into one shared buffer, so that data loader workers do not each copy them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SerializedList(Sequence):
 
     Python objects are copied into every worker process as soon as a worker reads them, because reading
     changes their reference counts. One buffer stays shared. It is a torch tensor, which torch also shares
-    with workers that are spawned rather than forked. Items are unpickled anew at each access.
+    with workers that are spawned rather than forked. Items are unpickled at each access.
     """
 
     def __init__(self, items: Sequence) -> None:

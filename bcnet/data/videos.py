@@ -1,4 +1,4 @@
-"""Frames of video files, animated images (GIF, WebP, APNG, AVIF) and webcams.
+"""Frames of video files, animated images (GIF, WebP, APNG, AVIF) and webcams, as uint8 RGB arrays.
 
 Letters: H x W frame.
 """

@@ -39,7 +39,7 @@ class CocoEvaluator:
         dataset: a COCO annotation file, whose categories by rising id are the classes 0..K-1; or a
             `DatasetInfo` of one, which says the classes itself; or a `GroundTruth` (of other formats, or of amodal
             masks). One without annotations (test-dev) gives files for the server and no metrics.
-        output_dir: where `compute` writes ``coco_instances_results.json`` and ``metrics.json``, or, of a test set
+        output_dir: folder in which `compute` writes ``coco_instances_results.json`` and ``metrics.json``, or, of a test set
             without annotations, ``submission/`` (`write_submissions`); None writes nothing.
         max_detections: highest scoring detections per image and class that count.
         score_threshold: of the detections that are counted as true and false positives.
@@ -103,7 +103,7 @@ class CocoEvaluator:
         return {"results": self._results, "has_masks": self._has_masks}
 
     def merge(self, states: list[dict]) -> None:
-        """Adds the states of other evaluators. An image that is already here is left as it is.
+        """Adds the states of other evaluators. An image that is already present keeps its results.
 
         Distributed samplers may repeat an image to give all processes equally many.
         """
@@ -121,8 +121,8 @@ class CocoEvaluator:
         """Gathers, writes the results file and computes the metrics.
 
         Returns:
-            dict: as `evaluate_results` gives it, in percent and nan where there is no ground truth; what asks for
-            masks is there only where detector and annotations have them. Empty without annotations and on every
+            dict: as `evaluate_results` gives it, in percent and nan where there is no ground truth; metrics of
+            masks are present only where detector and annotations have masks. Empty without annotations and on every
             rank but 0.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Ground truth of a COCO annotation file, made uniform for evaluation."""
+"""GroundTruth: annotations of a data set in the uniform form that the metrics take."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class GroundTruth:
-    """What detections are compared with: the records of a data set in the evaluators' form.
+    """Ground truth of a data set in the form of the COCO evaluators.
 
     Images are numbered from 1 in the order of their ids, annotations in the order of the records: the evaluators need
     integer image ids, and take an annotation id of 0 for "not matched".
@@ -124,7 +124,7 @@ class GroundTruth:
         kept = [annotation for annotation in self.annotations if annotation["category_id"] in known]
         if len(kept) < len(self.annotations):
             logger.warning(
-                "%s: %d of %d annotations are of categories that are not asked for; they are left out",
+                "%s: %d of %d annotations are of other categories than the requested ones; they are left out",
                 self.source,
                 len(self.annotations) - len(kept),
                 len(self.annotations),
@@ -163,7 +163,7 @@ class GroundTruth:
         return replace(self, annotations=changed, mask_target="amodal")
 
     def instances(self) -> list[dict]:
-        """The annotations that a detector is asked to find: no crowds, and nothing that is wholly hidden."""
+        """The annotations that count in evaluation: without crowds and completely occluded objects."""
         return [a for a in self.annotations if not a["iscrowd"] and a["area"] < IGNORED_AREA]
 
     @functools.cached_property
@@ -210,5 +210,5 @@ class GroundTruth:
 
 
 def visible_mask(annotation: dict) -> RLE:
-    """The visible mask of an annotation of a `GroundTruth`, whichever mask it asks for."""
+    """The visible mask of an annotation of a `GroundTruth`, whatever its ``mask_target``."""
     return annotation.get("visible_segmentation") or annotation["segmentation"]

@@ -74,7 +74,7 @@ def _segmentation(record: ImageRecord, instance: InstanceRecord) -> RLE | None:
 def _area(instance: InstanceRecord, segmentation: RLE | None) -> float:
     """The file's own area, or else that of the mask, or else that of the box."""
     if not instance.segmentation and instance.amodal:
-        # Hidden altogether: no detector is asked to find it, unless its amodal mask is what is looked for.
+        # Completely occluded: ignored, unless amodal masks are evaluated.
         return IGNORED_AREA
     if instance.area is not None:
         return instance.area

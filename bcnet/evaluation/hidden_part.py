@@ -18,8 +18,8 @@ def hidden_part_iou(
     """IoU of the detected and the amodal mask outside the visible mask.
 
     A detected mask does not say where the visible part ends, so the annotated visible mask is cut out of both (as in
-    the amodal completion literature, "mIoU of the occluded region"). A mask that spills over the visible outline
-    where nothing is hidden lowers it.
+    the amodal completion literature, "mIoU of the occluded region"). A mask that exceeds the visible outline
+    where nothing is occluded lowers it.
 
     Args:
         ground_truth: with ``amodal_segmentation`` in every annotation; visible or amodal (`GroundTruth.amodal`).

@@ -51,7 +51,7 @@ def evaluate_results(
         ``results_cut``, how many results exceed it; and each metric under its name. Built in are ``bbox``; of masks
         ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`), ``overlap``
         (`overlap_average_precision`) and ``recall`` (`split_recall`); where there are amodal masks too, ``amodal``, the
-        AP of the detected masks against them, and ``hidden_part`` (`hidden_part_iou`), both of which ask for a model
+        AP of the detected masks against them, and ``hidden_part`` (`hidden_part_iou`), both of which are meant for a model
         with amodal targets; where the depth order is known and the results have relations ``order``
         (`occlusion_order_accuracy`); and ``operating_point``.
 

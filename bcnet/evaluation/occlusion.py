@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from bcnet.data.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.evaluation.average_precision import SUMMARY, average_precision, subset_average_precision
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
-from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.shares import hidden_share, occluder_share
 from bcnet.ops.rle import RLE
@@ -106,7 +106,7 @@ def overlap_average_precision(
     threshold: float = THRESHOLD,
     max_detections: int = 100,
 ) -> dict:
-    """Mask AP on the images in which two objects' boxes overlap, as on COCO-OCC (`bcnet.occlusion.coco_occ`).
+    """Mask AP on the images in which two objects' boxes overlap, as on COCO-OCC (`bcnet.data.coco_occ`).
 
     Args:
         ground_truth: with annotations that have masks.

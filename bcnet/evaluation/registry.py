@@ -1,4 +1,4 @@
-"""Metrics registry: what a metric needs, gets and returns, and how metrics are chosen by name."""
+"""Metric registry (METRIC_REGISTRY): requirements, inputs and return values of metrics, chosen by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COUNTS = ("mask_target", "images", "annotations", "results", "max_detections", "
 
 @dataclass(frozen=True)
 class MetricInputs:
-    """What a metric is computed from.
+    """Inputs of a metric.
 
     Attributes:
         ground_truth: with annotations.
@@ -68,7 +68,7 @@ REQUIREMENTS: dict[str, Callable[[MetricInputs], bool]] = {
     "relations": lambda inputs: has_relations(inputs.results),
 }
 """What a metric may require: ``boxes`` of the results; ``masks`` of results and annotations; ``amodal_masks`` and
-``depth_order`` of the annotations; ``relations`` of the results (who occludes whom)."""
+``depth_order`` of the annotations; ``relations`` of the results (occlusion relations)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Recall of objects that are partly hidden, and of those that are cut into pieces.
+"""Recall of occluded objects and of separated ones (cut into pieces), as on Occluded and Separated COCO.
 
 The measure is that of Occluded COCO and Separated COCO (Zhan et al., "A Tri-Layer Plugin to Improve Occluded
 Detection", BMVC 2022). Their two lists of COCO val2017 objects can be given; without them the annotations
@@ -34,10 +34,10 @@ def split_recall(
     score_threshold: float = SCORE_THRESHOLD,
     iou_threshold: float = IOU_THRESHOLD,
 ) -> dict:
-    """The share of all, of the occluded and of the separated instances that are found.
+    """The share of all, of the occluded and of the separated instances that are detected.
 
-    An instance is found if a detection of its class scores at least `score_threshold` and has a mask IoU of at least
-    `iou_threshold` with it. As published, one detection may find several instances.
+    An instance counts as detected (``found``) if a detection of its class scores at least `score_threshold` and has a
+    mask IoU of at least `iou_threshold` with it. As published, one detection may match several instances.
 
     Args:
         ground_truth: with masks.
@@ -70,7 +70,7 @@ def split_annotations(ground_truth: GroundTruth) -> tuple[str, dict[str, set[int
     An instance is hidden in part if its share by `hidden_shares` exceeds one percent, the bound of the level "none".
     It is separated if at least two pieces of its visible mask, each of more than 20 pixels, become one piece
     when the hidden part is added: the amodal mask where there is one, else its occluder by the training rule. What
-    the published lists' authors did with COCO (they recovered an order of depth by a network) is something else.
+    the published lists' authors did with COCO (they recovered a depth order by a network) differs.
 
     Returns:
         The measure of `hidden_shares`, and the numbers under "occluded" and "separated".
@@ -139,11 +139,11 @@ def _recall(
     by_class: Mapping[tuple[int | str, int], list[RLE]],
     iou_threshold: float,
 ) -> dict[str, float]:
-    count = found = 0
+    count = detected = 0
     for image_id, annotation in instances:
         count += 1
         candidates = by_class.get((image_id, annotation["category_id"]))
         if candidates:
             ious = np.asarray(coco_mask.iou(candidates, [annotation["segmentation"]], [0]))
-            found += bool(ious.max() >= iou_threshold)
-    return {"instances": count, "found": found, "recall": 100 * found / count if count else math.nan}
+            detected += bool(ious.max() >= iou_threshold)
+    return {"instances": count, "found": detected, "recall": 100 * detected / count if count else math.nan}

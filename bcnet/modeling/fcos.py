@@ -151,8 +151,16 @@ class FCOSDetection:
 
 
 def build_fcos_head(cfg, channels: int) -> FCOSHead:
-    """The head of MODEL.FCOS for features of `channels` channels."""
+    """The head of MODEL.FCOS, for features of `channels` channels.
+
+    Raises:
+        ValueError: MODEL.FCOS.NORM_GROUPS does not divide `channels`.
+    """
     fcos = cfg.MODEL.FCOS
+    if channels % fcos.NORM_GROUPS:
+        raise ValueError(
+            f"MODEL.FCOS.NORM_GROUPS is {fcos.NORM_GROUPS} and does not divide the {channels} channels of the features"
+        )
     return FCOSHead(
         channels,
         cfg.MODEL.ROI_HEADS.NUM_CLASSES,

@@ -1,4 +1,4 @@
-"""Polygons of a mask that rasterise back to it, for readers that know no RLE."""
+"""Conversion of RLE masks to COCO polygons that rasterise back to the same mask."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who hides whom among the detections of an image, read off the two layers of each.
+"""Occlusion relations between the detections of an image: pairwise occluder confidence from both mask layers.
 
-The occluder layer of a detection says which pixels of its box belong to what lies on top of it. Where these are the
-pixels of another detection's mask, that one is the occluder.
+The occluder layer of a detection predicts which pixels of its box belong to its occluders. Where these are the
+pixels of another detection's mask, that detection is an occluder.
 
 Letters: D detections, P pairs of them, M mask side, S samples a side.
 """
@@ -22,15 +22,15 @@ PAIRS_AT_ONCE = 512
 
 
 def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) -> Tensor:
-    """How sure the layers are that one detection lies on top of another.
+    """Pairwise confidence that one detection occludes another.
 
-    At [i, j] it is the mean probability that the occluder layer of i gives to the visible pixels of j inside the
-    box of i. A pixel counts as a visible one of j by the probability of j's mask times that of j's own occluder layer
-    not claiming it; the second factor matters for amodal masks, which reach below other objects. Where these
-    weights sum to fewer than `min_pixels`, the occluder rule's limit, the confidence is zero.
+    The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
+    inside the box of i. A pixel is weighted as a visible pixel of j by the mask probability of j times one minus the
+    occluder probability of j; the second factor matters for amodal masks, which extend below other objects. Where these
+    weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is zero.
 
-    The pixels are sampled, S x S of them evenly over the common part of both boxes and bilinearly in the maps, so
-    that the work goes by the number of overlapping pairs and not by their size in the image.
+    The maps are sampled bilinearly at S x S points spread evenly over the intersection of both boxes, so that the cost
+    depends on the number of overlapping pairs and not on their size in the image.
 
     Args:
         detections: with ``occludee_mask`` and ``occluder_mask``, on any device.
@@ -62,18 +62,21 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
         window = torch.cat([low[first, second], high[first, second]], dim=1)
         sampled = [_sampled(maps[side], boxes[side], window) for side in (first, second)]
         area = (window[:, 2:] - window[:, :2]).prod(dim=1)
-        for occludee, occluder, below, above in ((first, second, *sampled), (second, first, *reversed(sampled))):
-            visible = above[:, 0] * (1 - above[:, 1])
+        for occludee, occluder, occludee_maps, occluder_maps in (
+            (first, second, *sampled),
+            (second, first, *reversed(sampled)),
+        ):
+            visible = occluder_maps[:, 0] * (1 - occluder_maps[:, 1])
             share = visible.mean(dim=(1, 2))
-            on_top = (visible * below[:, 1]).mean(dim=(1, 2)) / share.clamp(min=1e-6)
-            confidence[occludee, occluder] = torch.where(share * area >= min_pixels, on_top, 0.0)
+            covering = (visible * occludee_maps[:, 1]).mean(dim=(1, 2)) / share.clamp(min=1e-6)
+            confidence[occludee, occluder] = torch.where(share * area >= min_pixels, covering, 0.0)
     return confidence
 
 
 def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
-    """Maps of the box frame at S x S places of a window inside the boxes: [P, 2, M, M] to [P, 2, S, S].
+    """Samples RoI-frame maps at S x S points of a window inside the boxes: [P, 2, M, M] to [P, 2, S, S].
 
-    Unlike in pasting, a map does not fade across its rim: every place lies inside.
+    Unlike in pasting, a map does not fade across its border: every point lies inside.
     """
     steps = (torch.arange(SAMPLES, device=maps.device) + 0.5) / SAMPLES
     coordinates = []
@@ -87,7 +90,7 @@ def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
 
 
 def with_relations(detections: Detections) -> Detections:
-    """The detections with `Detections.occluded_by` filled; as they are where a layer's masks are absent."""
+    """The detections with `Detections.occluded_by` filled; unchanged where the masks of a layer are absent."""
     if detections.occludee_mask is None or detections.occluder_mask is None:
         return detections
     return replace(detections, occluded_by=occluder_confidence(detections))

@@ -1,4 +1,4 @@
-"""The occluder rule: which pixels of its neighbours an instance's occluder mask is made of.
+"""Occluder rule: derives the occluder mask of each instance from the masks of its neighbours.
 
 Letters: G instances, H x W image.
 """
@@ -42,7 +42,7 @@ def occluder_rles(
         iscrowd: bool [G].
         image_size: (H, W).
         iou_threshold: of `inclusive_box_iou`; a neighbour's IoU must be above it.
-        min_pixels: an occluder of so many pixels or fewer is dropped.
+        min_pixels: an occluder of at most this many pixels is dropped.
         in_front: bool [G, G], True at [i, j] where j lies in front of i; then only such j count. Without
             it every neighbour counts, as for COCO, whose annotations do not say the order.
 

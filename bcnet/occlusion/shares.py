@@ -27,7 +27,7 @@ def covered_share(mask: RLE, occluder: RLE) -> float:
 
 
 def occluder_share(mask: RLE, occluder: RLE | None) -> float:
-    """area(occluder) / (area(occluder) + area(mask)), 0..1: how much of what a box shows belongs to neighbours.
+    """area(occluder) / (area(occluder) + area(mask)), 0..1: the neighbours' share of the annotated pixels in a box.
 
     Visible masks say neither which of the two is in front nor how large the hidden part is, so for COCO this
     measures how crowded an instance is. Without an occluder, or with an empty one, it is 0.

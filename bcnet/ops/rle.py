@@ -110,6 +110,27 @@ def rle_to_json(rle: RLE) -> RLE:
     }
 
 
+def rle_union(rles: Sequence[RLE]) -> RLE:
+    """The union of compressed RLE masks of one image, at least one, without empty runs."""
+    return rles[0] if len(rles) == 1 else coco_mask.merge(list(rles))
+
+
+def rle_intersection(first: RLE, second: RLE) -> RLE:
+    """The pixels of both of two compressed RLE masks."""
+    return coco_mask.merge([first, second], intersect=True)
+
+
+def rle_difference(rle: RLE, other: RLE) -> RLE:
+    """The pixels of a compressed RLE mask that are not of another one."""
+    height, width = other["size"]
+    runs = compressed_runs(other["counts"])
+    complement = runs[1:] if runs[0] == 0 else np.concatenate([[0], runs])
+    if len(complement) == 0:
+        complement = np.array([height * width])
+    inverse = coco_mask.frPyObjects({"size": [height, width], "counts": complement.tolist()}, height, width)
+    return rle_intersection(rle, inverse)
+
+
 def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> RLE:
     """The RLE of pixel columns x0..x1-1 and rows y0..y1-1, clipped to an image of size (H, W)."""
     height, width = image_size

@@ -1,4 +1,4 @@
-"""Inference on data sets, and their evaluation."""
+"""Inference on data sets and evaluation of the test sets (DATASETS.TEST)."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def run_inference(
     """
     for batch in loader:
         with autocast(model.device, amp_dtype):
-            found = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
-        for record, detections in zip(batch, found, strict=True):
+            per_image = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
+        for record, detections in zip(batch, per_image, strict=True):
             detections = detections.to("cpu").rescaled((record["height"], record["width"]))
             yield record["image_id"], with_relations(detections)
 
@@ -111,8 +111,8 @@ def evaluate(
     As soon as a data set is done, its ``inference/<data set>/coco_instances_results.json`` and ``metrics.json`` are
     written and tables logged; for one without annotations (test-dev) the files that COCO's server takes. With
     TEST.AUG.ENABLED the detections are those of several views of each image, see `AugmentedDetector`. Masks are
-    compared with what the model learns, ``INPUT.MASK_TARGET``. Where the depth order is known, the results have
-    occlusion relations. Computes in the precision of the training, SOLVER.AMP.
+    compared with the kind that the model is trained on, ``INPUT.MASK_TARGET``. Where the depth order is known, the
+    results have occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
     Args:
         cfg: the config the model was built from.
@@ -138,10 +138,10 @@ def evaluate(
         # Without a limit of the detector's, COCO's own.
         limit = max_detections_of(cfg) or 100
         evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS)
-        found = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
+        results = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
         progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
         with progress:
-            for image_id, detections in found:
+            for image_id, detections in results:
                 evaluator.update(image_id, evaluation_set.with_its_classes(detections))
                 progress.update()
         metrics[name] = evaluator.compute()

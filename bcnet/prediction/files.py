@@ -1,4 +1,4 @@
-"""Detections of image files, written image by image and put together as a COCO json."""
+"""Prediction on image files into one COCO json, resumable after an interruption."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from bcnet.data import image_array
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
-from bcnet.occlusion.side_file import SideFile
 from bcnet.prediction.predictor import Predictor
+from bcnet.side_file import SideFile
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
 
-READ_AHEAD = 4  # batches that are read together, so that images of one size find each other
+READ_AHEAD = 4  # batches that are read together, so that images of one size can be batched
 
 
 @dataclass
 class PredictionSummary:
-    """What came of the images.
+    """Summary of a prediction run.
 
     Attributes:
-        images: number of images in which the model has looked for instances.
+        images: number of images that were predicted.
         instances: number of detections.
-        failures: for each image that failed, its name, why.
+        failures: for each image that failed, by its name, the reason.
     """
 
     images: int = 0
@@ -171,9 +171,9 @@ def _results(
             with failures.survived(file):
                 (detections[file],) = predict([image])
     if draw is not None:
-        for file, found in detections.items():
+        for file, drawn in detections.items():
             with failures.survived(file):
-                draw(file, pixels[file], found)
+                draw(file, pixels[file], drawn)
     results: list[dict] = []
     for file in files:
         results.append({"file_name": file})
@@ -212,8 +212,8 @@ def _write_coco(path: str, side: SideFile, categories: list[dict]) -> Prediction
                 image = {"id": summary.images, **{key: result[key] for key in ("file_name", "height", "width")}}
                 file.write(f"{',' if summary.images > 1 else ''}\n{json.dumps(image)}")
         file.write('], "annotations": [')
-        found = (result["annotations"] for result in side.results() if "annotations" in result)
-        for image_id, annotations in enumerate(found, start=1):
+        per_image = (result["annotations"] for result in side.results() if "annotations" in result)
+        for image_id, annotations in enumerate(per_image, start=1):
             for annotation in annotations:
                 summary.instances += 1
                 annotation |= {"id": summary.instances, "image_id": image_id}

@@ -1,4 +1,4 @@
-"""Test-time augmentation: one image looked at several times, resized and mirrored (cfg.TEST.AUG).
+"""Test-time augmentation: detections merged over resized and mirrored views of an image (cfg.TEST.AUG).
 
 Letters: D detections, M mask side, H x W image.
 """
@@ -23,10 +23,10 @@ from bcnet.structures import Detections
 class AugmentedDetector(nn.Module):
     """A detector whose detections are those of several views of each image, merged.
 
-    The boxes of all views are put into the image and merged by the detector's own suppression; then the mask branch
-    looks at the merged boxes in every view, and the maps of both layers are averaged in the RoI frame. This is what
-    detectron2's `GeneralizedRCNNWithTTA` does, but that the views are made from the image as it is, not from one
-    resized for the test before.
+    The boxes of all views are put into the image and merged by the detector's NMS; then the mask branch
+    predicts the merged boxes in every view, and the maps of both layers are averaged in the RoI frame. This is what
+    detectron2's `GeneralizedRCNNWithTTA` does, except that the views are made from the original image, not from one
+    that was already resized.
 
     It takes a detector's place in inference; images are given at their own size.
     """
@@ -91,14 +91,14 @@ class AugmentedDetector(nn.Module):
         pixels = image.cpu().permute(1, 2, 0).numpy()
         transforms = self.transforms(*pixels.shape[:2])
         views = [_view(pixels, transform) for transform in transforms]
-        found = []
+        boxes_of_views = []
         for part in self._batches(transforms):
             detected = self.model.inference_boxes(views[part], thresholds=thresholds)
             for transform, detections in zip(transforms[part], detected, strict=True):
                 boxes = _transformed(detections.boxes, transform, inverse=True)
-                found.append(replace(detections, image_size=transform.input_size, boxes=boxes))
+                boxes_of_views.append(replace(detections, image_size=transform.input_size, boxes=boxes))
         merged = merge_detections(
-            found,
+            boxes_of_views,
             nms_threshold=self.model.nms_threshold if thresholds.nms is None else thresholds.nms,
             max_detections=thresholds.max_detections or self.model.max_detections,
         )
@@ -134,7 +134,7 @@ class AugmentedDetector(nn.Module):
 
 
 def with_test_time_augmentation(cfg, model: InferenceModel) -> tuple[CfgNode, InferenceModel]:
-    """The config and the model to test with: under TEST.AUG, images as they are and the detector inside `model`.
+    """The config and the model to test with: under TEST.AUG, images at their own size and the detector inside `model`.
 
     Raises:
         ValueError: TEST.AUG is enabled and there is no detector in the model.
@@ -155,7 +155,7 @@ def merge_detections(views: Sequence[Detections], *, nms_threshold: float, max_d
     """One image's boxes from several views: per class, of overlapping ones the one with the highest score.
 
     Args:
-        views: in the coordinates of the image; maps are passed over.
+        views: in the coordinates of the image; maps are ignored.
         nms_threshold: IoU above which two boxes of a class are the same object.
         max_detections: maximum number of detections that are kept, the highest scoring ones; None is no limit.
     """

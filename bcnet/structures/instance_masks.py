@@ -12,13 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_UNKNOWN = "_unknown"
-
-
-def unknown_layer(layer: str) -> str:
-    """Name of the layer that marks the pixels in which another layer is unknown."""
-    return layer + _UNKNOWN
-
 
 @dataclass
 class InstanceMasks:
@@ -108,6 +101,19 @@ class InstanceMasks:
             for index in range(len(self)):
                 flags[index] = self.window(index)[position].any()
         return flags
+
+    def boxes(self, name: str) -> Tensor:
+        """Boxes around the pixels of a layer: float32 [G, 4], xyxy in absolute pixels; zeros for an empty mask."""
+        boxes = torch.zeros(len(self), 4, device=self.pixels.device)
+        position = self.layers.index(name)
+        for index, (x, y, width, height) in enumerate(self.windows.tolist()):
+            # The window's margin lies outside the image or repeats its edge.
+            inner = self.window(index)[position, 1 : height - 1, 1 : width - 1]
+            rows, columns = inner.any(dim=1).nonzero()[:, 0], inner.any(dim=0).nonzero()[:, 0]
+            if len(rows):
+                boxes[index] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+                boxes[index] += torch.tensor([x, y, x, y], device=boxes.device) + 1
+        return boxes
 
     def padded_groups(self) -> Iterator[Tensor]:
         """Windows of similar size, zero-padded to one size: uint8 [g, L, h, w] each.

@@ -101,7 +101,8 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
         class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
     # The model is initialised equally on every process; sampling in training (RoIs, anchors) differs by process.
     seed_everything(cfg.SEED + rank())
-    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names)
+    layers = {} if model.mask_branch is None else {"layers": model.mask_branch.target_layers}
+    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names, **layers)
     run_evaluation = None
     if cfg.DATASETS.TEST:
         evaluation_sets = read_evaluation_sets(cfg, model, loader.info.class_names)

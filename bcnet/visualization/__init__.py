@@ -1,4 +1,4 @@
-"""Pictures of detections, of both layers, of occlusion relations, of videos and of training data."""
+"""Visualization: detections, mask layers, occlusion relations, videos and training data."""
 
 from bcnet.visualization.gallery import Gallery, draw_predictions, draw_training_data
 from bcnet.visualization.layers import draw_heat_maps, draw_layers

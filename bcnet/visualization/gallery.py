@@ -1,4 +1,4 @@
-"""Pictures of detections in many images and videos, and of training data, written into a folder.
+"""Gallery: pictures of detections in images and videos, and of training data, written into a folder.
 
 Letters: H x W image.
 """
@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bcnet.data import DatasetMapper, image_array, load_dataset
+from bcnet.data import DatasetInfo, DatasetMapper, ImageRecord, image_array, load_dataset
 from bcnet.data.image_source import is_url
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.data.videos import is_video
 from bcnet.failures import Failures
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
-from bcnet.visualization.training_data import detections_from_targets
+from bcnet.visualization.training_data import detections_from_targets, target_maps
 from bcnet.visualization.video import draw_video
 
 PANEL_SIDES = (800, 1200)  # bounds of a panel's longer side, pixels
@@ -130,7 +130,7 @@ def draw_predictions(
         files: image files and URLs, video files, animated images, cameras (`bcnet.data.inputs.find_images`).
         output_dir: made when missing.
         score_threshold: lowest score that is drawn.
-        max_images: draw the first so many, and so many frames of each video; None draws all.
+        max_images: maximum number of images, and of frames of each video; None draws all.
         max_image_pixels: a larger image is unreadable; 0 is no limit.
         progress: show a progress bar.
 
@@ -154,7 +154,7 @@ def draw_predictions(
 
 def draw_training_data(
     mapper: DatasetMapper,
-    dataset: str,
+    dataset: str | tuple[Sequence[ImageRecord], DatasetInfo],
     output_dir: str | os.PathLike,
     *,
     max_images: int | None = None,
@@ -163,22 +163,22 @@ def draw_training_data(
 ) -> Gallery:
     """Writes pictures as `draw_predictions` does of what the mapper makes of a data set for training.
 
-    The heat maps are the 28x28 targets that the mask head learns; the panels show the same masks in more
-    detail. Images without instances have nothing to show and are passed over. An image that cannot be read,
-    or whose annotations cannot be used, is logged by name and counted.
+    The heat maps are the 28x28 targets of the mask head; the panels show the same masks in more
+    detail. Pixels whose target is unknown, which have no loss, are hatched in grey. Images without instances are
+    skipped. An image that cannot be read, or whose annotations cannot be used, is logged by name and counted.
 
     Args:
         mapper: in training mode.
-        dataset: name or spec.
+        dataset: name or spec, or what `load_dataset` gave.
         output_dir: made when missing.
-        max_images: draw the first so many; None draws all.
+        max_images: maximum number of images; None draws all.
         seed: of the augmentation.
         progress: show a progress bar.
 
     Raises:
         OSError: a picture cannot be written.
     """
-    records, info = load_dataset(dataset)
+    records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
     records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
     records = records[:max_images]
     gallery = Gallery(output_dir)
@@ -189,11 +189,12 @@ def draw_training_data(
             sample = mapper(record, generator)
             image = sample["image"].numpy()[mapper.channels].transpose(1, 2, 0)
             targets, size = sample["targets"], image.shape[:2]
+            specs = target_maps(mapper.layers)
             gallery.add(
                 name,
                 image,
-                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE),
-                explained=detections_from_targets(targets, size, info.class_names),
+                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE, specs=specs),
+                explained=detections_from_targets(targets, size, info.class_names, specs=specs),
                 scores=False,
             )
     return gallery

@@ -1,4 +1,4 @@
-"""Where labels go, so that none covers another."""
+"""Greedy non-overlapping label placement."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def place_labels(
     sizes: Sequence[tuple[int, int]],
     image_size: tuple[int, int],
 ) -> list[Rectangle | None]:
-    """A place for each label at its box, wholly inside the image and free of other labels.
+    """A position for each label at its box, inside the image and without overlap with other labels.
 
-    Labels are placed in the given order, so the most important come first. Tried are the places above and
+    Labels are placed in the given order, so give the most important first. Candidates are the positions above and
     below the box and in its corners, then all along its left, right and upper side.
 
     Args:
@@ -24,7 +24,7 @@ def place_labels(
         image_size: (H, W).
 
     Returns:
-        list: the rectangle of each label, or None where every place is taken or the label is larger than the image.
+        list: the rectangle of each label, or None where every position is taken or the label is larger than the image.
     """
     placed: list[Rectangle] = []
     result: list[Rectangle | None] = []

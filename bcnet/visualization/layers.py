@@ -1,4 +1,4 @@
-"""What the two layers saw: in the image, and as heat maps of each region of interest (RoI).
+"""Visualization of the occluder and occludee layers: panels in the image, and heat maps per RoI.
 
 Letters: D detections, M mask side, H x W image, h x w picture.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from bcnet.maps import BOUNDARY, MASK, MapSpec
+from bcnet.maps import BOUNDARY, MASK, UNKNOWN, MapSpec
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
@@ -31,11 +31,12 @@ from bcnet.visualization.relations import order_panel
 
 # Title, explanation beside the image, title over heat maps.
 LAYERS = {
-    "occluder": ("Occluder layer", "what lies on an instance, in its colour", "on top"),
-    "occludee": ("Occludee layer", "the instances and their boundaries", "the instance"),
+    "occluder": ("Occluder layer", "occluders in the occludee's colour", "occluder"),
+    "occludee": ("Occludee layer", "instances and their boundaries", "instance"),
+    "amodal": ("Amodal mask", "instances with their hidden parts", ""),
 }
 COLORMAP = cv2.COLORMAP_MAGMA  # rises evenly in brightness: the same order in grey, and for any colour vision
-GAP = 12  # pixels of paper between panels
+GAP = 12  # pixels of white between panels
 
 
 def draw_layers(
@@ -47,11 +48,12 @@ def draw_layers(
     scores: bool = True,
     identities: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Panels side by side: detections, occluder layer, occludee layer, order of depth.
+    """Panels side by side: detections, occluder layer, occludee layer, depth order.
 
-    The occluder panel shows, in the colour of each detection, what the upper layer found on top of it inside its
-    box; the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. The last panel
-    shows who lies on whom. What the detections do not carry has no panel.
+    The occluder panel shows the occluder mask predicted inside the box of each detection, in that detection's colour;
+    the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. Of training
+    targets, unknown pixels are hatched in grey. The last panel shows the occlusion relations and the depth order. Maps
+    that are absent have no panel.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -70,8 +72,8 @@ def draw_layers(
     image, detections = canvas_for(image, detections, long_side)  # once for all panels
     common = {"long_side": None, "numbered": numbered, "identities": identities}
     panels = [draw_detections(image, detections, scores=scores, **common)]
-    found = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
-    titles = [("Detections" if scores else "Annotations", found)]
+    content = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
+    titles = [("Detections" if scores else "Annotations", content)]
     for layer, (title, explanation, _) in LAYERS.items():
         if (spec := detections.find(layer, MASK)) is not None:
             panels.append(_layer_panel(image, detections, spec, **common))
@@ -82,7 +84,7 @@ def draw_layers(
         regions = list(map_regions(detections, "occludee_mask"))
         panels.append(order_panel(_faded(image), detections, regions, instance_colors(detections, identities)))
         is_empty = not detections.occlusion.edges
-        titles.append(("Order", "nobody hides anybody" if is_empty else "0 is in front; arrows: who hides whom"))
+        titles.append(("Depth order", "no occlusions" if is_empty else "0 = front; arrows: occluder to occludee"))
     return join_panels(panels, titles)
 
 
@@ -98,7 +100,9 @@ def _layer_panel(
     canvas = _faded(canvas)
     width = style.line_width(canvas.shape[:2])
     masks = list(map_regions(detections, spec.name))
-    # An instance with nothing on top of it has no place in the occluder panel.
+    unknown_map = detections.find(spec.layer, UNKNOWN)
+    unknown = [_hatched(r, width) for r in map_regions(detections, unknown_map.name)] if unknown_map else []
+    # An instance without an occluder is left out of the occluder panel.
     kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
     masks = [masks[i] for i in kept]
     all_colors = instance_colors(detections, identities)
@@ -107,14 +111,15 @@ def _layer_panel(
     texts = [all_texts[i] for i in kept]
     detections = detections[kept]
     if spec.layer == "occluder":
-        # Several instances may have one occluder: stripes let all their colours be seen.
+        # Several instances may share an occluder: stripes keep all their colours visible.
         fill_regions(
             canvas, [_striped(region, i, 3 * width) for i, region in zip(kept, masks, strict=True)], colors, 0.8
         )
-        texts = [f"over {text}" for text in texts]
+        texts = [f"occluder of {text}" for text in texts]
     else:
         fill_regions(canvas, masks, colors, 0.6)
     outline_regions(canvas, masks, colors, width)
+    fill_regions(canvas, unknown, [style.UNKNOWN] * len(unknown), 0.8)
     if (boundary := detections.find(spec.layer, BOUNDARY)) is not None:
         _glow(canvas, detections, boundary.name, colors)
     draw_boxes(canvas, detections, colors)
@@ -136,6 +141,13 @@ def _striped(region: tuple[Window, np.ndarray], index: int, width: int) -> tuple
     window, mask = region
     rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
     return window, mask & ((rows + columns + index * width) // width % 3 == 0)
+
+
+def _hatched(region: tuple[Window, np.ndarray], width: int) -> tuple[Window, np.ndarray]:
+    """The region's pixels that lie on thin diagonal lines, the same lines for all regions."""
+    window, mask = region
+    rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
+    return window, mask & ((columns - rows) // width % 4 == 0)
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
@@ -172,7 +184,7 @@ def draw_heat_maps(
     columns: int | None = None,
     scores: bool = True,
 ) -> list[np.ndarray]:
-    """The sheets that explain each detection: its RoI as the mask head sees it, and the four maps of both layers.
+    """Sheets of heat maps: the RoI of each detection as the mask head sees it, and the four maps of both layers.
 
     One line per detection: a picture of the box stretched to a square, then occluder boundary, occluder
     mask, occludee boundary and occludee mask as M x M squares, all on one colour scale from 0 to 1. Maps that
@@ -208,7 +220,7 @@ def draw_heat_maps(
 
 def _columns(detections: Detections) -> list[MapSpec]:
     """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first."""
-    return list(reversed(detections.present))
+    return [spec for spec in reversed(detections.present) if spec.kind != UNKNOWN]
 
 
 def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
@@ -220,7 +232,11 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     for spec in _columns(detections):
         values = (detections.maps[spec.name][index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
         heat = cv2.cvtColor(cv2.applyColorMap(values, COLORMAP), cv2.COLOR_BGR2RGB)
-        cells.append(style.resized(heat, cell, cell, smooth=False))
+        heat = style.resized(heat, cell, cell, smooth=False)
+        if (unknown := detections.find(spec.layer, UNKNOWN)) is not None:
+            area = detections.maps[unknown.name][index].numpy()
+            _hatch(heat, style.resized(np.uint8(area > 0.5), cell, cell, smooth=False).astype(bool))
+        cells.append(heat)
     gap = max(4, cell // 24)
     line = np.full((plate_height + cell, len(cells) * cell + (len(cells) - 1) * gap, 3), style.PAPER, dtype=np.uint8)
     for position, picture in enumerate(cells):
@@ -231,6 +247,13 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     line[:plate_height, :width] = color
     cv2.rectangle(line, (0, plate_height), (cell - 1, plate_height + cell - 1), color, max(2, cell // 50))
     return style.draw_texts(line, [(4, 2, text, style.readable_on(color))], size)
+
+
+def _hatch(picture: np.ndarray, area: np.ndarray) -> None:
+    """Marks an area of a picture (in place) as unknown: grey, with diagonal lines."""
+    rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    picture[area] = style.mixed(style.UNKNOWN, style.BLACK, 0.5)
+    picture[area & ((rows + columns) % 8 < 3)] = style.UNKNOWN
 
 
 def _roi_crop(image: np.ndarray, box: Sequence[float], cell: int) -> np.ndarray:
@@ -257,8 +280,8 @@ def _heat_map_sheet(blocks: Sequence[Sequence[np.ndarray]], detections: Detectio
     plain, bold = [], []
     for column, block in enumerate(blocks):
         left = margin + column * (line_width + between)
-        bold.append((left, GAP // 2, style.shortened("Region (RoI)", size, cell, bold=True), style.INK))
-        plain.append((left, GAP // 2 + text_height, style.shortened("as a square", size, cell), style.INK))
+        bold.append((left, GAP // 2, style.shortened("RoI", size, cell, bold=True), style.INK))
+        plain.append((left, GAP // 2 + text_height, style.shortened("resized to a square", size, cell), style.INK))
         layer = None
         for position, spec in enumerate(_columns(detections), start=1):
             x = left + position * (cell + gap)

@@ -1,4 +1,4 @@
-"""Detections drawn into their image.
+"""Drawing of detections into their image: masks, boxes, labels and arrows of the occlusion relations.
 
 Letters: D detections, H x W image, h x w canvas.
 """
@@ -45,14 +45,14 @@ def draw_detections(
         boxes, labels: whether they are drawn.
         numbered: labels begin with the detection's position, from 1.
         scores: labels end with the score.
-        relations: arrows from each occluder to what it hides, for detections with relations and masks.
+        relations: arrows from each occluder to its occludee, for detections with relations and masks.
         identities: a number of each detection that stands for its colour; None takes the positions.
 
     Returns:
         np.ndarray: uint8 [h, w, 3], RGB, a new array.
 
     Raises:
-        ValueError: the image is not uint8 [H, W, 3], or the detections are of another image size; arrows are asked for
+        ValueError: the image is not uint8 [H, W, 3], or the detections are of another image size; arrows are requested
             and the detections have no relations.
     """
     canvas, detections = canvas_for(image, detections, long_side)
@@ -109,7 +109,7 @@ def canvas_for(image: np.ndarray, detections: Detections, long_side: int | None)
 
 def map_regions(detections: Detections, name: str) -> Iterator[tuple[Window, np.ndarray]]:
     """One map of each detection where it reaches its threshold: its window in the image and bool [h, w] there."""
-    for window, values in paste_windows(getattr(detections, name), detections.boxes, detections.image_size):
+    for window, values in paste_windows(detections.maps[name], detections.boxes, detections.image_size):
         yield window, (values >= detections.mask_threshold).numpy()
 
 

@@ -1,4 +1,4 @@
-"""Who hides whom, drawn: arrows from the occluder to the occludee, and the order of depth.
+"""Drawing of occlusion relations: arrows from occluder to occludee, and the depth-order panel.
 
 Letters: D detections, h x w canvas.
 """
@@ -24,10 +24,10 @@ def draw_arrows(
     colors: Sequence[style.Color],
     margin: float = 0,
 ) -> None:
-    """An arrow for each pair of which one lies on top, in the colour of the occluder (in place).
+    """An arrow for each edge of the occlusion graph, in the colour of the occluder (in place).
 
-    Drawn are the edges that agree with the order of depth. An arrow is the fainter, the less its direction is surer
-    than the opposite one.
+    Drawn are the edges that agree with the depth order. The opacity of an arrow grows with its confidence margin, the
+    difference between the confidences of its direction and of the opposite one.
 
     Args:
         canvas: uint8 [h, w, 3], RGB, of the detections' image size.
@@ -39,9 +39,9 @@ def draw_arrows(
     graph = detections.occlusion
     anchors = [_anchor(region, box) for region, box in zip(regions, detections.boxes.tolist(), strict=True)]
     width = max(2, style.line_width(canvas.shape[:2]))
-    # The surest last, on top of the others.
+    # The largest confidence margin last, on top of the others.
     for edge in reversed(graph.order.kept):
-        sure = edge.confidence - float(graph.confidence[edge.occluder, edge.occludee])
+        confidence_margin = edge.confidence - float(graph.confidence[edge.occluder, edge.occludee])
         start, end = np.array(anchors[edge.occluder]), np.array(anchors[edge.occludee])
         length = float(np.linalg.norm(end - start))
         if length < 2 * margin + 2:
@@ -52,7 +52,7 @@ def draw_arrows(
         area = canvas[low[1] : high[1], low[0] : high[0]]
         drawn = area.copy()
         _arrow(drawn, start - low, end - low, colors[edge.occluder], width)
-        opacity = 0.25 + 0.75 * sure
+        opacity = 0.25 + 0.75 * confidence_margin
         area[:] = cv2.addWeighted(drawn, opacity, area, 1 - opacity, 0)
 
 
@@ -62,7 +62,7 @@ def order_panel(
     regions: Sequence[tuple[Window, np.ndarray]],
     colors: Sequence[style.Color],
 ) -> np.ndarray:
-    """Masks bright in front and dark behind, arrows, and on each mask its place in the order: a new image.
+    """Masks bright in front and dark behind, arrows, and on each mask its depth: a new image.
 
     Args: as `draw_arrows`.
     """

@@ -1,4 +1,4 @@
-"""Pictures of training images: detections of the model, and below them its targets.
+"""Pictures of training batches (VIS_PERIOD): the model's detections above, its targets below.
 
 Letters: h x w image after augmentation, H x W picture.
 """

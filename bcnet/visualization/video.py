@@ -84,10 +84,10 @@ def draw_video(
         source: as `bcnet.data.videos.open_video` takes it.
         output_file: an mp4; its folder is made when missing.
         score_threshold: lowest score that is drawn.
-        layers: both layers and the order beside the detections (`draw_layers`); otherwise the detections alone.
+        layers: both layers and the depth order beside the detections (`draw_layers`); otherwise the detections alone.
         long_side: pixels of a panel's longer side; None keeps the frame's, with layers within 480..640, so that labels
             are legible and four panels fit a screen.
-        max_frames: draw the first so many; None draws all, of a webcam until Ctrl-C.
+        max_frames: maximum number of frames; None draws all, of a webcam until Ctrl-C.
         progress: show a progress bar.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Plots of a study."""
+"""Plots of a study: AP by occlusion level and paired differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grid of pictures: what each arm makes of the same objects."""
+"""Picture grid: masks that each arm predicts for the same objects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIDE = 256  # of a picture, pixels
 def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
     """One row for each of the first test scenes: the image, the truth, and each arm's masks in the ground-truth boxes.
 
-    What the occluder layer of an arm saw follows in a column of its own: on each object, in the object's colour.
+    The occluder masks of an arm follow in a column of their own: on each object, in the object's colour.
 
     Args:
         folders: of one run of every arm, all on the same scenes.
@@ -42,11 +42,11 @@ def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
         model = build_model(cfg)
         load_weights(model, os.path.join(folders[arm], "model_final.pth"))
         predict = GroundTruthBoxPredictor(cfg, model.eval())
-        found = [predict(record) for record in records]
-        columns[arm] = [_draw(i, d) for i, d in zip(images, found, strict=True)]
-        if found[0].occluder_mask is not None:
-            on_top = [d.with_maps(occludee_mask=d.maps["occluder_mask"]) for d in found]
-            columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, on_top, strict=True)]
+        detections = [predict(record) for record in records]
+        columns[arm] = [_draw(i, d) for i, d in zip(images, detections, strict=True)]
+        if detections[0].occluder_mask is not None:
+            occluders = [d.with_maps(occludee_mask=d.maps["occluder_mask"]) for d in detections]
+            columns[f"{arm}: occluder"] = [_draw(i, d) for i, d in zip(images, occluders, strict=True)]
     figure = Figure(figsize=(2.2 * len(columns), 2.2 * len(records) + 0.3), layout="constrained")
     grid = figure.subplots(len(records), len(columns), squeeze=False)
     for column, (title, pictures) in enumerate(columns.items()):

@@ -1,4 +1,4 @@
-"""What a study compares: scenes, detectors, arms and seeds, and the config of every run."""
+"""StudyPlan: scenes, detectors, arms and seeds of a study, and the config of every run."""
 
 from __future__ import annotations
 

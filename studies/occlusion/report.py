@@ -1,4 +1,4 @@
-"""The report of a study: tables, plots and pictures of the runs that are done."""
+"""Report of a study: tables, plots and pictures of the completed runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a study: each run in a process of its own, resumed where it was cut off."""
+"""Execution of a study: each run in its own process, resumed after an interruption."""
 
 from __future__ import annotations
 

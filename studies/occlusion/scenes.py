@@ -1,4 +1,4 @@
-"""The scenes of a study, made once and found again."""
+"""Scenes of a study: generated once, then reused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the results of single runs to means, spreads and paired differences."""
+"""Statistics of a study: means, standard deviations and paired differences over seeds."""
 
 from __future__ import annotations
 

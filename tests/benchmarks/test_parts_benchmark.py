@@ -1,4 +1,4 @@
-"""Targets, pasting and evaluation: both ways agree, and a benchmark stops where they do not."""
+"""Targets, pasting and evaluation: both implementations agree, and a benchmark stops where they do not."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_evaluation_rows_and_disagreement(monkeypatch):
 
 def test_random_results_are_neither_perfect_nor_hopeless():
     content, results = random_results(6, seed=1)
-    assert len(results) == 6 * evaluation.FOUND_PER_IMAGE
+    assert len(results) == 6 * evaluation.DETECTIONS_PER_IMAGE
     truth = GroundTruth.from_dict(content)
     for iou_type, key in (("bbox", "bbox"), ("segm", "segmentation")):
         kept = [{name: r[name] for name in ("image_id", "category_id", "score", key)} for r in results]

@@ -262,7 +262,7 @@ def test_the_file_of_a_data_set_is_read_once(coco_files, monkeypatch):
 def test_reading_needs_no_torch(coco_files):
     path, root = coco_files(SIZES, objects())
     code = (
-        "import sys, bcnet.occlusion.convert, bcnet.occlusion.coco_occ, bcnet.data\n"
+        "import sys, bcnet.data.occluder_annotations, bcnet.data.coco_occ, bcnet.data\n"
         f"records, info = bcnet.data.load_dataset({f'coco:{path}:{root}'!r})\n"
         "assert len(records) == 2 and 'torch' not in sys.modules, sorted(sys.modules)\n"
         "from bcnet.data import DatasetMapper, read_image\n"

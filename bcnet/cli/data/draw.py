@@ -9,6 +9,8 @@ from collections.abc import Sequence
 EXAMPLES = """examples:
   a data set without changes: %(prog)s --dataset coco:annotations.json:images --output pictures
   as a config augments it:    %(prog)s --config-file quick/bcnet_faster_rcnn.yaml --output pictures
+  with objects pasted in:     %(prog)s --dataset coco:annotations.json:images --output pictures \\
+                                INPUT.COMPOSITION.ENABLED True MODEL.BILAYER.OCCLUDER_TARGET front
 """
 UNCHANGED = ["MODEL.MASK_ON", True, "INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.RANDOM_FLIP", "none"]
 
@@ -28,14 +30,21 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         parser.error("--dataset or --config-file is required")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from bcnet.config import load_config
-    from bcnet.data import DatasetMapper
+    from bcnet.data import DatasetMapper, load_dataset
+    from bcnet.data.composition import build_composition
+    from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
     from bcnet.visualization import draw_training_data
 
     cfg = load_config(args.config_file, [*([] if args.config_file else UNCHANGED), *args.opts])
-    mapper = DatasetMapper.from_config(cfg, training=True)
+    layers = (OCCLUDEE, OCCLUDER, AMODAL) if cfg.INPUT.COMPOSITION.ENABLED else (OCCLUDEE, OCCLUDER)
     drawn = 0
     for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
-        gallery = draw_training_data(mapper, dataset, args.output, max_images=args.max_images, seed=max(cfg.SEED, 0))
+        records, info = load_dataset(dataset)
+        composition = build_composition(cfg, records, info.class_names)
+        mapper = DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition)
+        gallery = draw_training_data(
+            mapper, (records, info), args.output, max_images=args.max_images, seed=max(cfg.SEED, 0)
+        )
         print(f"{dataset}: {gallery.summary()} to {args.output}")
         drawn += gallery.drawn
     if not drawn:

@@ -1,4 +1,4 @@
-"""Parameters of a synthetic scene, and the presets."""
+"""SceneConfig: parameters of synthetic scenes, and presets."""
 
 from __future__ import annotations
 

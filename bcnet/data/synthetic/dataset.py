@@ -1,4 +1,4 @@
-"""Writes scenes as a COCO data set: images and one json with exact visible and amodal truth."""
+"""Writes synthetic scenes as a COCO data set: images and one json with exact visible and amodal masks."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from bcnet.data.source_masks import amodal_rle
 
 @dataclass(frozen=True)
 class OcclusionStatistics:
-    """Figures over all objects of a data set; shares and fractions are 0..1."""
+    """Statistics over all objects of a data set; shares and fractions are 0..1."""
 
     images: int
     objects: int

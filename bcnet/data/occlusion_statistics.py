@@ -10,7 +10,7 @@ from bcnet.data.findings import Findings
 
 @dataclass
 class OcclusionStatistics:
-    """Counts over the images of a file.
+    """Counts over the images of an annotation file.
 
     Attributes:
         images, annotations, crowds: all there are.

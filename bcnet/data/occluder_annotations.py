@@ -1,8 +1,8 @@
-"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet annotate``.
+"""Occluder conversion (`process.sh`, ``bcnet data annotate``): adds occluder masks to the annotations of a COCO json.
 
-The work is done image by image, in worker processes, into a side file next to the output, from which the
-output is put together in the end. Everything is in the order of the input, so the same bytes come out
-whatever the number of workers and however often the work was interrupted.
+Worker processes append their results, image by image, to a side file next to the output, from which the output is
+assembled at the end. Everything is in the order of the input, so the output has the same bytes whatever the number of
+workers and interruptions.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from multiprocessing.process import BaseProcess
 from tqdm import tqdm
 
 from bcnet.data.coco import mask_reader
+from bcnet.data.occlusion_statistics import OcclusionStatistics
 from bcnet.data.reader import CocoReader, ReadImage
 from bcnet.data.source_masks import in_front_matrix, visible_rle
 from bcnet.files import atomic_write, parse_json
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.occlusion.shares import covered_share, occluder_share
-from bcnet.occlusion.side_file import SideFile
-from bcnet.occlusion.statistics import OcclusionStatistics
 from bcnet.ops.rle import rle_to_json
+from bcnet.side_file import SideFile
 
 FORMATS = ("rle", "polygon")
 KEY = "bg_object_segmentation"

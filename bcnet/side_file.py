@@ -1,4 +1,4 @@
-"""Partial results of a long conversion: one line of JSON per image, next to the output."""
+"""Side file: resumable partial results, one line of JSON per image, next to the output."""
 
 from __future__ import annotations
 
