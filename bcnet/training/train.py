@@ -20,6 +20,7 @@ from bcnet.evaluation import flat_metrics
 from bcnet.files import write_text
 from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.modeling import build_model, resolve_device
+from bcnet.modeling.detector import require_detector
 from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_sets
 from bcnet.training.build import build_trainer
 from bcnet.training.checkpoints import Checkpoints
@@ -120,7 +121,7 @@ def _target_layers(model: nn.Module) -> tuple[str, ...]:
 
 
 def _flat_evaluation(cfg, model: nn.Module, *, evaluation_sets: Mapping[str, EvaluationSet]) -> dict[str, float]:
-    return flat_metrics(evaluate(cfg, model, evaluation_sets=evaluation_sets))
+    return flat_metrics(evaluate(cfg, require_detector(model), evaluation_sets=evaluation_sets))
 
 
 def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
