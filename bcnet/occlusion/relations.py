@@ -27,8 +27,9 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     """Pairwise confidence that one detection occludes another, from the occluder layer.
 
     The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
-    inside the RoI of i (`Detections.map_boxes`). A pixel is weighted as a visible pixel of j by the mask probability of j times one minus the
-    occluder probability of j; the second factor matters for amodal masks, which extend below other objects. Where these
+    inside the RoI of i (`Detections.map_boxes`). A pixel is weighted as a visible pixel of j by the mask probability of
+    j times one minus the occluder probability of j; the second factor matters for amodal masks, which extend below
+    other objects. Where these
     weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is zero.
 
     The maps are sampled bilinearly at S x S points spread evenly over the intersection of both boxes, so that the cost
