@@ -1,8 +1,8 @@
 """Occlusion relations between the detections of an image: pairwise confidences from their maps.
 
 Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
-of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by whose
-visible pixels lie on the hidden part. `with_relations` takes the first.
+of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by
+whose visible pixels lie on the hidden part. `with_relations` takes the first.
 
 Letters: D detections, P pairs of them, M mask side, S samples a side.
 """
