@@ -16,16 +16,20 @@ _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-8") -> Iterator[IO[Any]]:
+def atomic_write(
+    path: str | os.PathLike, mode: str = "w", encoding: str = "utf-8", *, sync: bool = True
+) -> Iterator[IO[Any]]:
     """Opens a file that replaces `path` when the block ends; on an error `path` is unchanged.
 
-    The content goes to a temporary file beside the target, is flushed to the disk and renamed. The folder is made
-    if missing; the temporary file is always removed.
+    The content goes to a temporary file beside the target, is flushed to the disk (`sync`) and renamed. The folder is
+    made if missing; the temporary file is always removed.
 
     Args:
         path: the file to write.
         mode: "w" for text or "wb" for bytes.
         encoding: of text.
+        sync: wait until the content is on the disk, so that `path` is complete even after a power failure. Not worth
+            the time for many files that can be made again.
 
     Raises:
         OSError: the file cannot be written; the message names the file, and says if the disk is full.
@@ -36,17 +40,27 @@ def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-
     try:
         with open(temporary, mode, encoding=None if "b" in mode else encoding) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in _NO_SPACE:
+    except Exception as error:
+        if (full := _full_disk(error)) is not None:
             message = f"no space left on the disk to write {path!r}; what was there before is unchanged"
-            raise OSError(error.errno, message) from error
+            raise OSError(full.errno, message) from error
         raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error of a full disk, also where another one hides it: `torch.save` raises one of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return error
+        error = error.__context__
+    return None
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OCCLUDEE, OCCLUDER, AMODAL = "occludee", "occluder", "amodal"  # layers of `InstanceMasks`
-MASK, BOUNDARY = "mask", "boundary"  # kinds of maps
+MASK, BOUNDARY = "mask", "boundary"  # kinds of maps; and AMODAL: the whole object, hidden part included
 UNKNOWN = "unknown"  # kind of a map of training targets in pictures: where the mask of its layer is unknown
 
 
@@ -34,7 +34,7 @@ class MapSpec:
         name: key of the head's output, of its decoder's tensors in checkpoints and of `Detections.maps`.
         short_name: singular noun that names in other formats are made of (`plural`, `coco_key`, `detectron2_field`).
         layer: layer of the head that the map is decoded from, "occluder" or "occludee" in the bilayer head.
-        kind: "mask", "boundary" (predicts the boundary of its target), or a custom kind.
+        kind: "mask", "boundary" (predicts the boundary of its target), "amodal", or a custom kind.
         target: layer of `InstanceMasks` that is cropped to the RoI as the target.
         derive: computes the target from the cropped layer, bool [N, M, M] to bool or float [N, M, M]; None uses
             the crop itself, or for kind "boundary" its boundary.
@@ -117,6 +117,20 @@ OCCLUDER_BOUNDARY = MapSpec(
     title="boundary",
 )
 PUBLISHED_MAPS = (OCCLUDEE_MASK, OCCLUDEE_BOUNDARY, OCCLUDER_MASK, OCCLUDER_BOUNDARY)
+
+# The whole object beside its visible part (MODEL.BILAYER.AMODAL).
+OCCLUDEE_AMODAL = MapSpec(
+    name="occludee_amodal",
+    short_name="amodal_mask",
+    layer=OCCLUDEE,
+    kind=AMODAL,
+    target=AMODAL,
+    loss_name="loss_amodal",
+    on_request=False,
+    title="amodal mask",
+)
+BUILT_IN_MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
+RESULT_MAPS = (OCCLUDEE_MASK.name, OCCLUDEE_AMODAL.name)  # in results files of data sets
 
 
 def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple[MapSpec, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bcnet.config.node import CfgNode
-from bcnet.maps import PUBLISHED_MAPS
+from bcnet.maps import BUILT_IN_MAPS
 
 _registered: list[Callable[[CfgNode], None]] = []
 
@@ -46,18 +46,24 @@ def add_bcnet_config(cfg) -> None:
     bilayer = cfg.MODEL.BILAYER = node()
     bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
     bilayer.BOUNDARY = True  # boundary branches and their losses
+    # A further map of the occludee: its amodal mask, hidden part included. Needs training sets with amodal masks.
+    bilayer.AMODAL = False
     bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
     # Read by detectron2 only: inference also returns the occluder's maps and boundaries (in bcnet an argument).
     bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
-    for spec in PUBLISHED_MAPS:  # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0
+    # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0, OCCLUDEE_AMODAL 1.0
+    for spec in BUILT_IN_MAPS:
         bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
     # Occluder losses: number of sampled RoIs without an occluder per RoI with one; -1 uses all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
     # What the occluder layer learns: "neighbours", every neighbour not known to lie behind (the published rule), or
     # "front", only what is known to lie in front; pixels of neighbours whose order is unknown have no loss.
     bilayer.OCCLUDER_TARGET = "neighbours"
+
+    # Mask RoIs are the boxes scaled by this factor around their centre: an amodal mask reaches beyond the visible box.
+    cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE = 1.0
 
     # Train the mask branch only, on features and RoIs of a detector frozen at MODEL.WEIGHTS.
     cfg.MODEL.FREEZE_DETECTOR = False

@@ -97,11 +97,13 @@ def split_overrides(words: Sequence[object]) -> list[Any]:
     """``KEY VALUE`` pairs and ``KEY=VALUE`` words as a flat list of keys and values.
 
     Raises:
-        ValueError: a key without a value.
+        ValueError: a key without a value, or an option of the command line among the keys.
     """
     flat: list[Any] = []
     for word in words:
         expects_key = len(flat) % 2 == 0
+        if expects_key and isinstance(word, str) and word.startswith("--"):
+            raise ValueError(f"options come before the config keys: {word!r} follows {str(words[0])!r}")
         if expects_key and isinstance(word, str) and "=" in word:
             flat += word.split("=", 1)
         else:

@@ -99,6 +99,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "MODEL.PIXEL_STD",
         "MODEL.RPN.BBOX_REG_WEIGHTS",
         "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+        "MODEL.ROI_MASK_HEAD.ROI_SCALE",
         "MODEL.FCOS.SIZES_OF_INTEREST",
     ),
     _SHARE: (
@@ -240,6 +241,11 @@ def _contradictions(cfg: CfgNode) -> Iterator[str]:
     levels, bounds = len(model.FCOS.IN_FEATURES), len(model.FCOS.SIZES_OF_INTEREST)
     if bounds != levels - 1:
         yield f"MODEL.FCOS.SIZES_OF_INTEREST has {bounds} bounds; {levels} levels need {levels - 1}"
+    if model.BILAYER.AMODAL and cfg.INPUT.MASK_TARGET == "amodal":
+        yield (
+            "MODEL.BILAYER.AMODAL is True and INPUT.MASK_TARGET 'amodal'; the map comes beside the visible mask, "
+            "which needs INPUT.MASK_TARGET 'visible'"
+        )
     # Keys read by detectron2 only must match what bcnet does.
     resnets = model.RESNETS
     absent = [name for name in model.FPN.IN_FEATURES if name not in resnets.OUT_FEATURES]

@@ -32,6 +32,7 @@ MIN_OBJECT_PIXELS = 40**2  # of an object that is cut out, in its source image
 MIN_TARGET_PIXELS = 24**2  # visible, of an object that is to be hidden in part
 _ONE_PIECE = 0.95  # share of an object's pixels that its largest connected part must have
 _EXPOSURE = (0.85, 1.15)  # range of a pasted object's brightness
+_TRIES = 2  # draws of target, share, object and place for each object to paste
 _DIRECTIONS = 4  # directions tried around the target
 _STEPS = 7  # halvings of the distance along each
 _TOLERANCE = 0.03  # a hidden share this close to the drawn one is taken at once
@@ -199,27 +200,30 @@ class Composition:
             return image, record
         scene = _Scene(image, record)
         for _ in range(count):
-            self._paste_one(scene, cutouts, rng)
+            any(self._paste_one(scene, cutouts, rng) for _ in range(_TRIES))
         return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
 
-    def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> None:
-        targets = [i for i, area in enumerate(scene.areas()) if area >= self.min_target_pixels]
-        if not targets:
-            return
-        target = scene.objects[targets[int(rng.integers(len(targets)))]]
+    def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
+        """Pastes one object over a target that one of the cut-outs is large enough for; False if nothing fits."""
         share = rng.uniform(*self.hidden_share)
-        area = float(coco_mask.area(target.uncovered))
-        side = np.sqrt(area) * max(rng.uniform(*self.scale), np.sqrt(1.3 * share))
-        scales = [side / np.sqrt(np.count_nonzero(cutout.mask)) for cutout in cutouts]
-        fitting = [i for i, scale in enumerate(scales) if scale <= MAX_MAGNIFICATION]
-        if not fitting:
-            return
+        relative_size = max(rng.uniform(*self.scale), np.sqrt(1.3 * share))
+        sizes = [MAX_MAGNIFICATION * np.sqrt(np.count_nonzero(cutout.mask)) for cutout in cutouts]
+        targets = [
+            (item, size) for item, size in scene.targets(self.min_target_pixels) if relative_size * size <= max(sizes)
+        ]
+        if not targets:
+            return False
+        target, size = targets[int(rng.integers(len(targets)))]
+        fitting = [i for i, largest in enumerate(sizes) if relative_size * size <= largest]
         chosen = fitting[int(rng.integers(len(fitting)))]
-        coverage, colours = cutouts[chosen].scaled(scales[chosen], mirrored=rng.random() < 0.5, feather=self.feather)
+        scale = MAX_MAGNIFICATION * relative_size * size / sizes[chosen]
+        coverage, colours = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
         colours = cv2.convertScaleAbs(colours, alpha=rng.uniform(*_EXPOSURE))
         place = _place(coverage >= 128, target, share, scene.size, rng)
-        if place is not None:
-            scene.paste(cutouts[chosen].category, coverage, colours, *place)
+        if place is None:
+            return False
+        scene.paste(cutouts[chosen].category, coverage, colours, *place)
+        return True
 
 
 @dataclass
@@ -246,10 +250,12 @@ class _Scene:
                 rle = visible_rle(record, instance)
                 self.objects.append(_Object(rle, rle, position))
 
-    def areas(self) -> list[int]:
-        """Visible pixels of the objects that were in the image before."""
-        originals = [o.visible for o in self.objects if o.position is not None]
-        return coco_mask.area(originals).tolist() if originals else []
+    def targets(self, min_pixels: int) -> list[tuple[_Object, float]]:
+        """The objects of the source image with so many visible pixels, and their sizes, the root of the area."""
+        originals = [item for item in self.objects if item.position is not None]
+        visible = coco_mask.area([item.visible for item in originals]) if originals else []
+        large = [item for item, area in zip(originals, visible, strict=True) if area >= min_pixels]
+        return [(item, float(coco_mask.area(item.uncovered)) ** 0.5) for item in large]
 
     def paste(self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
         """Adds an object in front of all others."""

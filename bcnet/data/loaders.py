@@ -26,6 +26,10 @@ from bcnet.maps import OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
 
+# Files, spread over a data set, that are looked for before the first one is read: all would take minutes on a network
+# drive, and a wrong folder, ending or separator shows in any.
+_FILES_LOOKED_FOR = 200
+
 # Key of a sample under which a worker tells the main process which files it could not read.
 _UNREADABLE = "unreadable_images"
 # Key of the error that the main process raises: one that a worker raises would come with the worker's traceback in
@@ -186,11 +190,13 @@ def build_train_loader(
 
     Raises:
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
+        FileNotFoundError: image files are missing, by a look for 200 of them.
         ValueError: no training set or no image is left; a training set with a class that the first one lacks; more
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
             batch that cannot be divided among the processes; no object to cut out for INPUT.COMPOSITION.
     """
-    records, info = _load_training_sets(cfg, class_names)
+    records, info = _load_training_sets(cfg, class_names, layers)
+    _check_image_files(cfg, records, "DATASETS.TRAIN")
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
     else:
@@ -232,10 +238,12 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
 
     Raises:
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
+        FileNotFoundError: image files are missing, by a look for 200 of them.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
+    _check_image_files(cfg, records, f"data set {info.name!r}")
     # What the test mapper does not read need not be kept for the workers.
     records = [replace(record, instances=[], in_front=None) for record in records]
     shard = contiguous_shard(len(records), rank(), world_size())
@@ -248,7 +256,9 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
     return TestLoader(_data_loader(cfg, images, batches), info)
 
 
-def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageRecord], DatasetInfo]:
+def _load_training_sets(
+    cfg, class_names: Sequence[str], layers: Sequence[str]
+) -> tuple[list[ImageRecord], DatasetInfo]:
     names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
     if not names:
         raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
@@ -262,13 +272,19 @@ def _load_training_sets(cfg, class_names: Sequence[str]) -> tuple[list[ImageReco
     if not records:
         raise ValueError(f"no image with an object to train on in DATASETS.TRAIN {tuple(names)}")
     if cfg.MODEL.MASK_ON:
-        faults = [fault for record in records for fault in missing_masks(record, cfg.INPUT.MASK_TARGET)]
-        if faults:
-            raise ValueError(
-                f"{len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {cfg.INPUT.MASK_TARGET!r}):\n  "
-                + "\n  ".join(faults[:5])
-            )
+        for name, (part, _) in zip(names, loaded, strict=True):
+            _check_masks(cfg, name, part, layers)
     return records, info
+
+
+def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequence[str]) -> None:
+    """Raises ValueError where an annotation of a training set lacks a mask that training needs."""
+    target = cfg.INPUT.MASK_TARGET
+    if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
+        raise ValueError(
+            f"training set {name!r}: {len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {target!r}, "
+            f"MODEL.BILAYER.AMODAL {cfg.MODEL.BILAYER.AMODAL}):\n  " + "\n  ".join(faults[:5])
+        )
 
 
 def _to_common_classes(
@@ -296,6 +312,20 @@ def _to_common_classes(
                     instance.category = new_classes[instance.category]
     ids = dict(zip(rows, first.category_ids, strict=True))
     return replace(first, class_names=tuple(common), category_ids=tuple(ids.get(row, -1) for row in range(len(common))))
+
+
+def _check_image_files(cfg, records: Sequence[ImageRecord], where: str) -> None:
+    """Raises FileNotFoundError where image files are missing, unless INPUT.BAD_IMAGE is "skip" and some are there."""
+    looked_for = records[:: max(1, len(records) // _FILES_LOOKED_FOR)]
+    missing = [record.file_name for record in looked_for if not os.path.exists(record.file_name)]
+    if not missing or (cfg.INPUT.BAD_IMAGE == "skip" and len(missing) < len(looked_for)):
+        return
+    with_slashes = missing[0].replace("\\", "/")
+    hint = f"; {with_slashes!r} exists: file_name has Windows separators" if os.path.exists(with_slashes) else ""
+    raise FileNotFoundError(
+        f"{where}: {len(missing)} of {len(looked_for)} image files that were looked for are missing, the first is "
+        f"{missing[0]!r}{hint}"
+    )
 
 
 def _check_class_count(cfg, info: DatasetInfo) -> None:

@@ -249,20 +249,29 @@ def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
     """The amodal mask of an object; raises as `visible_rle`."""
     if not instance.amodal:
         raise ValueError(
-            f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' asks for"
+            f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' and "
+            "MODEL.BILAYER.AMODAL require"
         )
     return _rle(record, instance, "amodal segmentation", instance.amodal)
 
 
-def missing_masks(record: ImageRecord, mask_target: str = "visible") -> list[str]:
-    """One message for each instance of a record that cannot be trained on for want of a segmentation."""
+def missing_masks(
+    record: ImageRecord, mask_target: str = "visible", layers: Sequence[str] = (OCCLUDEE, OCCLUDER)
+) -> list[str]:
+    """One message for each instance of a record that cannot be trained on for want of a segmentation.
+
+    Args:
+        record: the image.
+        mask_target, layers: as `source_masks` takes them.
+    """
+    needs_amodal = mask_target == "amodal" or AMODAL in layers
     messages = []
     for instance in record.instances:
         if instance.iscrowd:
             continue
         if not instance.segmentation and not instance.amodal:
             messages.append(f"{instance_label(record, instance)} has no segmentation")
-        elif mask_target == "amodal" and not instance.amodal:
+        elif needs_amodal and not instance.amodal:
             messages.append(f"{instance_label(record, instance)} has no amodal segmentation")
     return messages
 

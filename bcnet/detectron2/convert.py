@@ -12,7 +12,8 @@ def detections_to_instances(detections: Detections) -> Instances:
 
     Returns:
         Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are present ``pred_masks``,
-        ``pred_boundaries``, ``pred_occluder_masks`` and ``pred_occluder_boundaries``, bool [D, H, W].
+        ``pred_boundaries``, ``pred_occluder_masks``, ``pred_occluder_boundaries`` and ``pred_amodal_masks``, bool
+        [D, H, W].
     """
     instances = Instances(
         detections.image_size,

@@ -16,14 +16,17 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode
 from pycocotools import mask as coco_mask
 
-from bcnet.data.source_masks import SourceMasks, source_masks
+from bcnet.data.source_masks import SourceMasks, missing_masks, source_masks
 from bcnet.detectron2.datasets import dict_to_record
-from bcnet.maps import OCCLUDEE, OCCLUDER
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 from bcnet.ops.rle import RLE
 
 
 class BCNetDatasetMapper(DatasetMapper):
     """detectron2's `DatasetMapper`, adding ``gt_occluder_masks`` (BitMasks [G, h, w]) in training.
+
+    With ``MODEL.BILAYER.AMODAL`` it also adds ``gt_amodal_masks`` to images whose annotations all have an
+    ``amodal_segmentation``.
 
     The occluders are derived from the annotations in the original image, before any augmentation
     (`bcnet.data.source_masks`), and then transformed like any other mask. Plain dataset dicts are sufficient.
@@ -40,10 +43,11 @@ class BCNetDatasetMapper(DatasetMapper):
     """
 
     @configurable
-    def __init__(self, is_train: bool, *, mask_target: str = "visible", **kwargs) -> None:
+    def __init__(self, is_train: bool, *, mask_target: str = "visible", amodal_masks: bool = False, **kwargs) -> None:
         """
         Args:
             mask_target: "visible" or "amodal".
+            amodal_masks: whether ``gt_amodal_masks`` are added.
             Others: see `DatasetMapper`.
 
         Raises:
@@ -53,10 +57,15 @@ class BCNetDatasetMapper(DatasetMapper):
         if mask_target not in ("visible", "amodal"):
             raise ValueError(f"mask_target must be 'visible' or 'amodal', got {mask_target!r}")
         self.mask_target = mask_target
+        self.amodal_masks = amodal_masks
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> dict:
-        return {**super().from_config(cfg, is_train), "mask_target": cfg.INPUT.MASK_TARGET}
+        return {
+            **super().from_config(cfg, is_train),
+            "mask_target": cfg.INPUT.MASK_TARGET,
+            "amodal_masks": cfg.MODEL.BILAYER.AMODAL,
+        }
 
     def _transform_annotations(self, dataset_dict: dict, transforms: T.Transform, image_shape: tuple[int, int]) -> None:
         """
@@ -67,14 +76,17 @@ class BCNetDatasetMapper(DatasetMapper):
         if not self.use_instance_mask:
             super()._transform_annotations(dataset_dict, transforms, image_shape)
             return
-        source = source_masks(dict_to_record(dataset_dict), self.mask_target)
+        record = dict_to_record(dataset_dict)
+        has_amodal = self.amodal_masks and not missing_masks(record, layers=(AMODAL,))
+        added = (OCCLUDER, AMODAL) if has_amodal else (OCCLUDER,)
+        source = source_masks(record, self.mask_target, (OCCLUDEE, *added))
         annotations = [
             self._transformed_annotation(annotation, transforms, image_shape)
             for annotation in self._source_annotations(dataset_dict.pop("annotations"), source)
         ]
         instances = utils.annotations_to_instances(annotations, image_shape, mask_format=self.instance_mask_format)
-        if annotations:
-            instances.gt_occluder_masks = _transformed_masks(source.layers[OCCLUDER], transforms, image_shape)
+        for layer in added if annotations else ():
+            instances.set(f"gt_{layer}_masks", _transformed_masks(source.layers[layer], transforms, image_shape))
         if self.recompute_boxes:
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         dataset_dict["instances"] = utils.filter_empty_instances(instances)

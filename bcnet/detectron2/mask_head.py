@@ -5,7 +5,7 @@ Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, D detections of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from detectron2.config import configurable
@@ -20,7 +20,7 @@ from bcnet.bilayer import MapTarget, map_targets, select_class
 from bcnet.detectron2.occluders import occluder_masks_of_rois
 from bcnet.detectron2.postprocessing import paste_layers_with_masks
 from bcnet.detectron2.shapes import shape_value
-from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER
+from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER, PUBLISHED_MAPS, MapSpec, required_layers
 from bcnet.modeling.mask_heads import bilayer_keywords
 
 _VISUALIZED_ROIS = 8
@@ -32,7 +32,8 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 
     A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the same parameter names as in bcnet's own detectors. In training
     it reads ``proposal_boxes``, ``gt_classes``, ``gt_masks`` and ``gt_occluder_masks`` of the foreground
-    proposals; without the last, occluders are derived, see `occluder_masks_of_rois`.
+    proposals; without the last, occluders are derived, see `occluder_masks_of_rois`. With MODEL.BILAYER.AMODAL it reads
+    ``gt_amodal_masks`` too, and inference gives ``pred_amodal_masks``.
     """
 
     @configurable
@@ -46,6 +47,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         use_boundary: bool = True,
         gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
+        maps: Sequence[MapSpec] = PUBLISHED_MAPS,
         loss_weights: Mapping[str, float] | None = None,
         negative_ratio: float = 1.0,
         output_layers: bool = False,
@@ -54,10 +56,10 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         """
         Args:
             input_shape: of the pooled features; its channels are C.
-            num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, loss_weights: see
+            num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, maps, loss_weights: see
                 `bcnet.bilayer.BilayerMaskHead`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
-            output_layers: whether inference returns all maps, not only the masks.
+            output_layers: whether inference gives all maps, not only those that are not `MapSpec.on_request`.
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
         """
         super().__init__(
@@ -68,20 +70,27 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             use_boundary=use_boundary,
             gcn_norm=gcn_norm,
             freeze_gcn_norm=freeze_gcn_norm,
+            maps=maps,
             loss_weights=loss_weights,
         )
         self.negative_ratio = negative_ratio
         self.output_layers = output_layers
         self.vis_period = vis_period
-        if output_layers:
+        if [spec.name for spec in self._predicted_maps()] != [OCCLUDEE_MASK.name]:
             paste_layers_with_masks()
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
         """
         Raises:
-            ValueError: ROI_MASK_HEAD.CONV_DIM is not the features' channels, or ROI_MASK_HEAD.NORM is set.
+            ValueError: ROI_MASK_HEAD.CONV_DIM is not the features' channels, ROI_MASK_HEAD.NORM is set, or
+                ROI_MASK_HEAD.ROI_SCALE is not 1: detectron2's RoI heads pool the boxes as they are.
         """
+        if cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE != 1:
+            raise ValueError(
+                "detectron2's RoI heads pool the boxes as they are: MODEL.ROI_MASK_HEAD.ROI_SCALE must be 1.0 in the "
+                f"plugin, got {cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE}"
+            )
         if cfg.MODEL.ROI_MASK_HEAD.NORM:
             raise ValueError(
                 f"the bilayer head has no norm but the graph convolution's: MODEL.ROI_MASK_HEAD.NORM must be '', got "
@@ -103,13 +112,18 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 
         Returns:
             In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
-            probabilities, and with `output_layers` the other maps (`MapSpec.detectron2_field`) as ROIMasks
-            [D, M, M]; detectron2's post-processing pastes them into the image.
+            probabilities, and the other maps (`MapSpec.detectron2_field`) as ROIMasks [D, M, M], which the
+            post-processing pastes into the image: all of them with `output_layers`, otherwise the amodal masks alone,
+            where the head has them.
+
+        Raises:
+            ValueError: in training, the instances lack the masks that a map learns from.
         """
         if not self.training:
             return self._predict(x, instances)
         logits = select_class(super().forward(x), torch.cat([i.gt_classes for i in instances]))
-        layers = roi_targets(instances, side=next(iter(logits.values())).shape[-1], device=x.device)
+        side = next(iter(logits.values())).shape[-1]
+        layers = roi_targets(instances, required_layers(self.maps), side=side, device=x.device)
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             _visualize(logits, map_targets(self.maps, layers))
         return self.losses(logits, layers, negative_ratio=self.negative_ratio)
@@ -118,8 +132,11 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         """Only the occludee's mask logits, [N, K, M, M]; required by `BaseMaskRCNNHead`."""
         return super().forward(x, [OCCLUDEE_MASK.name])[OCCLUDEE_MASK.name]
 
+    def _predicted_maps(self) -> list[MapSpec]:
+        return [spec for spec in self.maps if self.output_layers or not spec.on_request]
+
     def _predict(self, x: Tensor, instances: Sequence[Instances]) -> Sequence[Instances]:
-        specs = [spec for spec in self.maps if self.output_layers or not spec.on_request]
+        specs = self._predicted_maps()
         logits = super().forward(x, [spec.name for spec in specs])
         logits = select_class(logits, torch.cat([i.pred_classes for i in instances]))
         counts = [len(i) for i in instances]
@@ -133,7 +150,13 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 
 
 @torch.no_grad()
-def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.device) -> dict[str, MapTarget]:
+def roi_targets(
+    instances: Sequence[Instances],
+    layers: Iterable[str] = (OCCLUDEE, OCCLUDER),
+    *,
+    side: int,
+    device: torch.device,
+) -> dict[str, MapTarget]:
     """The mask layers of foreground proposals, cropped to them: bool [N, M, M] by layer.
 
     Masks are cropped by their own class: BitMasks with aligned RoIAlign as in bcnet's own trainer, PolygonMasks by
@@ -141,17 +164,33 @@ def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.devi
 
     Args:
         instances: per image, see `BilayerMaskHead`.
+        layers: names of the layers; "occludee" is ``gt_masks``, another one ``gt_<layer>_masks``.
         side: M.
+
+    Raises:
+        ValueError: the instances lack the masks of a layer other than "occluder".
     """
-    layers = [torch.zeros(2, 0, side, side, dtype=torch.bool, device=device)]
+    nonempty = [rois for rois in instances if len(rois) > 0]  # an image without ground truth has no masks to crop
+    return {layer: MapTarget(_cropped_layer(nonempty, layer, side, device)) for layer in layers}
+
+
+def _cropped_layer(instances: Sequence[Instances], layer: str, side: int, device: torch.device) -> Tensor:
+    crops = [torch.zeros(0, side, side, dtype=torch.bool, device=device)]
     for rois in instances:
-        if len(rois) == 0:  # an image without ground truth has no masks to crop
-            continue
-        occluders = rois.gt_occluder_masks if rois.has("gt_occluder_masks") else occluder_masks_of_rois(rois)
-        boxes = rois.proposal_boxes.tensor
-        layers.append(torch.stack([_crop(masks, boxes, side).to(device) for masks in (rois.gt_masks, occluders)]))
-    occludee, occluder = torch.cat(layers, dim=1)
-    return {OCCLUDEE: MapTarget(occludee), OCCLUDER: MapTarget(occluder)}
+        crops.append(_crop(_layer_masks(rois, layer), rois.proposal_boxes.tensor, side).to(device))
+    return torch.cat(crops)
+
+
+def _layer_masks(rois: Instances, layer: str):
+    field = "gt_masks" if layer == OCCLUDEE else f"gt_{layer}_masks"
+    if layer == OCCLUDER and not rois.has(field):
+        return occluder_masks_of_rois(rois)
+    if not rois.has(field):
+        raise ValueError(
+            f"the mask head learns {layer} masks and the batch has no {field}: BCNetDatasetMapper sets it where every "
+            f"annotation of the image has a {layer}_segmentation; the batch has {', '.join(rois.get_fields())}"
+        )
+    return rois.get(field)
 
 
 def _crop(masks, boxes: Tensor, side: int) -> Tensor:

@@ -16,6 +16,7 @@ from bcnet.evaluation.registry import METRIC_REGISTRY
 from bcnet.evaluation.report import format_report
 from bcnet.evaluation.server_files import write_submissions
 from bcnet.files import write_json, write_json_list
+from bcnet.maps import RESULT_MAPS
 from bcnet.structures import Detections
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class CocoEvaluator:
                 f"{truth.source} says {truth.image_size(image_id)}; use Detections.rescaled"
             )
         self._has_masks |= detections.occludee_mask is not None
-        self._results[image_id] = detections.to_coco(image_id, truth.category_ids)
+        self._results[image_id] = detections.to_coco(image_id, truth.category_ids, names=RESULT_MAPS)
 
     def state(self) -> dict:
         """What this evaluator has collected, to be merged into another process' evaluator. Can be pickled."""

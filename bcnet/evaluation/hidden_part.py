@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -55,11 +55,12 @@ def detected_amodal_mask(result: dict, image_size: tuple[int, int]) -> RLE:
 def hidden_part_iou(
     ground_truth: GroundTruth, matches: Mapping[int, dict], min_pixels: int = MIN_PIXELS
 ) -> dict[str, float]:
-    """IoU of the detected whole object (`detected_amodal_mask`) and the amodal mask outside the visible mask.
+    """IoU of the detected and the annotated hidden part, the amodal mask outside the visible mask.
 
-    A detected mask does not say where the visible part ends, so the annotated visible mask is cut out of both (as in
-    the amodal completion literature, "mIoU of the occluded region"). A mask that exceeds the visible outline
-    where nothing is occluded lowers it.
+    The detected hidden part is the result's ``amodal_segmentation`` outside its ``segmentation``. A result with one
+    mask alone does not say where the visible part ends, so the annotated visible mask is cut out of it (as in the
+    amodal completion literature, "mIoU of the occluded region"). A mask that spills over the visible outline where
+    nothing is hidden lowers it.
 
     Args:
         ground_truth: with ``amodal_segmentation`` in every annotation; visible or amodal (`GroundTruth.amodal`).
@@ -80,16 +81,27 @@ def hidden_part_iou(
             continue
         count += 1
         if annotation["id"] in matches:
-            detected = detected_amodal_mask(matches[annotation["id"]], ground_truth.image_size(image_id))
+            detected = _hidden_part(matches[annotation["id"]], visible, ground_truth.image_size(image_id))
             common = _area_outside(coco_mask.merge([detected, amodal], intersect=True), visible)
-            union = _area_outside(detected, visible) + hidden - common
-            ious.append(common / union)
+            ious.append(common / (int(coco_mask.area(detected)) + hidden - common))
     return {
         "instances": count,
         "found": len(ious),
         "iou_found": 100 * sum(ious) / len(ious) if ious else math.nan,
         "iou": 100 * sum(ious) / count if count else math.nan,
     }
+
+
+def has_amodal_masks(results: Sequence[dict]) -> bool:
+    """Whether the results have amodal masks beside the visible ones; they may be none."""
+    return all("amodal_segmentation" in result for result in results)
+
+
+def _hidden_part(result: dict, visible: RLE, size: tuple[int, int]) -> RLE:
+    """The detected hidden part: the result's amodal mask outside its own visible one, or outside the annotated one."""
+    whole = segmentation_to_rle(result.get("amodal_segmentation", result["segmentation"]), *size)
+    seen = segmentation_to_rle(result["segmentation"], *size) if "amodal_segmentation" in result else visible
+    return coco_mask.encode(coco_mask.decode(whole) & (1 - coco_mask.decode(seen)))
 
 
 def _area_outside(rle: RLE, other: RLE) -> int:

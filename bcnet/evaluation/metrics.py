@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from bcnet.evaluation.average_precision import average_precision
 from bcnet.evaluation.ground_truth import GroundTruth
-from bcnet.evaluation.hidden_part import amodal_miou, hidden_part_iou
+from bcnet.evaluation.hidden_part import amodal_miou, has_amodal_masks, hidden_part_iou
 from bcnet.evaluation.occlusion import occlusion_average_precision, overlap_average_precision
 from bcnet.evaluation.olac import olac_average_precision
 from bcnet.evaluation.operating_point import operating_point as count_at_score
@@ -62,10 +62,10 @@ def evaluate_results(
         ``results_cut``, how many results exceed it; and each metric under its name. Built in are ``bbox``; of masks
         ``segm``, ``boundary``, ``occlusion`` (`occlusion_average_precision`), ``overlap``
         (`overlap_average_precision`) and ``recall`` (`split_recall`); with `olac_labels` ``olac``
-        (`olac_average_precision`); where there are amodal masks too, ``amodal``, the AP of the detected masks against
-        them, ``hidden_part`` (`hidden_part_iou`) and ``miou`` (`amodal_miou`), all of which are meant for a model with
-        amodal masks; where the depth order is known and the results have relations ``order``
-        (`occlusion_order_accuracy`); and ``operating_point``.
+        (`olac_average_precision`); where there are amodal masks too, ``amodal``, the AP against them, ``hidden_part``
+        (`hidden_part_iou`) and ``miou`` (`amodal_miou`), all of the results' ``amodal_segmentation``, or without it of
+        the ``segmentation`` of a model with amodal targets; where the depth order is known and the results have
+        relations ``order`` (`occlusion_order_accuracy`); and ``operating_point``.
 
     Raises:
         ValueError: no annotations; an unknown metric; a limit below 1; or neither boxes nor masks to compare.
@@ -139,9 +139,13 @@ def boundary(inputs: MetricInputs) -> dict:
 
 @METRIC_REGISTRY.register(requires=("masks", "amodal_masks"))
 def amodal(inputs: MetricInputs) -> dict:
-    if inputs.ground_truth.mask_target == "amodal":
+    truth, results = inputs.ground_truth, inputs.results
+    if has_amodal_masks(results):
+        results = [{**result, "segmentation": result["amodal_segmentation"]} for result in results]
+    elif truth.mask_target == "amodal":
         return dict(inputs.mask_average_precision)
-    return average_precision(inputs.ground_truth.amodal(), inputs.results, "segm", inputs.max_detections)
+    amodal_truth = truth if truth.mask_target == "amodal" else truth.amodal()
+    return average_precision(amodal_truth, results, "segm", inputs.max_detections)
 
 
 @METRIC_REGISTRY.register(requires=("masks",), report=format_occlusion)

@@ -30,6 +30,7 @@ from bcnet.ops.rle import RLE, box_rle, rle_to_json, segmentation_to_rle
 logger = logging.getLogger(__name__)
 
 _IDS = ("image_id", "category_id")
+_MASKS = ("segmentation", "amodal_segmentation")
 
 
 def read_results(path: str | os.PathLike, ground_truth: GroundTruth) -> list[dict]:
@@ -55,7 +56,8 @@ def uniform_results(results: Sequence[dict], ground_truth: GroundTruth, source: 
     """Checks COCO results and brings their boxes and masks to one form.
 
     A mask may be polygons or an RLE, compressed or not. An empty one (null, ``[]``) among results with masks is a
-    mask without pixels: a detection that matches nothing. If no result has a mask, the results are of boxes alone.
+    mask without pixels: a detection that matches nothing. If no result has a mask, the results are of boxes alone. The
+    amodal masks of a model that has them, ``amodal_segmentation``, are read like the visible ones.
 
     Args:
         results: dicts with ``image_id``, ``category_id``, ``score`` and ``bbox`` (xywh in pixels of the image) or
@@ -65,7 +67,7 @@ def uniform_results(results: Sequence[dict], ground_truth: GroundTruth, source: 
 
     Returns:
         list[dict]: copies in which all have a ``bbox`` or none has, and all have a ``segmentation`` (compressed RLE
-        with its counts as text) or none has.
+        with its counts as text) or none has, and so with ``amodal_segmentation``.
 
     Raises:
         ValueError: names the source, and the entry and the actual value of the first faults: a missing key, an unknown
@@ -80,8 +82,9 @@ def uniform_results(results: Sequence[dict], ground_truth: GroundTruth, source: 
         except ValueError as error:
             findings.fault(f"result {index}", error)
     findings.raise_if_faulty()
-    _complete_masks(uniform, ground_truth, findings)
-    for key in ("bbox", "segmentation"):
+    for key in _MASKS:
+        _complete_masks(uniform, key, ground_truth, findings)
+    for key in ("bbox", *_MASKS):
         without = [index for index, result in enumerate(uniform) if key not in result]
         if 0 < len(without) < len(uniform):
             have = len(uniform) - len(without)
@@ -102,7 +105,7 @@ def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, 
         label: what to call the result in the findings.
 
     Returns:
-        dict: without ``bbox`` where it is null; with ``segmentation`` None where it is null or empty.
+        dict: without ``bbox`` where it is null; with masks that are None where they are null or empty.
 
     Raises:
         ValueError: as `uniform_results`, without source and entry.
@@ -123,22 +126,23 @@ def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, 
         uniform.pop("bbox", None)
     else:
         check_box_numbers("bbox", result["bbox"])
-    if "segmentation" in result:
-        record = ImageRecord("", image_id, *ground_truth.image_size(image_id))
-        uniform["segmentation"] = _read_segmentation(result["segmentation"], record, findings, label)
+    record = ImageRecord("", image_id, *ground_truth.image_size(image_id))
+    for key in _MASKS:
+        if key in result:
+            uniform[key] = _read_segmentation(key, result[key], record, findings, label)
     if "occluded_by" in result:
         _check_relations(result)
     return uniform
 
 
-def _read_segmentation(segmentation: Any, record: ImageRecord, findings: Findings, label: str) -> RLE | None:
+def _read_segmentation(key: str, segmentation: Any, record: ImageRecord, findings: Findings, label: str) -> RLE | None:
     """A compressed RLE with its counts as text; None for null, ``[]``, ``{}`` and ``[[]]``."""
     if not segmentation or (isinstance(segmentation, list) and not any(segmentation)):
         return None
     if not isinstance(segmentation, dict):
-        mask = read_mask("segmentation", segmentation, record, findings, label)
+        mask = read_mask(key, segmentation, record, findings, label)
         if mask is None:
-            raise every_polygon_dropped("segmentation", segmentation)
+            raise every_polygon_dropped(key, segmentation)
         segmentation = mask.segmentation
     return rle_to_json(segmentation_to_rle(segmentation, record.height, record.width))
 
@@ -154,17 +158,17 @@ def _check_relations(result: dict) -> None:
             raise ValueError(f"occluded_by comes with a {key}, got {short(result.get(key))}")
 
 
-def _complete_masks(results: Sequence[dict], ground_truth: GroundTruth, findings: Findings) -> None:
-    """Replaces empty segmentations by masks without pixels; drops them where no result has a mask."""
-    has_masks = any(result.get("segmentation") for result in results)
+def _complete_masks(results: Sequence[dict], key: str, ground_truth: GroundTruth, findings: Findings) -> None:
+    """Replaces empty masks of a key by masks without pixels; drops them where no result has a mask."""
+    has_masks = any(result.get(key) for result in results)
     for index, result in enumerate(results):
-        if result.get("segmentation", True) is not None:
+        if result.get(key, True) is not None:
             continue
         if has_masks:
-            result["segmentation"] = rle_to_json(box_rle(0, 0, 0, 0, ground_truth.image_size(result["image_id"])))
-            findings.note("results with an empty segmentation, taken as masks without pixels", f"result {index}")
+            result[key] = rle_to_json(box_rle(0, 0, 0, 0, ground_truth.image_size(result["image_id"])))
+            findings.note(f"results with an empty {key}, taken as masks without pixels", f"result {index}")
         else:
-            del result["segmentation"]
+            del result[key]
 
 
 def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[dict]:

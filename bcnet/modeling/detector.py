@@ -17,6 +17,17 @@ from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Detections, Targets
 
 
+def require_detector(model: nn.Module) -> Detector:
+    """The model itself, checked to be a detector.
+
+    Raises:
+        TypeError: another module.
+    """
+    if not isinstance(model, Detector):
+        raise TypeError(f"a bcnet.modeling.Detector is required, got a {type(model).__name__}")
+    return model
+
+
 class Detector(nn.Module):
     """Base of the detectors. A subclass implements box inference (`detect`) and training (`detection_losses`)."""
 

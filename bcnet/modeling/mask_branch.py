@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bcnet.bilayer import MaskHead, crop_layers, join_crops, select_class
 from bcnet.maps import required_layers
 from bcnet.modeling.pooler import RoIPooler
+from bcnet.ops.boxes import scaled_boxes
 from bcnet.structures import Detections, Targets
 
 
@@ -33,17 +34,21 @@ class MaskRoIs:
 class MaskBranch(nn.Module):
     """RoI pooling and a mask head, with their losses and inference."""
 
-    def __init__(self, pooler: RoIPooler, head: MaskHead, *, negative_ratio: float = 1.0) -> None:
+    def __init__(
+        self, pooler: RoIPooler, head: MaskHead, *, negative_ratio: float = 1.0, roi_scale: float = 1.0
+    ) -> None:
         """
         Args:
             pooler: pools the features of the RoIs.
             head: predicts the maps.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
+            roi_scale: the RoIs are the boxes scaled by this factor around their centre, in training and inference.
         """
         super().__init__()
         self.pooler = pooler
         self.head = head
         self.negative_ratio = negative_ratio
+        self.roi_scale = roi_scale
 
     @property
     def target_layers(self) -> tuple[str, ...]:
@@ -55,15 +60,17 @@ class MaskBranch(nn.Module):
     ) -> dict[str, Tensor]:
         """The mask head's losses by name; zero, and still differentiable, where there is no RoI."""
         classes = torch.cat([t.classes[r.instances] for r, t in zip(rois, targets, strict=True)])
-        logits = select_class(self.head(self.pooler(features, [r.boxes for r in rois])), classes)
+        boxes = [scaled_boxes(r.boxes, self.roi_scale) for r in rois]
+        logits = select_class(self.head(self.pooler(features, boxes)), classes)
         side = next(iter(logits.values())).shape[-1]
-        crops = [crop_layers(t.masks, r.boxes, r.instances, side) for r, t in zip(rois, targets, strict=True)]
+        crops = [crop_layers(t.masks, b, r.instances, side) for r, b, t in zip(rois, boxes, targets, strict=True)]
         return self.head.losses(logits, join_crops(crops), negative_ratio=self.negative_ratio)
 
     def predict(self, features: Sequence[Tensor], detections: Sequence[Detections], all_maps: bool) -> list[Detections]:
         """Adds maps to detections: all that the head has, or only those that are not `MapSpec.on_request`."""
         specs = [spec for spec in self.head.maps if all_maps or not spec.on_request]
-        pooled = self.pooler(features, [d.boxes for d in detections])
+        detections = [replace(d, roi_scale=self.roi_scale) for d in detections]
+        pooled = self.pooler(features, [d.map_boxes for d in detections])
         logits = select_class(
             self.head(pooled, [spec.name for spec in specs]), torch.cat([d.classes for d in detections])
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from bcnet import bilayer
-from bcnet.maps import PUBLISHED_MAPS
+from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_AMODAL, PUBLISHED_MAPS, MapSpec
 from bcnet.modeling.checkpoint_adapter import (
     DETECTRON2,
     MASK_HEAD,
@@ -32,7 +32,12 @@ def num_mask_classes(cfg) -> int:
 
 def loss_weights(cfg) -> dict[str, float]:
     """MODEL.BILAYER.LOSS_WEIGHT by map name; a map of another package has the weight of its record."""
-    return {spec.name: cfg.MODEL.BILAYER.LOSS_WEIGHT[spec.name.upper()] for spec in PUBLISHED_MAPS}
+    return {spec.name: cfg.MODEL.BILAYER.LOSS_WEIGHT[spec.name.upper()] for spec in BUILT_IN_MAPS}
+
+
+def bilayer_maps(cfg) -> tuple[MapSpec, ...]:
+    """The published maps, and with MODEL.BILAYER.AMODAL the amodal mask."""
+    return (*PUBLISHED_MAPS, OCCLUDEE_AMODAL) if cfg.MODEL.BILAYER.AMODAL else PUBLISHED_MAPS
 
 
 def bilayer_keywords(cfg, in_channels: int) -> dict:
@@ -54,6 +59,7 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
         "use_boundary": section.BOUNDARY,
         "gcn_norm": section.GCN_NORM,
         "freeze_gcn_norm": section.FREEZE_GCN_NORM,
+        "maps": bilayer_maps(cfg),
         "loss_weights": loss_weights(cfg),
     }
 
@@ -141,8 +147,13 @@ class PlainMaskHead(bilayer.PlainMaskHead):
         """Reads MODEL.ROI_MASK_HEAD.
 
         Raises:
-            ValueError: no convolution (NUM_CONV 0) and CONV_DIM other than the pooled features' channels.
+            ValueError: no convolution (NUM_CONV 0) and CONV_DIM other than the pooled features' channels; or
+                MODEL.BILAYER.AMODAL, which this head has no map for.
         """
+        if cfg.MODEL.BILAYER.AMODAL:
+            raise ValueError(
+                "MODEL.BILAYER.AMODAL is True; the plain head (MaskRCNNConvUpsampleHead) has no amodal map"
+            )
         mask = cfg.MODEL.ROI_MASK_HEAD
         if mask.NUM_CONV == 0 and mask.CONV_DIM != in_channels:
             raise ValueError(
@@ -170,4 +181,4 @@ def build_mask_branch(cfg, in_channels: int, strides: Sequence[int]) -> MaskBran
     mask = cfg.MODEL.ROI_MASK_HEAD
     pooler = RoIPooler(mask.POOLER_RESOLUTION, strides, mask.POOLER_SAMPLING_RATIO)
     head = build_mask_head(cfg, in_channels)
-    return MaskBranch(pooler, head, negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO)
+    return MaskBranch(pooler, head, negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO, roi_scale=mask.ROI_SCALE)

@@ -1,8 +1,8 @@
 """Occlusion relations between the detections of an image: pairwise confidences from their maps.
 
 Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
-of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by
-whose visible pixels lie on the hidden part. `with_relations` takes the first.
+of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`): whose
+visible pixels lie on the hidden part. `with_relations` uses the first.
 
 Letters: D detections, P pairs of them, M mask side, S samples a side.
 """
@@ -27,8 +27,9 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     """Pairwise confidence that one detection occludes another, from the occluder layer.
 
     The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
-    inside the box of i. A pixel is weighted as a visible pixel of j by the mask probability of j times one minus the
-    occluder probability of j; the second factor matters for amodal masks, which extend below other objects. Where these
+    inside the RoI of i (`Detections.map_boxes`). A pixel is weighted as a visible pixel of j by the mask probability of
+    j times one minus the occluder probability of j; the second factor matters for amodal masks, which extend below
+    other objects. Where these
     weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is zero.
 
     The maps are sampled bilinearly at S x S points spread evenly over the intersection of both boxes, so that the cost
@@ -56,7 +57,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     def over_the_occluders_pixels(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
         return above[:, 0] * (1 - above[:, 1]), below[:, 1]
 
-    return _pairwise_means(maps, detections.boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
+    return _pairwise_means(maps, detections.map_boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
 
 
 def hidden_part_confidence(

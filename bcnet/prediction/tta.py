@@ -115,7 +115,7 @@ class AugmentedDetector(nn.Module):
                     maps = maps.flip(2) if transform.flip == "horizontal" else maps
                     totals[name] = totals[name] + maps if name in totals else maps
         averages = {name: total / len(transforms) for name, total in totals.items()}
-        return replace(merged, maps=averages, specs=seen[0].specs)
+        return replace(merged, maps=averages, specs=seen[0].specs, roi_scale=seen[0].roi_scale)
 
     def transforms(self, height: int, width: int) -> list[Transform]:
         """The views of an image of height x width. Sizes that come out equal are one view."""

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcnet.maps import PUBLISHED_MAPS, MapSpec
+from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_AMODAL, MapSpec
+from bcnet.ops.boxes import scaled_boxes
 from bcnet.ops.paste import paste_masks, paste_windows
 from bcnet.ops.rle import RLE, encode_window, rle_to_json
 from bcnet.structures.occlusion_graph import OcclusionGraph
@@ -24,8 +25,8 @@ REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
 class Detections:
     """Detections of one image, sorted by descending score: a sequence of D detections.
 
-    The maps of the mask head are stored in the RoI frame, M x M probabilities that span each box; `masks` and
-    the like paste them into the image on access.
+    The maps of the mask head are stored in the RoI frame, M x M probabilities that span each RoI (`map_boxes`: the box,
+    unless the mask branch scales it); `masks` and the like paste them into the image on access.
 
     ``len``, iteration, slices, integers (also negative), and arrays of bool or integers work as in numpy; a single
     detection is a `Detections` of length 1. Two are equal if all their values are equal.
@@ -36,14 +37,15 @@ class Detections:
         scores: float32 [D], 0..1.
         classes: int64 [D], 0..K-1.
         maps: float32 [D, M, M] by map name, probabilities: "occludee_mask", and if inference computed all maps
-            "occludee_boundary", "occluder_mask", "occluder_boundary" and further maps of the head. Empty for a
-            detector without masks.
+            "occludee_boundary", "occluder_mask", "occluder_boundary" and further maps of the head; "occludee_amodal" of
+            a model trained for it (MODEL.BILAYER.AMODAL). Empty for a detector without masks.
         occluded_by: float32 [D, D] or None: at [i, j] the confidence that j occludes i, 0..1
             (`bcnet.occlusion.with_relations` fills it); see `occlusion`.
         class_names: names of the K classes; empty if unknown.
         mask_threshold: minimum probability for a pixel to count as mask or boundary, 0..1, when maps are pasted or
             encoded.
         specs: records of the maps (`bcnet.maps`), in the order in which they are drawn and written.
+        roi_scale: side of the RoIs that the maps span, relative to the boxes' (MODEL.ROI_MASK_HEAD.ROI_SCALE).
     """
 
     image_size: tuple[int, int]
@@ -54,7 +56,8 @@ class Detections:
     occluded_by: Tensor | None = None
     class_names: Sequence[str] = field(default=(), repr=False)
     mask_threshold: float = 0.5
-    specs: tuple[MapSpec, ...] = field(default=PUBLISHED_MAPS, repr=False)
+    specs: tuple[MapSpec, ...] = field(default=BUILT_IN_MAPS, repr=False)
+    roi_scale: float = 1.0
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -76,10 +79,17 @@ class Detections:
             raise ValueError(f"occluded_by must be [{count}, {count}], got {tuple(self.occluded_by.shape)}")
         if not 0 <= self.mask_threshold <= 1:
             raise ValueError(f"the mask threshold must lie in 0..1, got {self.mask_threshold}")
+        if self.roi_scale <= 0:
+            raise ValueError(f"the scale of the RoIs must be above 0, got {self.roi_scale}")
         if self.class_names and count and int(self.classes.max()) >= len(self.class_names):
             raise ValueError(f"class {int(self.classes.max())} has no name: {len(self.class_names)} names were given")
 
     # -- Maps --------------------------------------------------------------------------------------
+
+    @property
+    def map_boxes(self) -> Tensor:
+        """The RoIs that the maps span: float32 [D, 4], xyxy, not clipped to the image."""
+        return scaled_boxes(self.boxes, self.roi_scale)
 
     @property
     def present(self) -> tuple[MapSpec, ...]:
@@ -111,6 +121,11 @@ class Detections:
         return self.maps.get("occluder_boundary")
 
     @property
+    def amodal_mask(self) -> Tensor | None:
+        """Probabilities of the whole instances, hidden parts included, in the RoI frame: float32 [D, M, M], or None."""
+        return self.maps.get(OCCLUDEE_AMODAL.name)
+
+    @property
     def masks(self) -> Tensor:
         """Occludee masks in the image, the instances' masks: bool [D, H, W]."""
         return self.pasted("occludee_mask")
@@ -130,16 +145,41 @@ class Detections:
         """Occluder boundaries in the image: bool [D, H, W]."""
         return self.pasted("occluder_boundary")
 
+    @property
+    def amodal_masks(self) -> Tensor:
+        """Amodal masks in the image, the instances with their hidden parts: bool [D, H, W]."""
+        return self.pasted(OCCLUDEE_AMODAL.name)
+
+    @property
+    def hidden_masks(self) -> Tensor:
+        """Hidden parts of the instances in the image, amodal and not visible: bool [D, H, W]."""
+        return self.amodal_masks & ~self.masks
+
+    @property
+    def occluded_fraction(self) -> Tensor:
+        """Hidden share of each instance: float32 [D], 0..1.
+
+        Hidden over amodal pixels of the maps in the RoI frame, at `mask_threshold`: every pixel of a RoI has the same
+        size, so this is the share in the image up to the resampling of edges, and needs no pasting. 0 without amodal
+        pixels.
+
+        Raises:
+            ValueError: the amodal or the visible mask is absent.
+        """
+        amodal = self._map(OCCLUDEE_AMODAL.name) >= self.mask_threshold
+        hidden = amodal & (self._map("occludee_mask") < self.mask_threshold)
+        return hidden.sum(dim=(1, 2)).float() / amodal.sum(dim=(1, 2)).clamp(min=1)
+
     def pasted(self, name: str) -> Tensor:
         """A map in the image, by its name: bool [D, H, W].
 
         Raises:
             ValueError: the map is absent.
         """
-        return paste_masks(self._map(name), self.boxes, self.image_size, self.mask_threshold)
+        return paste_masks(self._map(name), self.map_boxes, self.image_size, self.mask_threshold)
 
     def mask_rles(self, name: str = "occludee_mask") -> list[RLE]:
-        """One map per detection, pasted at `mask_threshold` and encoded from its box only, as compressed RLE.
+        """One map per detection, pasted at `mask_threshold` and encoded from its RoI only, as compressed RLE.
 
         Raises:
             ValueError: the map is absent.
@@ -147,7 +187,7 @@ class Detections:
         maps = self._map(name)
         return [
             encode_window((values >= self.mask_threshold).cpu().numpy(), window.x0, window.y0, self.image_size)
-            for window, values in paste_windows(maps.cpu(), self.boxes.cpu(), self.image_size)
+            for window, values in paste_windows(maps.cpu(), self.map_boxes.cpu(), self.image_size)
         ]
 
     def _map(self, name: str) -> Tensor:
@@ -209,6 +249,7 @@ class Detections:
         return (
             tuple(self.image_size) == tuple(other.image_size)
             and self.mask_threshold == other.mask_threshold
+            and self.roi_scale == other.roi_scale
             and tuple(self.class_names) == tuple(other.class_names)
             and mine.keys() == theirs.keys()
             and all(torch.equal(value, theirs[name]) for name, value in mine.items())
@@ -259,6 +300,7 @@ class Detections:
         Detections with relations have three more keys, which COCO's tools ignore: ``number``, the position in
         the image, ``occluded_by``, a list of [number of the occluder, confidence] by descending confidence, of at
         least 0.05 (an edge of `OcclusionGraph` has at least 0.3), and ``depth``, rank in the depth order, 0 nearest.
+        ``occluded_fraction`` (`Detections.occluded_fraction`) is written beside amodal and visible masks.
 
         Args:
             image_id: the data set's id of the image.
@@ -267,6 +309,7 @@ class Detections:
         """
         rles = {spec.coco_key: self.mask_rles(spec.name) for spec in self.present if spec.name in names}
         relations = self._coco_relations() if self.occluded_by is not None else [{}] * len(self)
+        fractions = self._coco_fractions() if OCCLUDEE_AMODAL.name in names else [{}] * len(self)
         results = []
         for index, ((x0, y0, x1, y1), score, label) in enumerate(
             zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
@@ -278,6 +321,7 @@ class Detections:
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "score": score,
                     **{key: rle_to_json(values[index]) for key, values in rles.items()},
+                    **fractions[index],
                     **relations[index],
                 }
             )
@@ -288,8 +332,8 @@ class Detections:
 
         Returns:
             detectron2.structures.Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are
-            present ``pred_masks``, ``pred_boundaries``, ``pred_occluder_masks`` and ``pred_occluder_boundaries``
-            (`MapSpec.detectron2_field`), bool [D, H, W].
+            present ``pred_masks``, ``pred_boundaries``, ``pred_occluder_masks``, ``pred_occluder_boundaries`` and
+            ``pred_amodal_masks`` (`MapSpec.detectron2_field`), bool [D, H, W].
 
         Raises:
             ImportError: detectron2 is not installed.
@@ -304,7 +348,9 @@ class Detections:
         Returns:
             supervision.Detections: ``xyxy`` float32 [D, 4], ``confidence`` [D], ``class_id`` [D] and, where there are
             masks, ``mask`` bool [D, H, W]. In ``data``: "class_name" where names are known, and of the other maps that
-            are present "boundary", "occluder_mask" and "occluder_boundary" (`MapSpec.short_name`), bool [D, H, W].
+            are present "boundary", "occluder_mask", "occluder_boundary" and "amodal_mask" (`MapSpec.short_name`),
+            bool [D, H, W]; with visible and amodal masks "hidden_mask", bool [D, H, W], and "occluded_fraction",
+            float32 [D].
 
         Raises:
             ImportError: supervision is not installed.
@@ -312,6 +358,16 @@ class Detections:
         from bcnet.structures.supervision import detections_to_supervision
 
         return detections_to_supervision(self)
+
+    @property
+    def has_hidden_parts(self) -> bool:
+        """Whether both visible and amodal masks are here, which `hidden_masks` and `occluded_fraction` are made of."""
+        return self.occludee_mask is not None and self.amodal_mask is not None
+
+    def _coco_fractions(self) -> list[dict]:
+        if not self.has_hidden_parts:
+            return [{}] * len(self)
+        return [{"occluded_fraction": round(fraction, 4)} for fraction in self.occluded_fraction.tolist()]
 
     def _coco_relations(self) -> list[dict]:
         graph = self.occlusion

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bcnet.maps import OCCLUDEE_MASK
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK
 
 if TYPE_CHECKING:
     import supervision
@@ -25,6 +25,9 @@ def detections_to_supervision(detections: Detections) -> supervision.Detections:
     maps = {spec.short_name: detections.pasted(spec.name).numpy() for spec in detections.present}
     mask = maps.pop(OCCLUDEE_MASK.short_name, None)
     data: dict[str, np.ndarray | list] = {**maps}
+    if mask is not None and detections.has_hidden_parts:
+        data["hidden_mask"] = maps[OCCLUDEE_AMODAL.short_name] & ~mask
+        data["occluded_fraction"] = detections.occluded_fraction.numpy()
     if detections.class_names:
         data["class_name"] = np.asarray(detections.class_names)[classes]
     return supervision.Detections(

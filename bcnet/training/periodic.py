@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from bcnet.distributed import is_main_process, world_size
+from bcnet.modeling.detector import require_detector
 from bcnet.modeling.modes import modes_restored
 from bcnet.training.reproducibility import random_state_kept
 from bcnet.visualization.training_batches import draw_training_pictures
@@ -66,8 +67,12 @@ class PeriodicPictures:
         return is_main_process() and is_due(iteration, self.period)
 
     def __call__(self, model: nn.Module, batch: Sequence[Mapping], class_names: Sequence[str]) -> list[np.ndarray]:
-        """Pictures, uint8 [H, W, 3] RGB. Restores the random generators and the modes of submodules."""
+        """Pictures of a detector, uint8 [H, W, 3] RGB. Restores the random generators and the modes of submodules."""
         with random_state_kept(), modes_restored(model):
             return draw_training_pictures(
-                model, batch, image_format=self.image_format, class_names=class_names, amp_dtype=self.amp_dtype
+                require_detector(model),
+                batch,
+                image_format=self.image_format,
+                class_names=class_names,
+                amp_dtype=self.amp_dtype,
             )

@@ -18,7 +18,9 @@ from bcnet.data import build_train_loader
 from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.evaluation import flat_metrics
 from bcnet.files import write_text
+from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.modeling import build_model, resolve_device
+from bcnet.modeling.detector import require_detector
 from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_sets
 from bcnet.training.build import build_trainer
 from bcnet.training.checkpoints import Checkpoints
@@ -100,8 +102,9 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
         class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
     # The model is initialised equally on every process; sampling in training (RoIs, anchors) differs by process.
     seed_everything(cfg.SEED + rank())
-    layers = {} if model.mask_branch is None else {"layers": model.mask_branch.target_layers}
-    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names, **layers)
+    loader = build_train_loader(
+        cfg, content["iteration"] + 1 if content else 0, class_names=class_names, layers=_target_layers(model)
+    )
     run_evaluation = None
     if cfg.DATASETS.TEST:
         evaluation_sets = read_evaluation_sets(cfg, model, loader.info.class_names)
@@ -111,8 +114,14 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
     return cfg, trainer
 
 
+def _target_layers(model: nn.Module) -> tuple[str, ...]:
+    """Mask layers that the mapper makes: those of the model's maps, and the occluder's, which the log counts."""
+    branch = getattr(model, "mask_branch", None)
+    return tuple(dict.fromkeys((OCCLUDEE, OCCLUDER, *(branch.target_layers if branch is not None else ()))))
+
+
 def _flat_evaluation(cfg, model: nn.Module, *, evaluation_sets: Mapping[str, EvaluationSet]) -> dict[str, float]:
-    return flat_metrics(evaluate(cfg, model, evaluation_sets=evaluation_sets))
+    return flat_metrics(evaluate(cfg, require_detector(model), evaluation_sets=evaluation_sets))
 
 
 def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:

@@ -20,6 +20,7 @@ from bcnet.data.image_source import is_url
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.data.videos import is_video
 from bcnet.failures import Failures
+from bcnet.files import atomic_write
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
 from bcnet.visualization.training_data import detections_from_targets, target_maps
@@ -100,13 +101,12 @@ class Gallery:
         return f"{text}, {len(self.failures)} images failed" if self.failures else text
 
     def _write(self, name: str, picture: np.ndarray) -> None:
-        os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, name)
         suffix = os.path.splitext(name)[1]
         quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
         encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
         # Not cv2.imwrite, which only returns False where the disk is full or the folder cannot be written to.
-        with open(path, "wb") as file:
+        with atomic_write(path, "wb", sync=False) as file:
             file.write(encoded.tobytes())
         self.pictures.append(path)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from bcnet.maps import BOUNDARY, MASK, UNKNOWN, MapSpec
+from bcnet.maps import BOUNDARY, MASK, OCCLUDEE_AMODAL, UNKNOWN, MapSpec
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
@@ -48,12 +48,12 @@ def draw_layers(
     scores: bool = True,
     identities: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Panels side by side: detections, occluder layer, occludee layer, depth order.
+    """Panels side by side: detections, occluder layer, occludee layer, amodal masks, depth order.
 
     The occluder panel shows the occluder mask predicted inside the box of each detection, in that detection's colour;
-    the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. Of training
-    targets, unknown pixels are hatched in grey. The last panel shows the occlusion relations and the depth order. Maps
-    that are absent have no panel.
+    the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. The amodal panel shows
+    whole instances: the visible part filled, the hidden part hatched. Unknown pixels of training targets are hatched
+    in grey. The last panel shows the occlusion relations and the depth order. Maps that are absent have no panel.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -80,6 +80,9 @@ def draw_layers(
             threshold = detections.mask_threshold
             is_empty = not (detections.maps[spec.name] >= threshold).any()
             titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
+    if detections.has_hidden_parts:
+        panels.append(_amodal_panel(image, detections, **common))
+        titles.append(("Amodal", "whole instances; hidden parts hatched, with their share"))
     if detections.occluded_by is not None and detections.occludee_mask is not None:
         regions = list(map_regions(detections, "occludee_mask"))
         panels.append(order_panel(_faded(image), detections, regions, instance_colors(detections, identities)))
@@ -126,9 +129,34 @@ def _layer_panel(
     return draw_labels(canvas, detections, colors, texts)
 
 
+def _amodal_panel(
+    image: np.ndarray,
+    detections: Detections,
+    long_side: int | None,
+    numbered: bool,
+    identities: Sequence[int] | None,
+) -> np.ndarray:
+    """Visible parts filled, hidden parts hatched, amodal outlines; labels end with the hidden share."""
+    canvas, detections = canvas_for(image, detections, long_side)
+    canvas = _faded(canvas)
+    width = style.line_width(canvas.shape[:2])
+    colors = instance_colors(detections, identities)
+    visible = list(map_regions(detections, "occludee_mask"))
+    whole = list(map_regions(detections, OCCLUDEE_AMODAL.name))
+    hidden = [(window, mask & ~seen) for (window, mask), (_, seen) in zip(whole, visible, strict=True)]
+    fill_regions(canvas, visible, colors, 0.6)
+    # Hidden parts lie on other instances' visible parts.
+    fill_regions(canvas, [_striped(region, i, 2 * width) for i, region in enumerate(hidden)], colors, 0.9)
+    outline_regions(canvas, whole, colors, width)
+    shares = detections.occluded_fraction.tolist()
+    texts = label_texts(detections, numbered, scores=False)
+    texts = [f"{text}, {100 * share:.0f}% hidden" for text, share in zip(texts, shares, strict=True)]
+    return draw_labels(canvas, detections, colors, texts)
+
+
 def _glow(canvas: np.ndarray, detections: Detections, name: str, colors: Sequence[style.Color]) -> None:
     """Brightens the canvas by a map's probability (in place): boundaries are two pixels of the RoI frame wide."""
-    maps = paste_windows(detections.maps[name], detections.boxes, detections.image_size)
+    maps = paste_windows(detections.maps[name], detections.map_boxes, detections.image_size)
     for (window, values), color in zip(maps, colors, strict=True):
         area = canvas[window.y0 : window.y1, window.x0 : window.x1]
         opacity = (0.75 * values.clamp(0, 1) ** 2).numpy()[..., None]
@@ -184,11 +212,11 @@ def draw_heat_maps(
     columns: int | None = None,
     scores: bool = True,
 ) -> list[np.ndarray]:
-    """Sheets of heat maps: the RoI of each detection as the mask head sees it, and the four maps of both layers.
+    """Sheets of heat maps: the RoI of each detection as the mask head sees it, and its maps.
 
-    One line per detection: a picture of the box stretched to a square, then occluder boundary, occluder
-    mask, occludee boundary and occludee mask as M x M squares, all on one colour scale from 0 to 1. Maps that
-    the detections do not carry are left out.
+    One line per detection: a picture of the RoI stretched to a square, then occluder boundary, occluder mask, amodal
+    mask, occludee boundary and occludee mask as M x M squares, all on one colour scale from 0 to 1. Maps that the
+    detections do not carry are left out.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -219,8 +247,13 @@ def draw_heat_maps(
 
 
 def _columns(detections: Detections) -> list[MapSpec]:
-    """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first."""
-    return [spec for spec in reversed(detections.present) if spec.kind != UNKNOWN]
+    """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first.
+
+    The maps of a layer lie side by side, under one title.
+    """
+    shown = [spec for spec in detections.present if spec.kind != UNKNOWN]
+    layers = list(dict.fromkeys(spec.layer for spec in shown))
+    return sorted(shown, key=lambda spec: layers.index(spec.layer))[::-1]
 
 
 def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
@@ -228,7 +261,7 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     color = style.instance_color(index)
     size = max(11, cell // 10)
     plate_height = style.text_size("X", size)[1] + 4
-    cells = [_roi_crop(image, detections.boxes[index].tolist(), cell)]
+    cells = [_roi_crop(image, detections.map_boxes[index].tolist(), cell)]
     for spec in _columns(detections):
         values = (detections.maps[spec.name][index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
         heat = cv2.cvtColor(cv2.applyColorMap(values, COLORMAP), cv2.COLOR_BGR2RGB)

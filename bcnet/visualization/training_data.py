@@ -30,7 +30,7 @@ def detections_from_targets(
     class_names: Sequence[str] = (),
     side: int = 28,
     *,
-    specs: Sequence[MapSpec] = PUBLISHED_MAPS,
+    specs: Sequence[MapSpec] | None = None,
 ) -> Detections:
     """The targets in the form of the detections of a perfect model.
 
@@ -43,12 +43,14 @@ def detections_from_targets(
         image_size: (H, W) of the image that the targets are for.
         class_names: names of the classes 0..K-1.
         side: M; 28 is the mask head's resolution, a larger one shows the masks in more detail.
-        specs: the maps whose targets are shown.
+        specs: the maps whose targets are shown; None shows `target_maps` of the targets' mask layers.
 
     Returns:
         Detections: in the targets' order, every score 1.
     """
     targets = targets.to("cpu")
+    if specs is None:
+        specs = target_maps(targets.masks.layers)
     count = len(targets)
     layers = crop_layers(targets.masks, targets.boxes, torch.arange(count), side)
     targets_by_map = map_targets(specs, layers)

@@ -144,11 +144,12 @@ def test_arguments_of_a_models_evaluation_become_config_keys(monkeypatch):
     calls = []
     monkeypatch.setattr(command_line, "launch", lambda function, args, **keywords: calls.append(args[1]))
     command = ["evaluate", "--config-file", "quick/bcnet_fcos.yaml", "--metrics", "bbox,segm"]
-    main([*command, "--max-detections", "7", "TEST.DETECTIONS_PER_IMAGE", "9", "MODEL.DEVICE", "cpu"])
+    command += ["--max-detections", "7", "--olac", "labels.json"]
+    main([*command, "TEST.DETECTIONS_PER_IMAGE", "9", "MODEL.DEVICE", "cpu"])
     (opts,) = calls
     cfg = load_config("quick/bcnet_fcos.yaml", opts)
     assert tuple(cfg.TEST.METRICS) == ("bbox", "segm") and cfg.TEST.DETECTIONS_PER_IMAGE == 7
-    assert cfg.MODEL.DEVICE == "cpu"
+    assert cfg.MODEL.DEVICE == "cpu" and cfg.TEST.OLAC_LABELS == "labels.json"
 
 
 def test_evaluate_a_model_then_its_results_file(trained, capsys):

@@ -38,7 +38,7 @@ REFUSED = [
     # Lists of another length than their meaning, or that nothing can be drawn from.
     ("INPUT.MIN_SIZE_TRAIN", "()", "is empty; give at least one short side"),
     ("TEST.AUG.MIN_SIZES", "()", "is empty; give at least one short side"),
-    ("MODEL.RPN.IN_FEATURES", "[]", "is empty; give the levels that carry anchors"),
+    ("MODEL.RPN.IN_FEATURES", "[]", "is empty; give the levels with anchors"),
     ("MODEL.ROI_HEADS.IN_FEATURES", "[]", "is empty; give the levels that RoIs are pooled from"),
     ("MODEL.PIXEL_MEAN", "[103.5]", "must have 3 values"),
     ("MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.5, 0.7]", "must have 1 value$"),
@@ -117,6 +117,14 @@ def test_words_with_an_equals_sign():
     assert split_overrides(["A.B=1", "C", "x=y", "D=a=b"]) == ["A.B", "1", "C", "x=y", "D", "a=b"]
     with pytest.raises(ValueError, match=r"'SEED' has no value in .'A=1', 'SEED'."):
         split_overrides(["A=1", "SEED"])
+
+
+@pytest.mark.parametrize("words", [["A", "1", "--resume"], ["A=1", "--num-gpus", "2"], ["A=1", "--num-gpus=2"]])
+def test_options_among_the_config_keys_are_named(words):
+    with pytest.raises(
+        ValueError, match=r"options come before the config keys: '--(resume|num-gpus|num-gpus=2)' follows 'A"
+    ):
+        split_overrides(words)
 
 
 def test_a_file_with_strings_where_lists_are_expected(tmp_path):

@@ -182,6 +182,20 @@ def test_amodal_targets_and_the_order_of_depth(dicts):
     assert occluders[0] == (39 - 20) * (35 - 15)
 
 
+def test_amodal_masks_beside_the_visible_ones(dicts):
+    samples = [dicts()[0] for _ in range(3)]
+    for sample in samples[:2]:
+        for annotation in sample["annotations"]:
+            x, y, w, h = annotation["bbox"]
+            annotation["amodal_segmentation"] = [[x, y, x + w + 4, y, x + w + 4, y + h, x, y + h]]
+    instances = mapper(amodal_masks=True)(samples[0])["instances"]
+    assert instances.gt_masks.tensor[0].sum() == 30 * 30
+    assert instances.gt_amodal_masks.tensor[0].sum() == 34 * 30
+    assert not mapper()(samples[1])["instances"].has("gt_amodal_masks")
+    assert not mapper(amodal_masks=True)(samples[2])["instances"].has("gt_amodal_masks")
+    assert BCNetDatasetMapper(plugin_cfg(FASTER_RCNN, "MODEL.BILAYER.AMODAL", True)).amodal_masks
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -13,12 +13,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_MASK_HEAD_REGISTRY, Backbone, SimpleFeaturePyramid, build_model
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
-from detectron2.structures import Boxes, Instances, ROIMasks
+from detectron2.structures import BitMasks, Boxes, Instances, ROIMasks
 from detectron2.utils.events import EventStorage
 from plugin_samples import FASTER_RCNN, inputs, plugin_cfg, targets, to_instances
 
 from bcnet import bilayer
 from bcnet.detectron2 import BilayerMaskHead, add_bcnet_config, paste_layers
+from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 
 MASK_LOSSES = {"loss_mask", "loss_mask_boundary", "loss_occluder_mask", "loss_occluder_boundary"}
 
@@ -104,6 +105,28 @@ def test_without_detections_the_fields_are_there_and_empty():
     assert paste_layers(found).pred_occluder_masks.shape == (0, 96, 128)
 
 
+def test_amodal_masks_are_learned_from_their_own_targets_and_predicted():
+    maps = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
+    module, instances = head(maps=maps).train(), rois()
+    x = torch.randn(len(instances), 8, 14, 14)
+    with pytest.raises(ValueError, match=r"learns amodal masks and the batch has no gt_amodal_masks: BCNetDatasetM"):
+        module(x, [instances])
+    whole = instances.gt_masks.tensor | instances.gt_occluder_masks.tensor
+    instances.gt_amodal_masks = BitMasks(whole)
+    losses = module(x, [instances])
+    assert losses.keys() == MASK_LOSSES | {"loss_amodal"}
+    logits = bilayer.BilayerMaskHead.forward(head(maps=maps).train(), x)["occludee_amodal"][:, 0]
+    target = BitMasks(whole).crop_and_resize(instances.proposal_boxes.tensor, 28).float()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    torch.testing.assert_close(losses["loss_amodal"], expected)
+    # An inference of masks alone has them, and pastes them into the image.
+    detected = Instances((96, 128), pred_classes=torch.tensor([5]), pred_boxes=Boxes(torch.tensor([[2.0, 3, 40, 50]])))
+    with torch.no_grad():
+        (found,) = module.eval()(x[:1], [detected])
+    assert set(found.get_fields()) == {"pred_classes", "pred_boxes", "pred_masks", "pred_amodal_masks"}
+    assert paste_layers(found).pred_amodal_masks.shape == (1, 96, 128)
+
+
 def test_pasting_touches_only_maps_of_the_roi_frame():
     masks = torch.ones(1, 28, 28)
     boxes = Boxes(torch.tensor([[2.0, 3.0, 6.0, 8.0]]))
@@ -122,6 +145,7 @@ def test_pasting_touches_only_maps_of_the_roi_frame():
         ("NORM", "GN", r"MODEL.ROI_MASK_HEAD.NORM must be '', got 'GN'"),
         ("CONV_DIM", 16, r"CONV_DIM must be 32 .* got 16"),
         ("NUM_CONV", 1, r"got num_conv=1"),
+        ("ROI_SCALE", 1.5, r"MODEL.ROI_MASK_HEAD.ROI_SCALE must be 1.0 in the plugin, got 1.5"),
     ],
 )
 def test_settings_that_the_head_cannot_have(key, value, message):

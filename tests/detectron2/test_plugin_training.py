@@ -19,7 +19,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.modeling import build_model as build_detectron2_model
 from plugin_samples import CONFIGS, FASTER_RCNN, FCOS, SMALL, both_hosts, engine_cfg, plugin_cfg
 
-from bcnet.checkpoint import load_weights, write_checkpoint
+from bcnet.checkpoint import load_weights, write_checkpoint, write_weights
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.train import Trainer, main, setup
 from bcnet.modeling import build_model
@@ -91,8 +91,6 @@ def test_a_model_of_the_engine_is_evaluated_and_trained_on(tmp_path):
 @pytest.mark.parametrize("config_file", [FASTER_RCNN, FCOS])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_the_checkpointer_loads_models_of_both_hosts(tmp_path, config_file, suffix):
-    from bcnet.checkpoint import write_weights
-
     engine, plugin = both_hosts(config_file)
     expected = copy.deepcopy(plugin.state_dict())
     for state in (engine.state_dict(), expected):
@@ -127,8 +125,8 @@ def test_what_the_engine_does_not_know_stays_in_a_plain_file(tmp_path):
     """The box heads of a cascade, and another backbone."""
     plain = build_detectron2_model(plugin_cfg(FASTER_RCNN, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"))
     others = {"roi_heads.box_head.0.fc1.weight": torch.ones(2), "backbone.net.pos_embed": torch.zeros(3)}
-    path = str(tmp_path / "cascade.pth")
-    torch.save({"model": {**plain.state_dict(), **others}}, path)
+    path = str(tmp_path / "cascade.safetensors")
+    write_weights({**plain.state_dict(), **others}, path)
     loaded = BCNetCheckpointer(build_detectron2_model(plugin_cfg(FASTER_RCNN)))._load_file(path)["model"]
     assert all(torch.equal(loaded[key], value) for key, value in others.items())
     assert "roi_heads.mask_head.occludee_layer.convs.0.weight" in loaded

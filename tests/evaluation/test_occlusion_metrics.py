@@ -21,6 +21,7 @@ from bcnet.evaluation import (
     split_recall,
 )
 from bcnet.evaluation.matching import match_instances
+from bcnet.evaluation.results import uniform_results
 
 SIDE = 60
 
@@ -162,6 +163,56 @@ def test_hidden_part_iou():
     assert report["iou"] == pytest.approx(50 * 150 / 260)
     assert hidden_part_iou(truth.amodal(), found) == report
     assert math.isnan(hidden_part_iou(truth, {})["iou_found"])
+
+
+def with_amodal(found, *boxes):
+    return {**found, "amodal_segmentation": rle_text(*boxes)}
+
+
+def test_hidden_part_iou_of_the_predicted_hidden_part():
+    """The predicted hidden part is the predicted amodal mask outside the predicted visible one."""
+    truth = GroundTruth.from_dict(park())
+    # Of the bench's hidden 200 pixels (20..30 in x), 5 columns (100 pixels) are taken for visible, and the other 100
+    # for hidden.
+    found = {1: with_amodal(result(0, BENCH_LEFT, BENCH_RIGHT, (20, 30, 5, 20)), BENCH)}
+    assert hidden_part_iou(truth, found)["iou_found"] == pytest.approx(100 * 100 / 200)
+    # A predicted hidden part on pixels that are annotated as visible counts in the union.
+    found = {1: with_amodal(result(0, (0, 30, 15, 20), BENCH_RIGHT), BENCH)}
+    assert hidden_part_iou(truth, found)["iou_found"] == pytest.approx(100 * 200 / 300)
+    assert hidden_part_iou(truth.amodal(), found) == hidden_part_iou(truth, found)
+
+
+def test_visible_and_amodal_ap_from_one_results_file(tmp_path):
+    content = park()
+    results = [
+        with_amodal(result(0, BENCH_LEFT, BENCH_RIGHT), BENCH),
+        with_amodal(result(1, POST), POST),
+        with_amodal(result(2, KITE, category_id=2), KITE),
+        with_amodal(result(3, WALL_VISIBLE, category_id=2), WALL),
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    metrics = evaluate_files(str(tmp_path / "truth.json"), str(tmp_path / "results.json"))
+    assert metrics["segm"]["AP"] == metrics["amodal"]["AP"] == pytest.approx(100)
+    assert metrics["hidden_part"]["iou"] == pytest.approx(100)
+    # Without the amodal masks, the visible ones are compared with the whole objects.
+    for entry in results:
+        del entry["amodal_segmentation"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert evaluate_files(str(tmp_path / "truth.json"), str(tmp_path / "results.json"))["amodal"]["AP"] < 90
+
+
+def test_amodal_masks_of_results_are_checked():
+    truth = GroundTruth.from_dict(park())
+    whole, alone = with_amodal(result(0, POST), POST), result(1, KITE, category_id=2)
+    with pytest.raises(ValueError, match="result 1: it has no amodal_segmentation, but 1 of 2 results have one"):
+        uniform_results([whole, alone], truth)
+    (_, empty) = uniform_results([whole, {**alone, "amodal_segmentation": []}], truth)
+    assert coco_mask.area(empty["amodal_segmentation"]) == 0
+    (polygons,) = uniform_results([{**alone, "amodal_segmentation": [polygon(*KITE)]}], truth)
+    assert polygons["amodal_segmentation"] == rle_text(KITE)
+    with pytest.raises(ValueError, match=r"result 0: .*size"):
+        uniform_results([{**alone, "amodal_segmentation": {"size": [3, 3], "counts": [9]}}], truth)
 
 
 def test_matches_are_the_highest_scoring_of_the_class():

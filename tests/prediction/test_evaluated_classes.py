@@ -133,6 +133,19 @@ def test_metrics_are_chosen_by_the_config(tmp_path, data_set):
     assert model.calls == 2 * IMAGES
 
 
+def test_occlusion_levels_are_named_by_the_config(tmp_path, data_set):
+    labels = tmp_path / "labels.json"
+    cfg = small_config(OUTPUT_DIR=str(tmp_path), DATASETS__TEST=(data_set,), TEST__OLAC_LABELS=str(labels))
+    model = PerfectDetector()
+    labels.write_text('{"1": "dense"}')
+    with pytest.raises(ValueError, match=r"labels\.json: the level of '1' is 'dense'"):
+        evaluate(cfg, model, class_names=CLASSES)
+    assert model.calls == 0  # before the inference
+    labels.write_text("{}")
+    olac = evaluate(cfg, model, class_names=CLASSES)[data_set]["olac"]
+    assert (olac["iou_type"], olac["unlabelled"]) == ("bbox", IMAGES)
+
+
 def test_faults_of_the_last_test_set_come_before_the_first_inference(tmp_path, data_set):
     model = PerfectDetector()
     strange = variant(tmp_path, data_set, "strange", {1: "dog", 2: "horse"})

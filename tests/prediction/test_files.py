@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from bcnet.prediction.files import predict_files
@@ -81,6 +82,24 @@ def test_a_coco_json_with_ids_from_one(files, tmp_path):
     assert os.listdir(tmp_path / "out") == ["a.json"]  # no partial results stay
     assert predict(Model(), [], tmp_path / "none.json").images == 0
     assert json.loads((tmp_path / "none.json").read_text())["images"] == []
+
+
+class AmodalModel(Model):
+    """The visible half of every object is its left one."""
+
+    def detections(self, size):
+        found = super().detections(size)
+        visible = found.maps["occludee_mask"].clone()
+        visible[:, :, 14:] = 0
+        return found.with_maps(occludee_mask=visible, occludee_amodal=found.maps["occludee_mask"])
+
+
+def test_amodal_masks_and_hidden_shares_are_written(files, tmp_path):
+    predict(AmodalModel(), files[1:2], tmp_path / "a.json")
+    (annotation,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert annotation["occluded_fraction"] == 0.5
+    assert coco_mask.area(annotation["amodal_segmentation"]) == 22 * 10
+    assert annotation["area"] == coco_mask.area(annotation["segmentation"]) == 11 * 10
 
 
 def test_an_image_that_fails_is_left_out_alone(files, tmp_path, caplog):

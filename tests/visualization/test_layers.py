@@ -7,9 +7,9 @@ import torch
 from mask_layers import two_layers
 
 from bcnet.maps import PUBLISHED_MAPS
-from bcnet.structures import Detections, Targets
+from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_heat_maps, draw_layers
-from bcnet.visualization.layers import COLORMAP, _roi_crop
+from bcnet.visualization.layers import COLORMAP, _columns, _roi_crop
 from bcnet.visualization.style import instance_color
 
 MAPS = tuple(spec.name for spec in reversed(PUBLISHED_MAPS))
@@ -72,6 +72,37 @@ def test_boundaries_are_bright():
     found.occludee_boundary[:, 1:3, 1:3] = 1
     bright = panels_of(draw_layers(image(), found), 3, 120)[2]
     assert bright[50, 50].mean() > panels_of(draw_layers(image(), without), 3, 120)[2][50, 50].mean() + 20
+
+
+def test_amodal_panel_fills_the_visible_part_and_hatches_the_hidden_one():
+    found = detections(maps=("occludee_mask", "occludee_amodal"))
+    found.maps["occludee_mask"][:, :, :2] = 1
+    found.maps["occludee_amodal"][:] = 1
+    panels = panels_of(draw_layers(image(), found), 3, 120)
+    inside = panels[2][40:70]
+    faded = inside[0, 5].astype(int)
+    filled = np.round(0.4 * faded + 0.6 * np.array(instance_color(0))).astype(int)
+    hatched = np.round(0.1 * faded + 0.9 * np.array(instance_color(0))).astype(int)
+    assert {tuple(color) for color in inside[:, 25:45].reshape(-1, 3).tolist()} == {tuple(filled)}
+    assert {tuple(color) for color in inside[:, 55:75].reshape(-1, 3).tolist()} == {tuple(hatched), tuple(faded)}
+    assert (inside[:, 90:] == faded).all()  # outside the amodal mask
+
+
+def test_heat_maps_of_a_layer_lie_side_by_side():
+    found = detections(maps=(*MAPS, "occludee_amodal"))
+    assert [spec.name for spec in _columns(found)] == [*MAPS[:2], "occludee_amodal", *MAPS[2:]]
+    assert [spec.name for spec in _columns(detections())] == list(MAPS)
+
+
+def test_targets_have_an_amodal_panel_where_the_masks_have_the_layer():
+    mask = torch.zeros(1, 20, 20)
+    mask[0, 5:15, 5:15] = 1
+    boxes, classes = torch.tensor([[5.0, 5.0, 15.0, 15.0]]), torch.tensor([0])
+    layers = {"occludee": mask, "occluder": torch.zeros_like(mask)}
+    shown = detections_from_targets(Targets(boxes, classes, InstanceMasks.from_full(layers)), (20, 20))
+    assert "occludee_amodal" not in shown.maps and len(shown.maps) == 4
+    masks = InstanceMasks.from_full({**layers, "amodal": mask})
+    assert detections_from_targets(Targets(boxes, classes, masks), (20, 20)).occluded_fraction.tolist() == [0]
 
 
 def test_layers_that_are_absent_have_no_panel():

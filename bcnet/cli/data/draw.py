@@ -32,16 +32,17 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from bcnet.config import load_config
     from bcnet.data import DatasetMapper, load_dataset
     from bcnet.data.composition import build_composition
-    from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+    from bcnet.maps import AMODAL, required_layers
+    from bcnet.modeling.mask_heads import bilayer_maps
     from bcnet.visualization import draw_training_data
 
     cfg = load_config(args.config_file, [*([] if args.config_file else UNCHANGED), *args.opts])
-    layers = (OCCLUDEE, OCCLUDER, AMODAL) if cfg.INPUT.COMPOSITION.ENABLED else (OCCLUDEE, OCCLUDER)
+    layers = dict.fromkeys([*required_layers(bilayer_maps(cfg)), *([AMODAL] if cfg.INPUT.COMPOSITION.ENABLED else [])])
     drawn = 0
     for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
         records, info = load_dataset(dataset)
         composition = build_composition(cfg, records, info.class_names)
-        mapper = DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition)
+        mapper = DatasetMapper.from_config(cfg, training=True, layers=tuple(layers), composition=composition)
         gallery = draw_training_data(
             mapper, (records, info), args.output, max_images=args.max_images, seed=max(cfg.SEED, 0)
         )
