@@ -25,9 +25,10 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     """How sure the layers are that one detection lies on top of another.
 
     At [i, j] it is the mean probability that the occluder layer of i gives to the visible pixels of j inside the
-    RoI of i (`Detections.map_boxes`: its box, unless the mask branch scales it). A pixel counts as a visible one of j by the probability of j's mask times that of j's own occluder layer
-    not claiming it; the second factor matters for amodal masks, which reach below other objects. Where these
-    weights sum to fewer than `min_pixels`, the occluder rule's limit, the confidence is zero.
+    RoI of i (`Detections.map_boxes`: its box, unless the mask branch scales it). A pixel counts as a visible one of
+    j by the probability of j's mask times that of j's own occluder layer not claiming it; the second factor matters
+    for amodal masks, which reach below other objects. Where these weights sum to fewer than `min_pixels`, the
+    occluder rule's limit, the confidence is zero.
 
     The pixels are sampled, S x S of them evenly over the common part of both boxes and bilinearly in the maps, so
     that the work goes by the number of overlapping pairs and not by their size in the image.
