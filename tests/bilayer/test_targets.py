@@ -186,7 +186,5 @@ def test_crops_with_and_without_unknown_pixels_are_joined():
 
 def test_a_map_of_a_layer_that_the_targets_lack_is_an_error_that_names_both():
     layers = {"occludee": MapTarget(torch.zeros(1, 2, 2, dtype=torch.bool))}
-    with pytest.raises(
-        ValueError, match="'occluder_mask' needs the mask layer 'occluder'; the targets have: occludee"
-    ):
+    with pytest.raises(ValueError, match="'occluder_mask' needs the mask layer 'occluder'; the targets have: occludee"):
         map_targets(PUBLISHED_MAPS, layers)
