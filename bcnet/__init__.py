@@ -1,4 +1,4 @@
-"""bcnet: occlusion-aware instance segmentation with overlapping bilayers."""
+"""bcnet: occlusion-aware instance segmentation with overlapping bilayers (BCNet) on Faster R-CNN and FCOS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m bcnet``: the `bcnet` command where it is not on the PATH, and for torchrun."""
+"""``python -m bcnet``: entry point of the `bcnet` command without an installed script, and for torchrun."""
 
 from bcnet.cli import main
 

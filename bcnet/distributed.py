@@ -1,4 +1,4 @@
-"""The few questions that any layer may ask about the process group. Without one, there is one process."""
+"""Process group helpers: rank, world size, shared seed, mean over processes; a single process needs no group."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def shared_seed(seed: int) -> int:
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """Mean of a float tensor over all processes (a new tensor on its device; no gradient).
 
-    Loss normalisers go through here, so that the gradient that DDP averages equals that of one process
-    on the joint batch. Every process must call it equally often.
+    Loss normalisers are averaged here, so that the gradient averaged by DDP equals that of a single process
+    on the joint batch. A collective operation: every process must call it equally often.
     """
     value = value.detach().clone()
     if world_size() > 1:

@@ -1,4 +1,4 @@
-"""Failures of single items, which long jobs log, count and survive."""
+"""Error handling of long jobs: failures of single items are logged and collected, and the job continues."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ logger = logging.getLogger(__name__)
 
 
 def traceback_wanted() -> bool:
-    """True with the environment variable BCNET_TRACEBACK=1: errors are shown with where they come from."""
+    """True with the environment variable BCNET_TRACEBACK=1: errors are shown with their traceback."""
     return os.environ.get("BCNET_TRACEBACK") == "1"
 
 
 class Failures(dict[str, str]):
-    """For each item that failed, its name, and a message that has the name in it."""
+    """Error messages by the name of the item that failed; each message contains the name."""
 
     @contextlib.contextmanager
     def survived(self, item: str) -> Iterator[None]:
-        """Logs and keeps an error of the block, so that the job goes on.
+        """Context that logs and records an error instead of raising it, so that the job continues.
 
-        OSError passes: where the output cannot be written, no item can succeed.
+        OSError is raised: where the output cannot be written, no item can succeed.
         """
         try:
             yield

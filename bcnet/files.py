@@ -1,4 +1,4 @@
-"""Files: atomic writing, JSON, and locks between processes."""
+"""File helpers: atomic writes, JSON reading and writing, and file locks between processes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-8") -> Iterator[IO[Any]]:
-    """Opens a file that takes the place of `path` when the block ends; on an error `path` stays as it was.
+def atomic_write(
+    path: str | os.PathLike, mode: str = "w", encoding: str = "utf-8", *, sync: bool = True
+) -> Iterator[IO[Any]]:
+    """Opens a file that replaces `path` when the block ends; on an error `path` is unchanged.
 
-    The content goes to a temporary file beside the target, is flushed to the disk and renamed. The folder is made
-    when missing; the temporary file never stays behind.
+    The content goes to a temporary file beside the target, is flushed to the disk (`sync`) and renamed. The folder is
+    made if missing; the temporary file is always removed.
 
     Args:
         path: the file to write.
         mode: "w" for text or "wb" for bytes.
         encoding: of text.
+        sync: wait until the content is on the disk, so that `path` is complete even after a power failure. Not worth the
+            time for many files that can be made again.
 
     Raises:
-        OSError: the file cannot be written; names the file, and says so where the disk is full.
+        OSError: the file cannot be written; the message names the file, and says if the disk is full.
     """
     path = os.fspath(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -36,17 +40,27 @@ def atomic_write(path: str | os.PathLike, mode: str = "w", encoding: str = "utf-
     try:
         with open(temporary, mode, encoding=None if "b" in mode else encoding) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in _NO_SPACE:
+    except Exception as error:
+        if (full := _full_disk(error)) is not None:
             message = f"no space left on the disk to write {path!r}; what was there before is unchanged"
-            raise OSError(error.errno, message) from error
+            raise OSError(full.errno, message) from error
         raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error of a full disk, also where another one hides it: `torch.save` raises one of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return error
+        error = error.__context__
+    return None
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:
@@ -85,10 +99,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(content: bytes, source: str | os.PathLike) -> Any:
-    """`read_json` of bytes that are there already; `source` is what an error calls them."""
+    """Parses JSON bytes as `read_json` does; `source` names them in errors."""
     try:
         return json.loads(content)
-    # JSONDecodeError, bytes that are no text, a number of too many digits; or brackets nested without end
+    # JSONDecodeError, bytes that are not text, a number of too many digits; or brackets nested without end
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(source)} is not valid JSON (a truncated download?): {error}") from error
 
@@ -103,7 +117,7 @@ def open_locked(path: str | os.PathLike, mode: str, message: str) -> IO[Any]:
         file = open(path, mode, encoding=None if "b" in mode else "utf-8")  # noqa: SIM115 (the caller closes it)
         try:
             portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-            # Its last owner may have deleted the file between the opening and the lock, which then protects nothing.
+            # The previous owner may have deleted the file between open and lock; the lock would then protect nothing.
             if _is_still_at(file, path):
                 return file
             file.close()

@@ -1,8 +1,8 @@
-"""Maps of a mask head as records: what each map predicts, its target, its loss, and its names in results and files.
+"""Output maps of a mask head as records: prediction target, loss and loss weight, and names in results and files.
 
 A mask head declares its maps (`bcnet.bilayer.MaskHead.maps`) and returns logits by map name. Losses, `Detections`,
-converters, result files, pictures and the detectron2 plugin iterate over these records, so that one more map is one
-more record in the head's own file.
+converters, result files, pictures and the detectron2 plugin iterate over these records: a new map needs only a new
+record in the file of its head.
 
 Letters: N RoIs, M mask side.
 """
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 OCCLUDEE, OCCLUDER, AMODAL = "occludee", "occluder", "amodal"  # layers of `InstanceMasks`
 MASK, BOUNDARY = "mask", "boundary"  # kinds of maps
+UNKNOWN = "unknown"  # kind of a map of training targets in pictures: where the mask of its layer is unknown
+
+
+def unknown_layer(layer: str) -> str:
+    """Name of the layer of `InstanceMasks` that says of which pixels another layer is not known."""
+    return f"{layer}_unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +34,16 @@ class MapSpec:
         name: key of the head's output, of its decoder's tensors in checkpoints and of `Detections.maps`.
         short_name: singular noun that names in other formats are made of (`plural`, `coco_key`, `detectron2_field`).
         layer: layer of the head that the map is decoded from, "occluder" or "occludee" in the bilayer head.
-        kind: "mask", "boundary" (learns the boundary of its target), or a kind of your own.
+        kind: "mask", "boundary" (predicts the boundary of its target), or a custom kind.
         target: layer of `InstanceMasks` that is cropped to the RoI as the target.
-        derive: makes the target from the cropped layer, bool [N, M, M] to bool or float [N, M, M]; None takes the
-            crop itself, for kind "boundary" its boundary.
+        derive: computes the target from the cropped layer, bool [N, M, M] to bool or float [N, M, M]; None uses
+            the crop itself, or for kind "boundary" its boundary.
         loss: per-pixel loss of logits and float targets, [N, M, M] each; None is binary cross-entropy.
         loss_name: key of the loss in logs and metrics.
         weight: of the loss.
-        balanced_by: layer of `InstanceMasks`; the loss is taken over the RoIs in whose crop this layer is not empty and
-            as many others (`bcnet.bilayer.balanced_rois`). None takes all RoIs.
-        on_request: inference computes the map only when all maps are asked for, not when masks alone are.
+        balanced_by: layer of `InstanceMasks`; the loss is averaged over the RoIs in whose crop this layer is not empty
+            and as many negative RoIs (`bcnet.bilayer.balanced_rois`). None uses all RoIs.
+        on_request: inference computes the map only if all maps are requested, not if only masks are.
         title: column title in pictures.
     """
 
@@ -114,11 +120,11 @@ PUBLISHED_MAPS = (OCCLUDEE_MASK, OCCLUDEE_BOUNDARY, OCCLUDER_MASK, OCCLUDER_BOUN
 
 
 def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple[MapSpec, ...]:
-    """The maps with other loss weights, by map name; maps that are not named keep theirs."""
+    """Copies of the maps with new loss weights, by map name; maps that are not named keep theirs."""
     return tuple(replace(spec, weight=weights.get(spec.name, spec.weight)) for spec in maps)
 
 
 def required_layers(maps: Sequence[MapSpec]) -> tuple[str, ...]:
-    """Layers of `InstanceMasks` that the targets of these maps are made of, the occludee first."""
+    """Layers of `InstanceMasks` that the targets of these maps are computed from, the occludee first."""
     layers = [OCCLUDEE, *(spec.target for spec in maps), *(spec.balanced_by for spec in maps if spec.balanced_by)]
     return tuple(dict.fromkeys(layers))

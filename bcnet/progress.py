@@ -1,4 +1,4 @@
-"""Whether progress bars are drawn."""
+"""Progress bars: on a terminal only, or by the environment variable BCNET_PROGRESS."""
 
 from __future__ import annotations
 

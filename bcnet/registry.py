@@ -1,20 +1,22 @@
-"""Registry of components by name, fvcore's with an error that lists what there is, and import of those who register."""
+"""Registry of components by name (fvcore's, with an error that lists the registered names), and imports of plug-ins."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
 
 from fvcore.common.registry import Registry as _FvcoreRegistry
 
+T = TypeVar("T")
+
 
 class Registry(_FvcoreRegistry):
-    """Components by the names that a config or a command line gives.
+    """Components by name, as a config or a command line gives it.
 
-    A component of another package is registered when its module is imported::
+    A component of another package registers itself when its module is imported::
 
         @BACKBONE_REGISTRY.register()
         class MyBackbone(nn.Module): ...
@@ -31,6 +33,12 @@ class Registry(_FvcoreRegistry):
         self.key = key
         self.kind = kind
 
+    @overload
+    def register(self, obj: None = None, *, name: str | None = None) -> Callable[[T], T]: ...
+
+    @overload
+    def register(self, obj: T, *, name: str | None = None) -> T: ...
+
     def register(self, obj: Any = None, *, name: str | None = None):
         """Registers an object under a name, its own by default; without an object, a decorator that does.
 
@@ -46,18 +54,18 @@ class Registry(_FvcoreRegistry):
         """The registered names, in alphabetical order."""
         return sorted(name for name, _ in self)
 
-    def get(self, name: str):
+    def get(self, name: str) -> Any:
         """The component of that name.
 
         Raises:
-            ValueError: there is none; lists what there is.
+            ValueError: there is none; lists the registered names.
         """
         if name not in self:
             raise ValueError(self.unknown(name))
         return super().get(name)
 
     def unknown(self, name: object) -> str:
-        """What an error says of a name that is not registered."""
+        """Error message for a name that is not registered."""
         return (
             f"{self.key} is {name!r}; registered are {', '.join(map(repr, self.names()))} (a {self.kind} of another "
             "package is registered by importing its module: --import MODULE)"
@@ -65,7 +73,7 @@ class Registry(_FvcoreRegistry):
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Imports modules by their names; the current folder is looked into as well, as by ``python -m``.
+    """Imports modules by name, also from the current folder, as ``python -m`` does.
 
     Raises:
         ImportError: no such module, or one of its own imports fails.

@@ -14,12 +14,12 @@ import torch
 
 from bcnet.bilayer import BilayerMaskHead, crop_layers, map_targets
 from bcnet.data import load_dataset
+from bcnet.data.occluder_annotations import convert_annotations
 from bcnet.evaluation.report import markdown_table
 from bcnet.fcos import assign_targets, level_points
 from bcnet.files import write_json
 from bcnet.maps import PUBLISHED_MAPS
 from bcnet.occlusion import occluder_rles
-from bcnet.occlusion.convert import convert_annotations
 from benchmarks.detectors import build_mask_rcnn, build_ours, equal_config
 from benchmarks.evaluation import NUM_CLASSES
 from benchmarks.occluders import coco_like_scenes

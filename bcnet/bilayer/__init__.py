@@ -1,4 +1,4 @@
-"""The method: layers, mask heads, targets and losses. Tensors in, tensors out."""
+"""BCNet's bilayer mask head: layers with graph convolution, mask heads, mask targets and losses, in plain tensors."""
 
 from bcnet.bilayer.head import BilayerMaskHead, MaskHead, PlainMaskHead, select_class
 from bcnet.bilayer.losses import balanced_rois, mask_losses

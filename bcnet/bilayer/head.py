@@ -1,4 +1,4 @@
-"""Mask heads: the base class, the bilayer head, and the plain head that it is compared with.
+"""Mask heads: base class, BCNet's bilayer head, and the plain Mask R-CNN head as its baseline.
 
 Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, K mask classes (1: class-agnostic).
 """
@@ -38,7 +38,7 @@ class MaskHead(nn.Module):
         """
         Args:
             x: float [N, C, S, S], pooled features; N may be 0.
-            names: the maps to compute; None computes all. What no map in it needs is not computed.
+            names: the maps to compute; None computes all. Decoders of other maps are not run.
 
         Returns:
             dict: logits [N, K, M, M] by map name, in the order of `maps`.
@@ -73,7 +73,7 @@ def select_class(logits: Mapping[str, Tensor], classes: Tensor) -> dict[str, Ten
 
 
 class BilayerMaskHead(MaskHead):
-    """Two overlapping layers per RoI: the occluder on top, and below it the occludee, the detected instance.
+    """Two overlapping layers per RoI: the occluder above, and the occludee, the detected instance, below.
 
     Section 3.2 of the BCNet paper, with the layout of the published code::
 
@@ -98,11 +98,11 @@ class BilayerMaskHead(MaskHead):
     ) -> None:
         """
         Args:
-            channels: C, of the pooled features and of both layers: the layers are added, so they agree.
+            channels: C, of the pooled features and of both layers, whose features are added.
             num_conv: 3x3 convolutions of each layer.
             num_mask_classes: K, 1 for class-agnostic masks.
             use_gcn: the graph convolution after the second convolution of each layer.
-            use_boundary: False leaves out the maps of kind "boundary".
+            use_boundary: False omits the maps of kind "boundary".
             gcn_norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_gcn_norm: keep the statistics of the graph convolutions' BatchNorm fixed.
             maps: each with `layer` "occluder" or "occludee".
@@ -117,7 +117,7 @@ class BilayerMaskHead(MaskHead):
         }
         self.occluder_layer = MaskLayer(channels, channels, **layer)
         self.occludee_layer = MaskLayer(channels, channels, **layer)
-        # The order decides which random numbers initialise which decoder: that of the published code, then the others.
+        # The order of creation determines the random initialisation: the published code's order, then further maps.
         for spec in sorted(self.maps, key=_published_order):
             self.add_module(spec.name, MaskDecoder(channels, num_mask_classes))
 

@@ -1,4 +1,4 @@
-"""The building blocks of a mask head: a layer with its graph convolution, and a decoder.
+"""Building blocks of a mask head: convolution layer, non-local graph convolution (GCN), and deconvolution decoder.
 
 Letters: N RoIs, C channels, S pooled side, M = 2S mask side, K mask classes (1: class-agnostic).
 """
@@ -13,9 +13,13 @@ from bcnet.ops.batch_norm import SyncBatchNorm2d
 GCN_NORMS = {"BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
 
 
-def _msra_fill(conv: nn.Module) -> None:
+def _msra_fill(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     # What Caffe2 and detectron2 call MSRA fill.
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    _zero_bias(conv)
+
+
+def _zero_bias(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
 
@@ -32,7 +36,7 @@ class GraphConvolution(nn.Module):
         Args:
             channels: C, of the input and of every projection.
             norm: "BN", or "SyncBN" for batch statistics of all processes.
-            freeze_norm: never use nor update batch statistics in the BatchNorm.
+            freeze_norm: keep the BatchNorm in eval mode: batch statistics are neither used nor updated.
         """
         super().__init__()
         self.query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
@@ -51,17 +55,17 @@ class GraphConvolution(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, S, S] to the same shape; N = 0 passes and leaves the BatchNorm's statistics alone."""
+        """Float [N, C, S, S] to the same shape; N = 0 is allowed and leaves the BatchNorm's statistics unchanged."""
         # Contiguous: attention on transposed views is half as fast on the CPU.
         query, key, value = (
             projection(x).flatten(2).transpose(1, 2)[:, None].contiguous()
             for projection in (self.query, self.key, self.value)
         )
-        # Affinities reach 1e5, beyond fp16: the fused kernels keep them, and the softmax, in fp32.
+        # Affinities reach 1e5, beyond the range of fp16: the fused kernels compute them and the softmax in fp32.
         related = F.scaled_dot_product_attention(query, key, value)[:, 0]
         related = self.output(related.transpose(1, 2).reshape(x.shape))
         if len(x) == 0 and not getattr(self.norm, "is_synchronized", False):
-            # BatchNorm refuses an empty batch; its parameters must stay in the graph for DDP.
+            # BatchNorm raises on an empty batch; its parameters must stay in the graph for DDP.
             return x + related * (self.norm.weight.sum() + self.norm.bias.sum())
         return x + self.norm(related)
 
@@ -81,18 +85,19 @@ class MaskLayer(nn.Module):
     ) -> None:
         """
         Raises:
-            ValueError: a graph convolution is asked for and there are fewer than two convolutions.
+            ValueError: `use_gcn` with fewer than two convolutions.
         """
         super().__init__()
         if use_gcn and num_conv < 2:
             raise ValueError(
                 f"the graph convolution follows the second of num_conv convolutions, got num_conv={num_conv}"
             )
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(in_channels if i == 0 else channels, channels, kernel_size=3, padding=1) for i in range(num_conv)
-        )
+        ]
+        self.convs = nn.ModuleList(convs)
         self.gcn = GraphConvolution(channels, norm=gcn_norm, freeze_norm=freeze_gcn_norm) if use_gcn else None
-        for conv in self.convs:
+        for conv in convs:
             _msra_fill(conv)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ class MaskDecoder(nn.Module):
         self.predictor = nn.Conv2d(channels, num_classes, kernel_size=1)
         _msra_fill(self.deconv)
         nn.init.normal_(self.predictor.weight, std=0.001)
-        nn.init.zeros_(self.predictor.bias)
+        _zero_bias(self.predictor)
 
     def forward(self, features: Tensor) -> Tensor:
         """Float [N, C, S, S] to logits [N, K, M, M]."""

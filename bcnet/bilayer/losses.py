@@ -1,4 +1,4 @@
-"""Losses of a mask head, over its maps.
+"""Mask losses of a mask head: weighted per-map BCE, with balanced sampling of RoIs for the occluder.
 
 Letters: N RoIs, M mask side.
 """
@@ -27,9 +27,9 @@ def mask_losses(
     """Weighted mean loss of every map, by loss name (paper, equations 4-6, for the four published maps).
 
     A loss is a mean over RoIs of the mean over each RoI's pixels: over all RoIs, or for maps that are balanced by a
-    layer over the RoIs of `balanced_rois`. Pixels whose target is unknown are left out, and RoIs without a known pixel.
-    Counts of RoIs are averaged over processes. Without RoIs a loss is zero and still differentiable. Nothing here
-    waits for the device.
+    layer over the RoIs of `balanced_rois`. Pixels whose target is unknown are excluded, and so are RoIs without a known
+    pixel. Counts of RoIs are averaged over processes. Without RoIs a loss is zero and still differentiable. Causes no
+    host-device synchronisation.
 
     Args:
         maps: the head's records, with the weights.
@@ -72,13 +72,13 @@ def _per_pixel_loss(spec: MapSpec, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def balanced_rois(masks: Tensor, negative_ratio: float = 1.0) -> Tensor:
-    """RoIs with a non-empty mask, and as many others, drawn at random without replacement.
+    """Balanced sample of RoIs: those with a non-empty mask, and as many negatives, drawn without replacement.
 
-    The published code trains the occluder layer on these. Where there are fewer others than asked for, all are taken.
+    The published code trains the occluder layer on these. If there are fewer negatives than requested, all are used.
 
     Args:
         masks: bool [N, M, M], for example the occluder targets.
-        negative_ratio: others per RoI with a mask; negative takes every RoI.
+        negative_ratio: negatives per RoI with a mask; a negative value selects every RoI.
 
     Returns:
         Tensor: bool [N].
@@ -86,7 +86,7 @@ def balanced_rois(masks: Tensor, negative_ratio: float = 1.0) -> Tensor:
     positive = masks.flatten(1).any(dim=1)
     if negative_ratio < 0:
         return torch.ones_like(positive)
-    # Positive RoIs sort first, the others follow in random order; no count leaves the device.
+    # Positive RoIs sort first, negatives follow in random order; counts stay on the device.
     order = torch.rand(len(positive), device=positive.device) - positive.to(torch.float32) * 2
     place = order.argsort().argsort()
     return place < positive.sum() * (1 + negative_ratio)

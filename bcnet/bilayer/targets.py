@@ -1,4 +1,4 @@
-"""Training targets of a mask head: instance masks cropped to the RoIs, and the targets of its maps.
+"""Mask targets: ground-truth masks cropped and resized to the RoIs (RoIAlign), and the target of each map.
 
 Letters: N RoIs, G instances, L layers, h x w window of a mask, M mask side.
 """
@@ -17,14 +17,14 @@ from bcnet.maps import BOUNDARY, MapSpec
 from bcnet.ops import axis_weights
 from bcnet.structures import InstanceMasks, unknown_layer
 
-# An average counts as one half from this much below it on: rounding of the averages in either precision.
+# Tolerance below 1/2 for the rounding of averages in either precision.
 HALF_FLOAT64 = 0.5 - 1e-9
 HALF_FLOAT32 = 0.5 - 1e-5
 _OUTSIDE = -1e5  # pixels: left of and above every window by more than RoIAlign reaches
 
 
 class MapTarget(NamedTuple):
-    """A target of N RoIs.
+    """The target of one layer or map, for N RoIs.
 
     Attributes:
         values: bool [N, M, M] (float for a map with its own `MapSpec.derive`).
@@ -39,7 +39,7 @@ def crop_layers(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: in
     """Crops every layer of the masks to the RoIs and resizes it: detectron2's ``BitMasks.crop_and_resize``.
 
     Aligned RoIAlign with sampling ratio 0, then >= 1/2. Averages of exactly one half count as mask on every device. A
-    pixel is unknown where the unknown part of its average decides between the two.
+    pixel is unknown if the unknown part of its average could change the result.
 
     Args:
         masks: of G instances.
@@ -66,7 +66,7 @@ def crop_layers(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: in
 def _crop_by_matrices(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: int) -> tuple[Tensor, float]:
     """RoIAlign of each instance's window, float64 [N, L, M, M], that reads only the pixels of the RoIs.
 
-    In float64: averages of exactly one half, which boxes of whole pixels often have, are told from smaller ones.
+    In float64, to distinguish averages of exactly one half, frequent for boxes of whole pixels, from smaller ones.
     """
     windows = torch.from_numpy(masks.windows)[instances]
     borders = boxes.double() - windows[:, :2].repeat(1, 2) - 0.5
@@ -83,10 +83,10 @@ def _crop_by_matrices(masks: InstanceMasks, boxes: Tensor, instances: Tensor, si
 
 
 def _crop_by_roi_align(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: int) -> tuple[Tensor, float]:
-    """torchvision's RoIAlign of the padded windows, float32 [N, L, M, M], without waiting for the device.
+    """torchvision's RoIAlign of the padded windows, float32 [N, L, M, M], without host-device synchronisation.
 
-    Always in float32: in half precision the comparison with 1/2 would move the mask's edge. All RoIs go to every group
-    of windows, those of other groups as points outside, where RoIAlign gives exact zeros.
+    Always in float32: in half precision the comparison with 1/2 would move the mask's edge. Every group of windows is
+    pooled with all RoIs; those of other groups are moved outside as points, where RoIAlign gives exact zeros.
     """
     x, y, group, position = masks.places[instances].unbind(dim=1)
     in_window = boxes.float() - torch.stack([x, y, x, y], dim=1)
@@ -100,7 +100,7 @@ def _crop_by_roi_align(masks: InstanceMasks, boxes: Tensor, instances: Tensor, s
 
 
 def join_crops(crops: Sequence[Mapping[str, MapTarget]]) -> dict[str, MapTarget]:
-    """The crops of several images as those of one batch of RoIs, in order."""
+    """Concatenates the crops of several images to those of one batch of RoIs, in order."""
     return {name: _join([crop[name] for crop in crops]) for name in crops[0]}
 
 
@@ -122,13 +122,13 @@ def map_targets(maps: Sequence[MapSpec], layers: Mapping[str, MapTarget]) -> dic
         layers: crops by layer, see `crop_layers`.
 
     Raises:
-        ValueError: a map learns a layer that there is none of.
+        ValueError: a map's target layer is not among the layers.
     """
     targets = {}
     for spec in maps:
         if spec.target not in layers:
             raise ValueError(
-                f"map {spec.name!r} learns the mask layer {spec.target!r}; the targets have: {', '.join(layers)}"
+                f"map {spec.name!r} needs the mask layer {spec.target!r}; the targets have: {', '.join(layers)}"
             )
         values, known = layers[spec.target]
         if spec.derive is not None:
@@ -143,9 +143,8 @@ def map_targets(maps: Sequence[MapSpec], layers: Mapping[str, MapTarget]) -> dic
 def mask_boundary(masks: Tensor) -> Tensor:
     """The boundary of masks: dilation differs from erosion, both with the 3x3 cross; two pixels wide.
 
-    Outside the crop counts as background for the dilation and as foreground for the erosion, so a mask that
-    fills its crop has no boundary: scikit-image's binary_dilation and binary_erosion, as the published code
-    calls them, for all masks at once.
+    Padding is background for the dilation and foreground for the erosion, so a mask that fills its crop has no
+    boundary. Equal to scikit-image's binary_dilation and binary_erosion, which the published code calls, batched.
 
     Args:
         masks: bool [..., M, M].

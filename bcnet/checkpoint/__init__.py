@@ -1,8 +1,8 @@
-"""Model files: reading that never executes code, atomic writing, and weights of other code under our names.
+"""Checkpoints and weights files: safe loading, atomic saving, and conversion of weights of other code bases.
 
-`load_weights` takes whatever weights there are into a model, `convert_checkpoint` writes them to a file under our
-or detectron2's names. `names` collects the components' names, `convert` changes the values that change, `urls` says
-where files are, `files` has the formats, and `report` the table that says what became of every tensor.
+`load_weights` loads weights of any known origin into a model, `convert_checkpoint` writes them to a file under our or
+detectron2's names. `names` renames tensors, `convert` converts values, `urls` downloads, `files` reads and writes the
+file formats, and `report` tabulates the result for every tensor.
 """
 
 from bcnet.checkpoint.convert import Conversion, convert_checkpoint, to_bcnet, to_detectron2

@@ -1,8 +1,8 @@
-"""Weights of other code to our names and values, and ours to detectron2's.
+"""Conversion of weights: from other code bases to our names and values, and from ours to detectron2's names.
 
 Letters: K classes.
 
-What changes besides names, per origin:
+Changes of values besides names, per origin:
 
 detectron2 and the published code: nothing.
 
@@ -14,7 +14,7 @@ COCO's category ids, of which 80 are in use, in the same order as our classes. T
 the cell's corner x * stride, ours from its centre (x + 1/2) * stride: half a stride goes into the bias. It has no
 scale per level: 1.
 
-What names and values cannot carry over from torchvision: its Mask R-CNN and Faster R-CNN pool with
+Differences to torchvision that no conversion of weights can remove: its Mask R-CNN and Faster R-CNN pool with
 ``aligned=False`` and two samples per bin, round their anchors, take strides from the padded image (61, not 64, for
 P6 of 800 pixels), and compute COCO weights' frozen BatchNorm without epsilon; its FCOS clips a distance at 0, here
 at half a stride. With random weights and an 800 x 1056 image, features, RPN and FCOS logits agree to 1e-5 of
@@ -37,7 +37,7 @@ from bcnet.checkpoint import names
 from bcnet.checkpoint.files import check_output, read_checkpoint, weights_of, write_weights
 from bcnet.checkpoint.urls import local_path
 
-# Category ids 1..90 of COCO that no category has.
+# Unused category ids of COCO in 1..90.
 _UNUSED_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_IDS = [i for i in range(1, 91) if i not in _UNUSED_COCO_IDS]
 
@@ -47,10 +47,10 @@ _BACKBONES = (names.CAFFE2, names.DETECTRON2_BACKBONE, names.TORCHVISION_BACKBON
 
 
 class LeftOut(NamedTuple):
-    """A tensor of the file that is not used.
+    """A skipped tensor of the file.
 
     Attributes:
-        harmless: whether the model computes the same without it.
+        harmless: whether the model's output is the same without it.
     """
 
     key: str
@@ -64,10 +64,10 @@ class Conversion:
     """A file's weights under our names.
 
     Attributes:
-        dialect: what the file's names are (`bcnet.checkpoint.names`).
+        dialect: naming scheme of the file (`bcnet.checkpoint.names`).
         state: tensors by our names.
-        sources: the file's name of each, "" where the value follows from the format.
-        left_out: tensors of the file without a name here.
+        sources: the name of each in the file, "" for a value implied by the format.
+        left_out: tensors of the file that are skipped.
     """
 
     dialect: str
@@ -91,16 +91,16 @@ def to_bcnet(
     own: Collection[str] = (),
     dialect: str | None = None,
 ) -> Conversion:
-    """Weights of any origin that is known, under our names.
+    """Converts weights of any known origin to our names.
 
     Args:
         state: tensors by the file's names.
-        num_classes: K of the model that they are for. Of torchvision's 91 outputs, 80 remain unless K is 90.
-        own: names of that model's tensors; a key of the file that no rule knows stays as it is if it is one of them.
-        dialect: whose names the file has; None recognises it.
+        num_classes: K of the target model. Of torchvision's 91 outputs, 80 remain unless K is 90.
+        own: names of that model's tensors; a key of the file without a rule keeps its name if it is one of them.
+        dialect: naming scheme of the file; None detects it.
 
     Raises:
-        ValueError: the names are of no model that is known.
+        ValueError: names of an unknown model.
     """
     dialect = dialect or names.recognise(state)
     renamer = names.renamer(dialect, state)
@@ -115,7 +115,7 @@ def to_bcnet(
         elif dialect == names.CAFFE2 and key == "conv1_b":
             conversion.left_out.append(LeftOut(key, shape, "not used by detectron2 either", True))
         elif ours is None:
-            conversion.left_out.append(LeftOut(key, shape, "no such layer here", False))
+            conversion.left_out.append(LeftOut(key, shape, "no such layer in bcnet", False))
         elif ours in conversion.state:
             conversion.left_out.append(LeftOut(key, shape, f"{conversion.sources[ours]} is the same layer", False))
         else:
@@ -130,29 +130,29 @@ def to_bcnet(
 
 
 def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the names that they have in the detectron2 plugin (and, without a bilayer head, in detectron2).
+    """Renames our weights to the names of the detectron2 plugin (and, without a bilayer head, of detectron2 itself).
 
     Raises:
-        ValueError: keys that no model here has; names them.
+        ValueError: keys without a detectron2 name; lists them.
     """
     renamer = names.renamer(names.DETECTRON2, state)
     renamed = {key: renamer.from_ours(key) for key in state}
     unknown = [key for key, theirs in renamed.items() if theirs is None]
     if unknown:
         raise ValueError(f"{len(unknown)} tensors have no detectron2 name: {', '.join(unknown[:10])}")
-    return {renamed[key]: tensor for key, tensor in state.items()}
+    return {theirs: state[key] for key, theirs in renamed.items() if theirs is not None}
 
 
 def convert_checkpoint(input: str, output: str, to: str = names.BCNET) -> Conversion:
     """Reads weights of any known origin and writes them under our or detectron2's names.
 
     Args:
-        input: path or address of `bcnet.checkpoint.local_path`.
-        output: ``.pth`` or ``.safetensors``. Class names that a ``.pth`` of ours carries go into a ``.pth``.
+        input: path or URL, see `bcnet.checkpoint.local_path`.
+        output: ``.pth`` or ``.safetensors``. Class names in a ``.pth`` of ours are copied to a ``.pth``.
         to: "bcnet" or "detectron2".
 
     Returns:
-        Conversion: what was written, under our names, and what was left out.
+        Conversion: the written tensors, under our names, and the skipped ones.
 
     Raises:
         FileNotFoundError: no such input.

@@ -1,4 +1,4 @@
-"""Reading and writing model files. Reading never executes anything; writing leaves the old file or the new one."""
+"""Reading and writing weights files (.pth, .safetensors, pickles): no code execution on loading, atomic writes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle, numpy_admitted
 from bcnet.files import atomic_write
 
-# What torch.save writes since torch 1.6 (a zip file), and what it wrote before (a pickled magic number).
+# File headers of torch.save: since torch 1.6 a zip file, before that a pickled magic number.
 _TORCH_ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _REFUSED_BY_TORCH = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"Unsupported ([^\n]+)"))
-# Names under which training code saves a model's state dict, and the average of it.
+# Keys under which training code saves a model's state dict, and its moving average.
 _STATES = ("model", "state_dict", "model_state", "model_state_dict", "module", "network", "blobs")
 _AVERAGES = ("ema", "model_ema", "ema_model", "ema_state", "ema_state_dict", "state_dict_ema", "averaged_model")
 _WRAPPERS = ("module.", "model.", "ema_model.", "model_ema.", "ema.", "network.", "net.")
@@ -29,10 +29,10 @@ _DAMAGED_FOR_TORCH = re.compile(r"(?:WeightsUnpickler error: |\n\n)([^\n]+)")
 
 
 def write_checkpoint(content: dict, path: str) -> None:
-    """Writes tensors and plain containers so that `path` is either the old file or the whole new one.
+    """Saves tensors and plain containers atomically, with torch.save.
 
     Raises:
-        OSError: the folder is missing, full or not writable; an older file under this name is untouched.
+        OSError: the folder is missing, full or not writable; an existing file is unchanged.
     """
     with atomic_write(path, "wb") as file:
         torch.save(content, file)
@@ -44,7 +44,7 @@ def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | No
     Args:
         state: tensors by name.
         path: the file; its suffix decides.
-        extra: further entries of a ``.pth`` file; a ``.safetensors`` file holds tensors alone.
+        extra: further entries of a ``.pth`` file; a ``.safetensors`` file holds only tensors.
 
     Raises:
         ValueError: another suffix.
@@ -52,7 +52,7 @@ def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | No
     """
     check_output(path)
     if path.endswith(".safetensors"):
-        # Each tensor alone and contiguous: safetensors refuses views of shared memory.
+        # Separate, contiguous tensors: safetensors rejects views of shared memory.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
         content = safetensors.torch.save(tensors, metadata={"format": "pt"})
         with atomic_write(path, "wb") as file:
@@ -68,10 +68,10 @@ def check_output(path: str) -> None:
 
 
 def read_checkpoint(path: str) -> dict:
-    """Reads a model file into CPU memory; what kind of file it is shows in its first bytes, not in its name.
+    """Reads a weights file into CPU memory; the format is detected from the first bytes, not from the name.
 
     ``.pth`` files of torch go through ``weights_only=True`` (numpy's numbers and arrays through our own stand-ins),
-    pickles of numpy arrays through `load_numpy_pickle`, ``.safetensors`` hold nothing but numbers.
+    pickles of numpy arrays through `load_numpy_pickle`; ``.safetensors`` files contain no code.
 
     Returns:
         dict: the file's content; of ``.safetensors`` {"model": its tensors}. Numpy arrays at the top level and
@@ -79,7 +79,7 @@ def read_checkpoint(path: str) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds anything else than tensors and plain containers, or is no dict.
+        ValueError: the file is corrupt, contains objects other than tensors and plain containers, or is not a dict.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint not found: {path!r}")
@@ -108,13 +108,13 @@ def _read_torch(path: str, described: str) -> object:
         with numpy_admitted():
             return _with_tensors(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
-        # torch's message begins with the advice to set weights_only=False, which is what must not be done.
+        # torch's message begins with the advice to set weights_only=False, which would execute code.
         for pattern in _REFUSED_BY_TORCH:
             if refused := pattern.search(str(error)):
                 raise _refusal(described, refused[1]) from error
         damaged = _DAMAGED_FOR_TORCH.search(str(error))
         raise _damage(described, damaged[1] if damaged else type(error).__name__) from error
-    except Exception as error:  # what a damaged archive leads to is not limited to a few exceptions
+    except Exception as error:  # a corrupt archive may raise any exception
         raise _damage(described, error) from error
 
 
@@ -131,7 +131,7 @@ def _read_pickle(path: str, described: str) -> object:
             return _with_tensors(load_numpy_pickle(file))
     except RefusedPickleError as error:
         raise _refusal(described, str(error)) from error
-    except Exception as error:  # a damaged pickle is a damaged program: it can fail in any way
+    except Exception as error:  # a corrupt pickle may raise any exception
         raise _damage(described, error) from error
 
 
@@ -160,19 +160,19 @@ def _refusal(described: str, what: str) -> ValueError:
 def _damage(described: str, error: Exception | str) -> ValueError:
     text = str(error).strip() or type(error).__name__
     reason = text.splitlines()[0].split(". ")[0]
-    return ValueError(f"{described} cannot be read, it is cut off, damaged or no model file: {reason}")
+    return ValueError(f"{described} cannot be read, it is truncated, corrupt or not a weights file: {reason}")
 
 
 def weights_of(content: Mapping, source: str) -> dict[str, Tensor]:
-    """The state dict in a file's content, wherever training code puts it, under the names that the model itself has.
+    """The state dict in a file's content, under any of the usual keys, without the prefixes of wrappers.
 
-    It is looked for under the names of `_STATES`, then of `_AVERAGES` (an exponential moving average, where a file
-    holds nothing else), in either nested, and is otherwise the content itself. Taken off the names is what wraps a
-    model: DistributedDataParallel's "module.", torch.compile's "_orig_mod." (anywhere), and "model." and the like of a
-    Lightning module that holds the model.
+    Searched, also nested, are the keys `_STATES`, then `_AVERAGES` (for a file that has only the exponential moving
+    average); otherwise the content itself is the state dict. Prefixes of wrappers are removed from the names:
+    DistributedDataParallel's "module.", torch.compile's "_orig_mod." (anywhere), and "model." and the like of a
+    Lightning module.
 
     Raises:
-        ValueError: there is no tensor in it; names what there is instead.
+        ValueError: it contains no tensor; lists its keys.
     """
     tensors = _find_state(content)
     if not tensors:
@@ -196,10 +196,10 @@ def _find_state(content: Mapping) -> dict[str, Tensor]:
 
 
 def _wrapper(keys: Collection[str], some_suffice: bool) -> str | None:
-    """What all names begin with because the model was saved inside another module.
+    """The common prefix of the names of a model that was saved inside another module.
 
     Args:
-        some_suffice: a Lightning module may have tensors of its own beside the model's.
+        some_suffice: not all names need the prefix: a Lightning module may have other tensors too.
     """
     for prefix in _WRAPPERS:
         have_it = [key.startswith(prefix) for key in keys]
@@ -209,12 +209,12 @@ def _wrapper(keys: Collection[str], some_suffice: bool) -> str | None:
 
 
 def class_names_of(content: Mapping, source: str) -> tuple[str, ...]:
-    """The names of the classes 0..K-1 that a model file holds; empty where it holds none.
+    """The names of the classes 0..K-1 in a weights file; empty without them.
 
     Raises:
-        ValueError: what it holds under "class_names" is no list of texts.
+        ValueError: the value of "class_names" is not a list of strings.
     """
     names = content.get("class_names") or ()
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{source!r}: class_names must be a list of texts, got {str(names)[:80]}")
+        raise ValueError(f"{source!r}: class_names must be a list of strings, got {str(names)[:80]}")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Loading weights of any known origin into a model, with an account of every tensor."""
+"""Loading pretrained weights of any known origin into a model, with a report on every tensor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COUNTER = ".num_batches_tracked"
 
 
 def read_model_file(source: str) -> dict:
-    """The content of a model file, downloaded first where the source is a URL.
+    """The content of a weights file, which is downloaded if the source is a URL.
 
     Args:
         source: path or URL, see `bcnet.checkpoint.urls`.
@@ -42,22 +42,22 @@ def read_model_file(source: str) -> dict:
 
 
 def load_weights(model: nn.Module, source: str, *, strict: bool = True, content: Mapping | None = None) -> LoadReport:
-    """Loads weights into a model, in place, whatever code they come from.
+    """Loads weights of any known code base into a model, in place.
 
-    Weights that load are those of this engine, of detectron2 (its model zoo, the plugin), of the published BCNet
+    Supported are weights of bcnet, of detectron2 (its model zoo, the plugin), of the published BCNet
     FCOS code, of torchvision's Mask R-CNN, Faster R-CNN and FCOS with ResNet-50-FPN, and the ImageNet ResNets and
     ResNeXts of Caffe2 (detectron2's zoo) and torchvision.
 
-    A plain mask head initialises a bilayer head: its convolutions and its decoder become the occludee's, where the
-    shapes allow. Pyramid levels are matched by their stride.
+    A plain mask head initialises a bilayer head: its convolutions and its decoder become the occludee's, where shapes
+    match. Pyramid levels are matched by their stride.
 
     Args:
         model: the model; its tensors keep their device and dtype.
         source: path or URL, see `bcnet.checkpoint.urls`.
-        strict: whether the model must come out as the file has it, as evaluation needs: anything missing or
-            reshaped, and anything in the file that the model lacks and that would change what it computes, is an
-            error. If not, as training needs, these keep the values that the model was initialised with.
-        content: of the source, where it has been read already (`read_model_file`).
+        strict: for evaluation: missing or reshaped tensors, and tensors of the file that the model lacks and that
+            would change its output, are an error. If False, for training, the model's own tensors keep their initial
+            values in these cases.
+        content: of the source, if it was read before (`read_model_file`).
 
     Returns:
         LoadReport: which tensors were loaded, skipped, reshaped or missing. It is logged as one table.
@@ -65,8 +65,8 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the download failed; says what to download and where to put it.
-        ValueError: the file cannot be read, or is of no known origin; the ResNet is another one; hardly anything
-            fits; or, with `strict`, anything differs. With one table of everything. The model is unchanged.
+        ValueError: the file cannot be read, or is of unknown origin; the ResNet is a different one; fewer than half of
+            the tensors fit; or, with `strict`, anything differs. The message has the table; the model is unchanged.
     """
     source = os.fspath(source)
     if content is None:
@@ -98,7 +98,7 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     except names.UnknownNamesError:
         if not any(key in own for key in state):
             raise
-        # A part of a detector, or a module of one's own, by the names that it has.
+        # A part of a detector, or a custom module, by its own names.
         conversion = Conversion(names.BCNET, dict(state), {key: key for key in state})
     for adapter in adapters:
         adapter.adapt(conversion, own)
@@ -106,12 +106,12 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
         if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
             conversion.leave_out(key, "the model has no mask branch", harmless=True)
         elif key.endswith(_COUNTER) and key not in own:
-            conversion.leave_out(key, "the model's BatchNorm is frozen and counts nothing", harmless=True)
+            conversion.leave_out(key, "the model's BatchNorm is frozen and has no counter", harmless=True)
     return conversion
 
 
 def _adapters(model: nn.Module) -> list[CheckpointAdapter]:
-    """Of the model and its registered components."""
+    """The adapters of the model and its registered components."""
     head = getattr(getattr(model, "mask_branch", None), "head", None)
     return [adapter_of(component) for component in (getattr(model, "backbone", None), model, head)]
 
@@ -119,7 +119,7 @@ def _adapters(model: nn.Module) -> list[CheckpointAdapter]:
 def _own_dialect(
     adapters: Sequence[CheckpointAdapter], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> str | None:
-    """The names that a file is written in, where the model tells: its own, or those that a component of it brings."""
+    """The file's dialect if the model determines it: its own names, or those of one of its components."""
     if state.keys() <= own.keys():
         return names.BCNET
     for adapter in adapters:
@@ -144,7 +144,7 @@ def match_weights(model: nn.Module, conversion: Conversion, *, source: str) -> L
         else:
             report.loaded[key] = name
     present = report.loaded.keys() | report.reshaped.keys()
-    # A BatchNorm that continues from statistics without a count starts counting.
+    # A BatchNorm whose loaded statistics have no counter starts counting at zero.
     report.missing.extend(key for key in own if key not in present and not key.endswith(_COUNTER))
     return report
 

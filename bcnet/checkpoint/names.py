@@ -1,10 +1,9 @@
-"""Parameter names: ours, and what detectron2, the published BCNet code, torchvision and Caffe2 call the same.
+"""Parameter names: renaming between bcnet, detectron2, the published BCNet code, torchvision and Caffe2.
 
-A dialect is a set of names; its rules, which work both ways, belong to the components that have the tensors
+A dialect is the naming scheme of one code base. Its bidirectional rules belong to the components that own the tensors
 (`bcnet.modeling.checkpoint_adapter`) and are collected here from the registries.
 
-Names alone are handled here; values that change on the way (order of classes, missing statistics) are
-`bcnet.checkpoint.convert`'s.
+This module handles names only; `bcnet.checkpoint.convert` converts values (order of classes, missing statistics).
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ _TOKEN = re.compile(r"\{(\w+)(?:\+(\d+))?\}|(\*\*)|(\*)")
 
 
 def description(dialect: str) -> str:
-    """The code whose names these are, in words; of a dialect that a component brings, its name."""
+    """Human-readable name of a dialect; of a dialect that a component defines, the dialect itself."""
     return DESCRIPTIONS.get(dialect, dialect)
 
 
 class UnknownNamesError(ValueError):
-    """The names are those of no model that is known here."""
+    """The tensor names do not belong to any known model."""
 
 
 class Renamer:
@@ -56,22 +55,22 @@ class Renamer:
         """
         Args:
             rules: see `bcnet.modeling.checkpoint_adapter`.
-            without_rules: from our names alone, where no other rule knows them: of components without an adapter.
+            without_rules: fallback rules from our names, for components without an adapter.
         """
         self._to_ours = [(_compile(theirs), ours) for ours, theirs in rules]
         self._from_ours = [(_compile(ours), theirs) for ours, theirs in (*rules, *without_rules)]
 
     def to_ours(self, key: str) -> str | None:
-        """Our name of a dialect's key; None if no rule knows it."""
+        """Our name of a dialect's key; None without a matching rule."""
         return _apply(self._to_ours, key)
 
     def from_ours(self, key: str) -> str | None:
-        """The dialect's name of our key; None if no rule knows it."""
+        """The dialect's name of our key; None without a matching rule."""
         return _apply(self._from_ours, key)
 
 
 def _compile(template: str) -> tuple[re.Pattern, dict[str, int]]:
-    """The template as a regular expression, and what each of its numbers has been increased by."""
+    """The template as a regular expression, and the offset of each of its numbers."""
     pattern, offsets, end = "", {}, 0
     for token in _TOKEN.finditer(template):
         pattern += re.escape(template[end : token.start()])
@@ -105,46 +104,46 @@ def _render(token: re.Match, match: re.Match, numbers: dict[str, int]) -> str:
 
 
 def renamer(dialect: str, keys: Iterable[str]) -> Renamer:
-    """The rules between our names and a dialect's, as they apply to a model with these keys.
+    """The renaming rules between our names and a dialect's for a model with these keys.
 
-    They are those of all registered components (`CheckpointAdapter.rules`).
+    Collected from all registered components (`CheckpointAdapter.rules`).
 
     Args:
-        dialect: one of the constants above, or one that a component brings.
+        dialect: one of the constants above, or one that a component defines.
         keys: all keys, ours or the dialect's.
     """
     keys = list(keys)
     if dialect == BCNET:
         return Renamer([("**", "**")])
     rules = [rule for _, backbone in BACKBONE_REGISTRY for rule in adapter_of(backbone).rules(dialect, keys)]
-    as_they_are = [("backbone.**", "backbone.**")]
+    unchanged = [("backbone.**", "backbone.**")]
     for adapter, own_rules in _detectors(dialect, keys):
         rules += own_rules
         place = adapter.mask_head(dialect)
         if place is not None:
             for _, head in MASK_HEAD_REGISTRY:
                 rules += [(MASK_HEAD + ours, place + theirs) for ours, theirs in adapter_of(head).rules(dialect, keys)]
-            as_they_are.append((f"{MASK_HEAD}**", f"{place}**"))
-    return Renamer(list(dict.fromkeys(rules)), without_rules=as_they_are)
+            unchanged.append((f"{MASK_HEAD}**", f"{place}**"))
+    return Renamer(list(dict.fromkeys(rules)), without_rules=unchanged)
 
 
 def _detectors(dialect: str, keys: Sequence[str]) -> list[tuple[CheckpointAdapter, Sequence[Rule]]]:
-    """The detectors' adapters with their rules, those first that know some of the keys: they say where masks are."""
-    found = []
+    """The detectors' adapters with their rules; first those with rules for some of the keys."""
+    ranked = []
     for _, detector in DETECTOR_REGISTRY:
         adapter = adapter_of(detector)
         rules = adapter.rules(dialect, keys)
         own = Renamer(rules)
-        found.append((not any(own.to_ours(key) or own.from_ours(key) for key in keys), adapter, rules))
-    return [(adapter, rules) for _, adapter, rules in sorted(found, key=lambda entry: entry[0])]
+        ranked.append((not any(own.to_ours(key) or own.from_ours(key) for key in keys), adapter, rules))
+    return [(adapter, rules) for _, adapter, rules in sorted(ranked, key=lambda entry: entry[0])]
 
 
 def recognise(keys: Iterable[str]) -> str:
-    """The dialect that a file's keys are written in.
+    """Detects the dialect of a file's keys.
 
     Raises:
-        UnknownNamesError: none that is known.
-        ValueError: a torchvision model with layers that ours do not have.
+        UnknownNamesError: an unknown dialect.
+        ValueError: a torchvision model with layers that our models lack.
     """
     keys = list(keys)
 
@@ -173,6 +172,6 @@ def recognise(keys: Iterable[str]) -> str:
         return TORCHVISION_BACKBONE
     names = ", ".join(sorted(keys)[:5])
     raise UnknownNamesError(
-        f"the names of these {len(keys)} tensors ({names}, ...) are those of no model that is known here; known are "
+        f"the names of these {len(keys)} tensors ({names}, ...) do not belong to any known model; known are "
         + ", ".join(DESCRIPTIONS.values())
     )

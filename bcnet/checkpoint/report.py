@@ -1,4 +1,4 @@
-"""The account of a loading: which tensors were loaded, and what became of all others."""
+"""Report of loaded weights: which tensors were loaded, skipped, reshaped or missing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bcnet.checkpoint.convert import Conversion, LeftOut
 
 @dataclass
 class LoadReport:
-    """What became of every tensor of a file and of a model.
+    """Result of loading for every tensor of a file and of a model.
 
     Attributes:
         source: where the weights came from.
-        origin: the code whose names they have.
+        origin: the code base of their names.
         model: the model's class.
-        class_names: names of the classes 0..K-1 that the file holds; empty where it holds none.
-        loaded: the model's tensors that were loaded, with their names in the file ("" where the value follows
-            from the file's format).
+        class_names: names of the classes 0..K-1 in the file; empty without them.
+        loaded: the model's tensors that were loaded, with their names in the file ("" for a value implied by the
+            format).
         skipped: tensors of the file that are not used, and why.
         reshaped: tensors of another shape in the file than in the model: (shape in the file, in the model). The
             model keeps the values that it was initialised with; another number of classes shows here.
@@ -43,11 +43,11 @@ class LoadReport:
 
     @property
     def differs(self) -> bool:
-        """Whether the model computes something else than the one the weights were taken from."""
+        """Whether the model's output differs from that of the model that the weights are from."""
         return bool(self.missing or self.reshaped or any(not entry.harmless for entry in self.skipped))
 
     def table(self) -> str:
-        """Everything in one table; tensors of one module that fared alike share a row."""
+        """The report as a table; tensors of one module with the same result share a row."""
         rows = _loaded_rows("loaded", self.loaded)
         for key, (in_file, in_model) in self.reshaped.items():
             rows.append(("reshaped", "1", f"{key} {list(in_model)}", f"{list(in_file)}: re-initialised"))
@@ -68,7 +68,7 @@ class LoadReport:
 
 
 def conversion_table(conversion: Conversion, source: str, output: str) -> str:
-    """What `convert_checkpoint` wrote, in the form of `LoadReport.table`."""
+    """The result of `convert_checkpoint` as a table like `LoadReport.table`."""
     rows = _loaded_rows("written", conversion.sources) + _skipped_rows(conversion.left_out)
     title = (
         f"{os.path.basename(source)} ({names.description(conversion.dialect)}) -> {output}: {len(conversion.state)} "
@@ -104,7 +104,7 @@ def _table(rows: list[_Row]) -> list[str]:
 
 
 def _by_module(keys: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """Keys grouped by the first names of their path, in order, and what each group has in common."""
+    """Keys grouped by the first names of their path, in order, and the common part of each group."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         depth = 3 if key.startswith(("box_branch.", "mask_branch.", "roi_heads.")) else 2

@@ -1,9 +1,9 @@
-"""Reading pickled numpy weights without executing anything that the file says.
+"""Safe unpickling of numpy weights: a restricted unpickler that executes no code of the file.
 
 Model zoos ship weights as pickles of dicts of numpy arrays, written by Python 2 or 3. A pickle is a program:
-loading a hostile one with `pickle.load` runs it. The unpickler here resolves the handful of global names that
-numpy arrays need, and each to a stand-in of our own that builds numeric arrays from raw bytes; numpy's own
-unpickling, which trusts the flags in the file, is not reached either.
+loading a hostile one with `pickle.load` runs it. The unpickler here resolves only the few global names that numpy
+arrays need, each to a stand-in of our own that builds numeric arrays from raw bytes; numpy's own unpickling, which
+trusts the flags in the file, is not used either.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import contextlib
 import math
 import pickle
 import re
-from collections.abc import Callable
-from typing import BinaryIO
+from collections.abc import Callable, Iterable
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ _NUMERIC = re.compile(r"[?biufc]\d{0,2}")
 
 
 class RefusedPickleError(pickle.UnpicklingError):
-    """The pickle holds something else than numeric numpy arrays and plain containers."""
+    """The pickle contains objects other than numeric numpy arrays and plain containers."""
 
 
 def load_numpy_pickle(file: BinaryIO) -> object:
@@ -31,11 +31,11 @@ def load_numpy_pickle(file: BinaryIO) -> object:
     Strings of Python 2 are read as latin1, the encoding that keeps every byte.
 
     Returns:
-        The object, with arrays as `PickledArray` wherever they stand (see `array_of`).
+        The object, with arrays as `PickledArray` at any depth (see `array_of`).
 
     Raises:
-        RefusedPickleError: the pickle names anything else; nothing of it was executed.
-        Exception: whatever a damaged file leads to.
+        RefusedPickleError: the pickle names any other object; nothing of it was executed.
+        Exception: any, for a corrupt file.
     """
     return _Unpickler(file, encoding="latin1").load()
 
@@ -69,7 +69,7 @@ class _Dtype:
 
 
 class _Admitted:
-    """What a global name of the pickle becomes: callable, made anew each time, and without attributes to set."""
+    """Stand-in for a global name of the pickle: callable, created per use, and without attributes to set."""
 
     __slots__ = ("_function",)
 
@@ -80,17 +80,17 @@ class _Admitted:
         return self._function(*args)
 
 
-def _array(raw: object, dtype: object, shape: object, order: str) -> np.ndarray:
+def _array(raw: object, dtype: object, shape: Iterable[int], order: Literal["C", "F"]) -> np.ndarray:
     if not isinstance(dtype, _Dtype):
         raise RefusedPickleError(f"an array of the type {dtype!r}, which is not a number")
     if isinstance(raw, str):  # a byte string of Python 2
         raw = raw.encode("latin1")
     if not isinstance(raw, (bytes, bytearray)):
         raise RefusedPickleError(f"an array whose values are a {type(raw).__name__}, not raw numbers")
-    shape = tuple(int(side) for side in shape)
-    if math.prod(shape) * dtype.dtype.itemsize != len(raw):
-        raise ValueError(f"an array of shape {list(shape)} and {len(raw)} bytes")
-    return np.frombuffer(raw, dtype.dtype).reshape(shape, order=order).astype(dtype.dtype.newbyteorder("="))
+    sides = tuple(int(side) for side in shape)
+    if math.prod(sides) * dtype.dtype.itemsize != len(raw):
+        raise ValueError(f"an array of shape {list(sides)} and {len(raw)} bytes")
+    return np.frombuffer(raw, dtype.dtype).reshape(sides, order=order).astype(dtype.dtype.newbyteorder("="))
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -121,11 +121,11 @@ for _package in ("numpy.core", "numpy._core"):  # the second since numpy 2
 
 
 def numpy_admitted() -> contextlib.AbstractContextManager:
-    """Within the context, ``torch.load(weights_only=True)`` reads numpy's numbers and arrays by the stand-ins here.
+    """Context in which ``torch.load(weights_only=True)`` reads numpy's numbers and arrays by the stand-ins here.
 
-    Without effect for torch before 2.7, which may know no stand-ins; there such a file is refused.
+    Without effect for torch before 2.7, which does not support stand-ins; there such a file is rejected.
     """
-    if torch.__version__ < (2, 7):
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
         return contextlib.nullcontext()
     names = {f"{module}.{name}": value for (module, name), value in _ADMITTED.items() if module.startswith("numpy")}
     return torch.serialization.safe_globals([(value, name) for name, value in names.items()])
@@ -140,5 +140,5 @@ class _Unpickler(pickle.Unpickler):
 
 
 def array_of(value: object) -> object:
-    """The numpy array of a `PickledArray`; anything else as it is."""
+    """The numpy array of a `PickledArray`; any other value unchanged."""
     return value.array if isinstance(value, PickledArray) else value

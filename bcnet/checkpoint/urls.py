@@ -1,12 +1,12 @@
-"""Where weights are: a path, or an address that is downloaded once and kept.
+"""Weights by path or URL: download and cache of https, detectron2 and torchvision model zoo files.
 
 ``https://...``
 ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` and everything else in detectron2's model zoo
-``torchvision://maskrcnn_resnet50_fpn`` (the weights that torchvision calls DEFAULT) or
+``torchvision://maskrcnn_resnet50_fpn`` (torchvision's DEFAULT weights) or
 ``torchvision://ResNet50_Weights.IMAGENET1K_V1``
 
-Downloads are kept in the folder that the environment variable FVCORE_CACHE names, otherwise in
-``~/.torch/iopath_cache``: detectron2's cache, so that neither downloads what the other has.
+The cache folder is the environment variable FVCORE_CACHE, by default ``~/.torch/iopath_cache``; it is shared with
+detectron2, so that no file is downloaded twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _DETECTRON2_ZOO = f"https://{_DETECTRON2_HOST}/detectron2/"
 
 
 def local_path(location: str) -> str:
-    """The file at a path or address, downloaded unless it is there already.
+    """The local file of a path or URL, downloaded unless it is in the cache.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of address, or weights that torchvision does not have.
+        ValueError: an unsupported URL, or weights that torchvision does not have.
         OSError: the download failed; says what to download and where to put it.
     """
     location = os.fspath(location)
@@ -42,28 +42,27 @@ def local_path(location: str) -> str:
     path = cached_path(url)
     if os.path.isfile(path):
         return path
-    # torchvision's own cache.
+    # In torchvision's own cache.
     in_hub = os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(path))
     if location.startswith("torchvision://") and os.path.isfile(in_hub):
         return in_hub
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        with file_lock(path):  # one process of a machine downloads, the others find the file
+        with file_lock(path):  # one process of a machine downloads, the others use its file
             return download(url, os.path.dirname(path), filename=os.path.basename(path))
     except OSError as error:
         raise OSError(
             f"{location} cannot be downloaded: {error}. On a machine with a network, download\n  {url}\n"
             f"and put the file here under the name\n  {path}\n"
-            "or give its path instead of the address. Another cache folder can be named by the environment variable "
-            "FVCORE_CACHE."
+            "or give its path instead of the URL. The environment variable FVCORE_CACHE sets another cache folder."
         ) from error
 
 
 def cached_path(url: str) -> str:
-    """Where the download of an https address is kept."""
+    """The path of an https URL in the cache."""
     parsed = urlparse(url)
-    # detectron2 leaves the host out; for other hosts it keeps equal file names apart.
-    folder = "" if parsed.hostname == _DETECTRON2_HOST else parsed.hostname
+    # detectron2 omits the host; for other hosts it distinguishes equal file names.
+    folder = "" if parsed.hostname in (_DETECTRON2_HOST, None) else parsed.hostname
     return os.path.join(get_cache_dir(), folder, *[part for part in parsed.path.split("/") if part not in ("", "..")])
 
 

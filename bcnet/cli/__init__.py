@@ -1,4 +1,4 @@
-"""The `bcnet` command: finds the module of a subcommand and runs it."""
+"""Command line: the `bcnet` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bcnet.cli.errors import one_line_errors
 
 
 class Group(NamedTuple):
-    """Commands under a common name."""
+    """A group of subcommands."""
 
     description: str
     commands: dict[str, str | Group]
@@ -33,7 +33,7 @@ COMMANDS: dict[str, str | Group] = {
             "annotate": "add the occluder mask of every instance to a COCO json",
             "occ-split": "select the images of a COCO json in which objects overlap (COCO-OCC)",
             "scenes": "make a data set of synthetic scenes with occlusion",
-            "draw": "draw what a model is trained on: instances, occluders, targets",
+            "draw": "draw training data: instances, occluders, targets",
         },
     ),
     "weights": Group(
@@ -60,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command: str | Group = Group("occlusion-aware instance segmentation", COMMANDS)
     while isinstance(command, Group):
         parser = _parser(" ".join(["bcnet", *names]), command)
-        # What follows the command is for the command's own parser.
+        # Further arguments are parsed by the command's own parser.
         names.append(parser.parse_args(arguments[len(names) : len(names) + 1]).command)
         if names[-1] not in command.commands:
             parser.error(_unknown_command(names[-1], [*command.commands, *(ALIASES if len(names) == 1 else ())]))
         command = command.commands[names[-1]]
     with one_line_errors(parser):
-        # Imported when it is called for: the help should not take the time to import torch.
+        # Imported lazily: the help should not need to import torch.
         module = importlib.import_module(".".join(["bcnet.cli", *names]).replace("-", "_"))
         try:
             module.main(arguments[len(names) :], prog=" ".join(["bcnet", *names]))

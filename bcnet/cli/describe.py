@@ -1,16 +1,17 @@
-"""What is installed here, and what a config or a weights file is."""
+"""Descriptions for ``bcnet info``: the installation, configs and weights files."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+from typing import Any
 
 import torch
 
 from bcnet.checkpoint import local_path, read_checkpoint, weights_of
 from bcnet.checkpoint.names import DESCRIPTIONS, UnknownNamesError, recognise
 from bcnet.config import load_config, packaged_configs
-from bcnet.modeling import build_model
+from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
 from bcnet.training.reproducibility import git_state, hardware, versions
 
 OPTIONAL = ("pycocotools", "faster-coco-eval", "opencv-python-headless", "detectron2", "supervision")
@@ -19,9 +20,9 @@ DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
 
 
 def describe_installation() -> dict:
-    """Versions, devices and the configs that come with the package, ready for YAML."""
-    found = {**versions(), **{name: _version(name) for name in OPTIONAL}}
-    described = {"versions": {name: value for name, value in found.items() if value is not None}}
+    """Versions, devices and packaged configs, ready for YAML."""
+    installed = {**versions(), **{name: _version(name) for name in OPTIONAL}}
+    described: dict[str, Any] = {"versions": {name: value for name, value in installed.items() if value is not None}}
     described["hardware"] = hardware()
     for index, name in enumerate(described["hardware"]["gpus"]):
         total = torch.cuda.get_device_properties(index).total_memory
@@ -33,10 +34,10 @@ def describe_installation() -> dict:
 
 
 def describe(name: str) -> dict:
-    """What a file is: a config by its suffix, otherwise weights.
+    """Describes a file: a config by its suffix, otherwise weights.
 
     Args:
-        name: path of a YAML file or name of a config that comes with the package; or path or address of weights.
+        name: path of a YAML file or name of a packaged config; or path or URL of weights.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `load_config` or `read_checkpoint`.
@@ -45,11 +46,11 @@ def describe(name: str) -> dict:
 
 
 def describe_config(cfg) -> dict:
-    """The model, the images and the schedule of a config, ready for YAML."""
-    model, resnets, mask = cfg.MODEL, cfg.MODEL.RESNETS, cfg.MODEL.ROI_MASK_HEAD
+    """Model, images and schedule of a config, ready for YAML."""
+    model, mask = cfg.MODEL, cfg.MODEL.ROI_MASK_HEAD
     described = {
-        "detector": DETECTORS[model.META_ARCHITECTURE],
-        "backbone": _backbone(resnets),
+        "detector": DETECTORS.get(model.META_ARCHITECTURE, model.META_ARCHITECTURE),
+        "backbone": _backbone(cfg),
         "mask head": "none",
         "classes": model.ROI_HEADS.NUM_CLASSES,
         "parameters": _count_parameters(cfg),
@@ -64,7 +65,7 @@ def describe_config(cfg) -> dict:
     }
     if model.MASK_ON:
         kind = "one mask for all classes" if mask.CLS_AGNOSTIC_MASK else "a mask for each class"
-        described["mask head"] = f"{HEADS[mask.NAME]}, {kind}"
+        described["mask head"] = f"{HEADS.get(mask.NAME, mask.NAME)}, {kind}"
     if cfg.TEST.AUG.ENABLED:
         flip = ", mirrored too" if cfg.TEST.AUG.FLIP else ""
         described["test-time augmentation"] = f"short sides {', '.join(map(str, cfg.TEST.AUG.MIN_SIZES))}{flip}"
@@ -72,7 +73,7 @@ def describe_config(cfg) -> dict:
 
 
 def describe_weights(source: str) -> dict:
-    """Where weights come from and what they hold, ready for YAML.
+    """Origin and content of weights, ready for YAML.
 
     Raises:
         FileNotFoundError, OSError, ValueError: as `local_path`, `read_checkpoint` and `weights_of`.
@@ -100,7 +101,7 @@ def describe_weights(source: str) -> dict:
     if isinstance(content.get("config"), str):
         try:
             described["config"] = describe_config(load_config(None, text=content["config"], source="its config"))
-        except (KeyError, ValueError) as error:  # of another version
+        except (KeyError, ValueError) as error:  # config of another version
             described["config"] = f"cannot be read by this version: {error}"
     return described
 
@@ -112,14 +113,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _backbone(resnets) -> str:
+def _backbone(cfg) -> str:
+    name, resnets = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
+    if not issubclass(BACKBONE_REGISTRY.get(name), ResNetFPN):
+        return name
     if resnets.NUM_GROUPS == 1:
         return f"ResNet-{resnets.DEPTH}-FPN"
     return f"ResNeXt-{resnets.DEPTH}-{resnets.NUM_GROUPS}x{resnets.WIDTH_PER_GROUP}d-FPN"
 
 
 def _count_parameters(cfg) -> int:
-    """Of the model, which is built without memory for its values."""
+    """Number of parameters of the model, which is built on the meta device."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"

@@ -7,6 +7,8 @@ import functools
 import logging
 from collections.abc import Sequence
 
+from bcnet.cli.imports import add_import_argument
+
 EXAMPLES = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" walk.mp4 webcam --output pictures
 
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument(
         "--max-images", type=int, metavar="N", help="draw the first N images, and N frames of each video"
     )
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")

@@ -1,4 +1,4 @@
-"""Errors of the user's input as one line, not as a traceback."""
+"""Command-line errors: invalid input is reported in one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ USER_ERRORS = (OSError, ValueError, KeyError, ImportError)
 def one_line_errors(
     parser: argparse.ArgumentParser, errors: tuple[type[Exception], ...] = USER_ERRORS
 ) -> Iterator[None]:
-    """Ends the program with status 1 and the message of an error that names what is wrong with the input.
+    """Context that exits with status 1 and the error's message for errors caused by invalid input.
 
-    With the environment variable BCNET_TRACEBACK=1 the error is raised as it is.
+    With the environment variable BCNET_TRACEBACK=1 the error is raised instead.
 
     Args:
-        parser: whose program ends.
-        errors: the classes of such errors.
+        parser: of the program to exit.
+        errors: classes of these errors.
 
     Raises:
         SystemExit: on one of these errors.

@@ -1,4 +1,4 @@
-"""``bcnet evaluate``: metrics of a model, or of a results file."""
+"""``bcnet evaluate``: COCO, boundary and occlusion metrics of a model or of a COCO results file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Of a model, it writes OUTPUT_DIR/inference/<data set>/ with the results file and
 """
 
 
-# Arguments that a model's evaluation has no use for, and what to set instead.
+# Arguments for results files only, and what to set instead for a model.
 _OF_A_FILE = {
     "score_threshold": "",
     "mask_target": "; set INPUT.MASK_TARGET",
@@ -31,12 +31,12 @@ _OF_A_FILE = {
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Evaluates a model on data sets, or a COCO results file: box, mask and boundary AP, AP and recall under occlusion,
-    counts at a score threshold; amodal masks, hidden parts and occlusion order where the annotations have them; and
-    registered metrics of one's own.
+    counts at a score threshold; amodal masks, hidden parts and occlusion order if the annotations have them; and custom
+    registered metrics.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
-        description=inspect.cleandoc(main.__doc__),
+        description=inspect.getdoc(main),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     file.add_argument("--output", help="JSON file to write the metrics to")
     file.add_argument("--score-threshold", type=float, help="for counts and relations (default: 0.5)")
     file.add_argument(
-        "--mask-target", choices=("visible", "amodal"), help="what the model was trained to find (default: visible)"
+        "--mask-target", choices=("visible", "amodal"), help="target of the model's masks (default: visible)"
     )
     file.add_argument(
         "--split-lists",
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 
 
 def _evaluate_model(parser: argparse.ArgumentParser, args: argparse.Namespace, prog: str | None) -> None:
-    from bcnet.cli.train import main as run_engine
+    from bcnet.cli.train import main as run_training_command
 
     given = {
         "MODEL.WEIGHTS": args.weights,
@@ -102,10 +102,10 @@ def _evaluate_model(parser: argparse.ArgumentParser, args: argparse.Namespace, p
         "TEST.OLAC_LABELS": args.olac,
     }
     opts = [part for key, value in given.items() if value is not None for part in (key, str(value))]
-    engine = ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)]
+    command = ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)]
     with one_line_errors(parser):
         imports = [word for name in args.imports for word in ("--import", name)]
-        run_engine([*engine, *imports, *args.opts, *opts], prog=prog)
+        run_training_command([*command, *imports, *args.opts, *opts], prog=prog)
 
 
 def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -113,7 +113,9 @@ def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
     from bcnet.files import write_json
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True)) if args.split_lists else None
+    lists: dict[str, str] | None = None
+    if args.split_lists:
+        lists = dict(zip(("occluded", "separated"), args.split_lists, strict=True))
     given = {
         "score_threshold": args.score_threshold,
         "max_detections": args.max_detections,

@@ -1,4 +1,4 @@
-"""The argument ``--import MODULE``: imports the modules that register components of other packages."""
+"""The argument ``--import MODULE``: imports plug-in modules that register components."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from bcnet.registry import import_modules
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--import``, which imports at once, so that the config may name what the module registers.
+    """Adds ``--import``, which imports while parsing, so that the config may name components of the module.
 
-    The parsed arguments have the modules' names as `imports`, for `import_modules` in further processes. A module that
-    cannot be imported is an error of the command line.
+    The parsed arguments have the module names as `imports`, for `import_modules` in spawned processes. A module that
+    cannot be imported is a usage error.
     """
     parser.add_argument(
         "--import",
         dest="imports",
-        action=_Import,
+        action="append",
+        type=_import_module,
         default=[],
         metavar="MODULE",
         help="Python module that registers components of your own, e.g. my_package.heads; may be repeated",
     )
 
 
-class _Import(argparse.Action):
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        try:
-            import_modules([values])
-        except ImportError as error:
-            parser.error(f"--import {values}: {error}")
-        namespace.imports = [*namespace.imports, values]
+def _import_module(name: str) -> str:
+    try:
+        import_modules([name])
+    except ImportError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from error
+    return name

@@ -1,4 +1,4 @@
-"""``bcnet info``: what is installed, and what a file is."""
+"""``bcnet info``: versions and devices of the installation, and descriptions of config and weights files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Says what is installed and on which devices it runs; or what config and weights files are. Prints YAML."""
+    """Prints versions and devices of the installation, or describes config and weights files, as YAML."""
     parser = argparse.ArgumentParser(prog=prog, description=main.__doc__)
     parser.add_argument(
         "files", nargs="*", metavar="FILE", help="config (.yaml, or the name of one that comes with bcnet) or weights"

@@ -1,4 +1,4 @@
-"""``bcnet predict``: detections of images as a COCO json."""
+"""``bcnet predict``: inference on images; writes the detections as a COCO json, and as pictures."""
 
 from __future__ import annotations
 

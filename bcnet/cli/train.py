@@ -47,11 +47,14 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         "--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS (with --resume the last checkpoint)"
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs on this machine, one process each")
-    parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
+    parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
     parser.add_argument("--machine-rank", type=int, default=0, help="this machine, counted from 0")
-    parser.add_argument("--dist-url", default="auto", help="where the machines meet, tcp://address:port")
+    parser.add_argument("--dist-url", default="auto", help="address of the process group, tcp://address:port")
     parser.add_argument(
-        "--host", choices=("torchvision", "detectron2"), default="torchvision", help="the engine that trains"
+        "--host",
+        choices=("torchvision", "detectron2"),
+        default="torchvision",
+        help="bcnet's own trainer or detectron2's",
     )
     add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
@@ -59,7 +62,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Parses the command line and runs it, in as many processes as it asks for.
+    """Parses the command line and runs it, in as many processes as it requests.
 
     Raises:
         SystemExit: a command line that cannot be run (2), input that cannot be used or a loss that is not finite (1,
@@ -90,7 +93,9 @@ def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
         parser.error(f"--machine-rank {args.machine_rank} is not one of {args.num_machines} machines, counted from 0")
     if args.num_machines > 1 and args.dist_url == "auto" and not started_by_torchrun():
-        parser.error(f"--num-machines {args.num_machines} needs a --dist-url that all can reach, tcp://address:port")
+        parser.error(
+            f"--num-machines {args.num_machines} needs a --dist-url reachable from all of them, tcp://address:port"
+        )
     launch(
         run,
         (args.config_file, args.opts, args.eval_only, args.resume, args.imports),
@@ -103,7 +108,7 @@ def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 
 def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool, imports: Sequence[str] = ()) -> None:
-    """What each process does."""
+    """Trains or evaluates in each process."""
     import_modules(imports)
     cfg = load_config(config_file or None, opts)
     if eval_only:

@@ -1,4 +1,4 @@
-"""Configuration: detectron2's key names with our additions, YAML files, overrides."""
+"""Configuration: detectron2's keys plus bcnet's own, YAML files, command-line overrides, validation."""
 
 from bcnet.config.defaults import add_bcnet_config, get_cfg, register_config
 from bcnet.config.loading import find_config, load_config, packaged_configs

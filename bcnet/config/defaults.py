@@ -1,13 +1,13 @@
-"""Every config key with its default and meaning.
+"""Default config: every config key with its default value and meaning.
 
 Keys that detectron2 has keep detectron2's name and meaning, so that one YAML file runs on either host.
 Where our default is not detectron2's (its defaults describe a C4 model, ours an FPN), the files
-`configs/Base-*.yaml` say the value. `add_bcnet_config` adds the keys that detectron2 does not have; the
+`configs/Base-*.yaml` set the value. `add_bcnet_config` adds the keys that detectron2 does not have; the
 detectron2 plugin calls the same function on detectron2's own config.
 
-A key marked "detectron2 alone reads it" is there so that one file runs on both hosts: what it says follows from other
-keys here, and a value that contradicts them is refused. Further keys of detectron2 are accepted in files as long as
-they ask for what the engine does (`bcnet/config/detectron2_keys.py`).
+A key marked "read by detectron2 only" exists so that one file runs on both hosts: bcnet derives the same from other
+keys, and rejects a value that contradicts them. Other keys of detectron2 are accepted in files if their value requests
+what bcnet does (`bcnet/config/detectron2_keys.py`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _registered: list[Callable[[CfgNode], None]] = []
 
 
 def register_config(add_keys: Callable[[CfgNode], None]) -> Callable[[CfgNode], None]:
-    """Adds the keys of another package to every config that is made from now on; a decorator.
+    """Decorator that adds the keys of another package to every config created afterwards.
 
     Args:
-        add_keys: adds keys to the config that it is called with, in place, as `add_bcnet_config` does. Registering a
+        add_keys: adds keys to its argument, a config, in place, as `add_bcnet_config` does. Registering a
             function of the same module and name again replaces it.
     """
     name = (add_keys.__module__, add_keys.__qualname__)
@@ -48,15 +48,18 @@ def add_bcnet_config(cfg) -> None:
     bilayer.BOUNDARY = True  # boundary branches and their losses
     bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
     bilayer.FREEZE_GCN_NORM = False  # keep the GCN's BatchNorm statistics fixed in training
-    # detectron2 alone reads it: inference gives the occluder's maps and boundaries too; here the caller says so.
+    # Read by detectron2 only: inference also returns the occluder's maps and boundaries (in bcnet an argument).
     bilayer.OUTPUT_LAYERS = False
     bilayer.LOSS_WEIGHT = node()
     for spec in PUBLISHED_MAPS:  # OCCLUDEE_MASK 1.0, OCCLUDEE_BOUNDARY 1.0, OCCLUDER_MASK 0.25, OCCLUDER_BOUNDARY 1.0
         bilayer.LOSS_WEIGHT[spec.name.upper()] = spec.weight
-    # Occluder losses: RoIs without an occluder drawn per RoI that has one; -1 takes all RoIs.
+    # Occluder losses: number of sampled RoIs without an occluder per RoI with one; -1 uses all RoIs.
     bilayer.OCCLUDER_NEGATIVE_RATIO = 1.0
+    # What the occluder layer learns: "neighbours", every neighbour not known to lie behind (the published rule), or
+    # "front", only what is known to lie in front; pixels of neighbours whose order is unknown have no loss.
+    bilayer.OCCLUDER_TARGET = "neighbours"
 
-    # Train the mask branch alone, on the features and RoIs of a detector that stays as MODEL.WEIGHTS has it.
+    # Train the mask branch only, on features and RoIs of a detector frozen at MODEL.WEIGHTS.
     cfg.MODEL.FREEZE_DETECTOR = False
     # torch.compile for the networks of the detector, in training and inference; the first batches take minutes.
     cfg.MODEL.COMPILE = False
@@ -67,7 +70,7 @@ def add_bcnet_config(cfg) -> None:
     fcos.NUM_CONVS = 4
     fcos.NORM_GROUPS = 32  # GroupNorm groups of the towers
     fcos.PRIOR_PROB = 0.01
-    fcos.CENTER_SAMPLING_RADIUS = 1.5  # in strides; 0 takes the whole box
+    fcos.CENTER_SAMPLING_RADIUS = 1.5  # in strides; 0 uses the whole box
     fcos.SIZES_OF_INTEREST = [64, 128, 256, 512]  # upper bound of max(l, t, r, b) per level, last is inf
     fcos.FOCAL_LOSS_ALPHA = 0.25
     fcos.FOCAL_LOSS_GAMMA = 2.0
@@ -77,13 +80,18 @@ def add_bcnet_config(cfg) -> None:
     fcos.NMS_THRESH_TEST = 0.6
 
     # -- Data ----------------------------------------------------------------------------------
-    cfg.INPUT.MASK_TARGET = "visible"  # what the occludee layer learns: "visible" or "amodal"
-    cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise", or "skip" and count
-    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # a larger file is unreadable; 0 is no limit (default: Pillow's own)
+    cfg.INPUT.MASK_TARGET = "visible"  # target of the occludee mask: "visible" or "amodal"
+    cfg.INPUT.BAD_IMAGE = "raise"  # an unreadable image: "raise" an error, or "skip" and count it
+    cfg.INPUT.MAX_IMAGE_PIXELS = 178_956_970  # larger images are unreadable; 0 is no limit (default: Pillow's)
+    _add_augmentation_keys(cfg.INPUT)
+
+    # -- Evaluation ------------------------------------------------------------------------------
+    cfg.TEST.METRICS = ()  # names of registered metrics to compute; empty: all
+    cfg.TEST.OLAC_LABELS = ""  # file of COCO-OLAC's occlusion levels, for AP by level
 
     # -- Solver ----------------------------------------------------------------------------------
     cfg.SOLVER.OPTIMIZER = "SGD"  # or "AdamW"
-    cfg.SOLVER.ACCUMULATE_STEPS = 1  # IMS_PER_BATCH is split into so many forward-backward passes
+    cfg.SOLVER.ACCUMULATE_STEPS = 1  # gradient accumulation: forward-backward passes per IMS_PER_BATCH
     cfg.SOLVER.AMP.DTYPE = "bf16"  # or "fp16" (with loss scaling)
     ema = cfg.SOLVER.EMA = node()
     ema.ENABLED = False
@@ -95,12 +103,40 @@ def add_bcnet_config(cfg) -> None:
         add_keys(cfg)
 
 
+def _add_augmentation_keys(inputs) -> None:
+    """Augmentations for which detectron2 has no config keys."""
+    node = type(inputs)
+    # Objects cut from other images, pasted so that they hide part of an object: occlusion that is known.
+    composition = inputs.COMPOSITION = node()
+    composition.ENABLED = False
+    composition.PROBABILITY = 0.5  # share of the images that objects are pasted into
+    composition.MAX_OBJECTS = 2  # pasted into one image; the number is drawn from 1 to it
+    composition.HIDDEN_SHARE = (0.1, 0.6)  # range of the share of a target object that a pasted one hides
+    composition.SCALE = (0.6, 1.5)  # range of a pasted object's size, the root of its area, relative to its target's
+    composition.SOURCE = ""  # name or spec of the data set to cut from; empty: the training sets
+    composition.FEATHER = 0.7  # pixels (standard deviation) over which the edge of a pasted object fades
+    composition.MIN_VISIBLE = 0.2  # an object of which pasted ones leave a smaller visible share is dropped
+    composition.CACHE_MB = 64  # memory for cut-outs, in each data loader worker
+    # Large-scale jitter, in place of the resize of the short side: detectron2's ResizeScale and FixedSizeCrop.
+    scale = inputs.SCALE_JITTER = node()
+    scale.ENABLED = False
+    scale.MIN_SCALE = 0.1
+    scale.MAX_SCALE = 2.0
+    scale.SIZE = (1024, 1024)  # height and width of the result
+    # Ranges that an intensity is drawn from; 1 leaves the image. RandomBrightness, RandomContrast, RandomSaturation.
+    color = inputs.COLOR_JITTER = node()
+    color.ENABLED = False
+    color.BRIGHTNESS = (0.8, 1.2)
+    color.CONTRAST = (0.8, 1.2)
+    color.SATURATION = (0.8, 1.2)
+
+
 def default_config() -> CfgNode:
-    """The defaults: detectron2's keys that this engine reads, then ours."""
+    """The default config: the keys of detectron2 that bcnet reads, then bcnet's own."""
     cfg = CfgNode()
-    cfg.VERSION = 2  # detectron2 alone reads it
+    cfg.VERSION = 2  # read by detectron2 only
     cfg.OUTPUT_DIR = "./output"
-    cfg.SEED = -1  # negative: a random seed, which the log names
+    cfg.SEED = -1  # negative: a random seed, which is logged
     cfg.CUDNN_BENCHMARK = False
     cfg.VIS_PERIOD = 0  # iterations between two pictures of training images in TensorBoard; 0 or less draws none
     cfg.MODEL = _model_defaults()
@@ -118,10 +154,8 @@ def default_config() -> CfgNode:
     cfg.SOLVER = _solver_defaults()
 
     cfg.TEST = CfgNode()
-    cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training alone
+    cfg.TEST.EVAL_PERIOD = 0  # iterations between two evaluations; 0 or less evaluates after training only
     cfg.TEST.DETECTIONS_PER_IMAGE = 100  # -1 keeps all
-    cfg.TEST.METRICS = ()  # names of registered metrics to compute; none: all
-    cfg.TEST.OLAC_LABELS = ""  # file of COCO-OLAC's occlusion levels, for AP by level
     cfg.TEST.AUG = CfgNode()
     cfg.TEST.AUG.ENABLED = False
     cfg.TEST.AUG.MIN_SIZES = (400, 500, 600, 700, 800, 900, 1000, 1100, 1200)
@@ -150,15 +184,15 @@ def _model_defaults() -> CfgNode:
     model.FPN.OUT_CHANNELS = 256
     model.RESNETS = CfgNode()
     model.RESNETS.DEPTH = 50
-    model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # detectron2 alone reads it
+    model.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]  # read by detectron2 only
     model.RESNETS.NORM = "FrozenBN"  # or "BN", "SyncBN"
     model.RESNETS.NUM_GROUPS = 1
     model.RESNETS.WIDTH_PER_GROUP = 64
     model.RESNETS.STRIDE_IN_1X1 = True
-    model.RESNETS.RES2_OUT_CHANNELS = 256  # detectron2 alone reads it: 64 for depth 18 and 34, 256 for the others
+    model.RESNETS.RES2_OUT_CHANNELS = 256  # read by detectron2 only: 64 for depth 18 and 34, 256 for the others
 
     model.PROPOSAL_GENERATOR = CfgNode()
-    model.PROPOSAL_GENERATOR.NAME = "RPN"  # detectron2 alone reads it
+    model.PROPOSAL_GENERATOR.NAME = "RPN"  # read by detectron2 only
     model.PROPOSAL_GENERATOR.MIN_SIZE = 0  # proposals have both sides above it, in pixels
     model.ANCHOR_GENERATOR = CfgNode()
     model.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
@@ -180,7 +214,7 @@ def _model_defaults() -> CfgNode:
     rpn.NMS_THRESH = 0.7
 
     heads = model.ROI_HEADS = CfgNode()
-    heads.NAME = "StandardROIHeads"  # detectron2 alone reads it
+    heads.NAME = "StandardROIHeads"  # read by detectron2 only
     heads.NUM_CLASSES = 80
     heads.IN_FEATURES = ["p2", "p3", "p4", "p5"]  # of the box and mask heads; FCOS pools from FCOS.IN_FEATURES
     heads.IOU_THRESHOLDS = [0.5]
@@ -190,7 +224,7 @@ def _model_defaults() -> CfgNode:
     heads.NMS_THRESH_TEST = 0.5
     heads.PROPOSAL_APPEND_GT = True
     box = model.ROI_BOX_HEAD = CfgNode()
-    box.NAME = "FastRCNNConvFCHead"  # detectron2 alone reads it
+    box.NAME = "FastRCNNConvFCHead"  # read by detectron2 only
     box.NUM_FC = 2
     box.FC_DIM = 1024
     box.POOLER_RESOLUTION = 7
@@ -212,14 +246,20 @@ def _model_defaults() -> CfgNode:
 
 def _input_defaults() -> CfgNode:
     inputs = CfgNode()
-    inputs.MIN_SIZE_TRAIN = (800,)  # 0 leaves the image at its size
+    inputs.MIN_SIZE_TRAIN = (800,)  # 0 keeps the image's size
     inputs.MIN_SIZE_TRAIN_SAMPLING = "choice"  # or "range"
     inputs.MAX_SIZE_TRAIN = 1333
-    inputs.MIN_SIZE_TEST = 800  # 0 leaves the image at its size
+    inputs.MIN_SIZE_TEST = 800  # 0 keeps the image's size
     inputs.MAX_SIZE_TEST = 1333
     inputs.RANDOM_FLIP = "horizontal"  # or "vertical", "none"
+    inputs.CROP = CfgNode()
+    inputs.CROP.ENABLED = False  # crop the image before it is resized
+    # "relative": SIZE are shares of height and width; "relative_range": shares drawn from SIZE to 1; "absolute": SIZE
+    # is height and width in pixels; "absolute_range": both are drawn between the two numbers of SIZE.
+    inputs.CROP.TYPE = "relative_range"
+    inputs.CROP.SIZE = [0.9, 0.9]
     inputs.FORMAT = "BGR"  # or "RGB"
-    inputs.MASK_FORMAT = "bitmask"  # detectron2 alone reads it; both hosts read polygons and RLE
+    inputs.MASK_FORMAT = "bitmask"  # read by detectron2 only; both hosts read polygons and RLE
     return inputs
 
 
@@ -238,7 +278,7 @@ def _solver_defaults() -> CfgNode:
     solver.WARMUP_FACTOR = 1.0 / 1000
     solver.WARMUP_ITERS = 1000
     solver.IMS_PER_BATCH = 16  # over all processes
-    solver.CHECKPOINT_PERIOD = 5000  # 0 writes checkpoints before evaluations and at the end alone
+    solver.CHECKPOINT_PERIOD = 5000  # 0 writes checkpoints only before evaluations and at the end
     solver.CLIP_GRADIENTS = CfgNode()
     solver.CLIP_GRADIENTS.ENABLED = False
     solver.CLIP_GRADIENTS.CLIP_TYPE = "value"  # or "norm" of each parameter, "full_model" norm

@@ -1,12 +1,12 @@
-"""detectron2's config keys that this engine does not have, with the values at which it does the same.
+"""Compatibility with detectron2's config keys: keys that bcnet lacks, and the values that match its behaviour.
 
-detectron2's YAML files, and the ``config.yaml`` that its trainer writes, name keys of models and options that are not
-here. A key whose value changes nothing is accepted and dropped; any other value is refused.
+detectron2's YAML files, and the ``config.yaml`` that its trainer writes, have keys of models and options that bcnet
+lacks. A key whose value matches bcnet's behaviour is accepted and dropped; any other value is rejected.
 """
 
 from __future__ import annotations
 
-# Sections and keys that configure what is not built here: their values have no effect, whatever they are.
+# Sections and keys of components that bcnet does not build: their values have no effect.
 _WITHOUT_EFFECT = (
     "GLOBAL.",
     "MODEL.RETINANET.",
@@ -17,10 +17,8 @@ _WITHOUT_EFFECT = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
     "MODEL.RESNETS.DEFORM_MODULATED",
     "MODEL.RESNETS.DEFORM_NUM_GROUPS",
-    "MODEL.ROI_BOX_HEAD.CONV_DIM",  # of NUM_CONV convolutions, which are none
+    "MODEL.ROI_BOX_HEAD.CONV_DIM",  # of NUM_CONV convolutions, and NUM_CONV is 0
     "MODEL.ROI_BOX_HEAD.FED_LOSS_",
-    "INPUT.CROP.TYPE",
-    "INPUT.CROP.SIZE",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_",
     "DATALOADER.REPEAT_",
     "SOLVER.NUM_DECAYS",
@@ -29,7 +27,7 @@ _WITHOUT_EFFECT = (
     "TEST.PRECISE_BN.NUM_ITER",
 )
 
-# Options of what is built here, with the value that asks for what the engine does.
+# Options of components that bcnet builds, with the value that matches its behaviour.
 _ONLY_VALUE: dict[str, object] = {
     "MODEL.LOAD_PROPOSALS": False,
     "MODEL.KEYPOINT_ON": False,
@@ -54,7 +52,6 @@ _ONLY_VALUE: dict[str, object] = {
     "MODEL.RESNETS.RES5_DILATION": 1,
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
-    "INPUT.CROP.ENABLED": False,
     "DATASETS.PROPOSAL_FILES_TRAIN": [],
     "DATASETS.PROPOSAL_FILES_TEST": [],
     "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
@@ -69,10 +66,10 @@ _ONLY_VALUE: dict[str, object] = {
 
 
 def accept_detectron2_key(key: str, value: object, source: str) -> bool:
-    """Whether a key is one of detectron2's that can be dropped; False if detectron2 does not have it either.
+    """Whether a key is one of detectron2's that can be dropped; False for a key unknown to detectron2 too.
 
     Raises:
-        ValueError: the value asks for what this engine does not do.
+        ValueError: the value requests a feature that bcnet lacks.
     """
     if key.startswith(_WITHOUT_EFFECT):
         return True
@@ -81,7 +78,7 @@ def accept_detectron2_key(key: str, value: object, source: str) -> bool:
     only = _ONLY_VALUE[key]
     if (list(value) if isinstance(value, tuple) else value) != only:
         raise ValueError(
-            f"{key} is {value!r} in {source}; this is an option of detectron2 that the stand-alone engine does not "
+            f"{key} is {value!r} in {source}; this is an option of detectron2 that the stand-alone trainer does not "
             f"have, so it must be {only!r} (--host detectron2 has it)"
         )
     return True

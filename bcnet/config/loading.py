@@ -1,4 +1,4 @@
-"""Loading of configs: defaults, YAML file or text, overrides; then validated and frozen."""
+"""Config loading: defaults, YAML file or text, overrides; then validated and frozen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
 
 
 def find_config(name: str | os.PathLike) -> str:
-    """The config file of that path or, where there is none, the one of that name that comes with the package.
+    """The config file at a path or, if there is none, the packaged config of that name.
 
     Args:
         name: a path, or a path inside the folder ``configs``, with or without that folder.
 
     Raises:
-        FileNotFoundError: neither exists; names the nearest that comes with the package.
+        FileNotFoundError: neither exists; suggests the nearest packaged config.
     """
     path = os.path.expanduser(os.fspath(name))
     if os.path.isfile(path):
@@ -37,7 +37,7 @@ def find_config(name: str | os.PathLike) -> str:
 
 
 def packaged_configs() -> list[str]:
-    """The names of the configs that come with the package, as `find_config` takes them."""
+    """The names of the packaged configs, as `find_config` accepts them."""
     root = pathlib.Path(packaged_configs_root())
     return sorted(file.relative_to(root).as_posix() for file in root.rglob("*.yaml"))
 
@@ -59,15 +59,15 @@ def load_config(
     """Defaults, then a YAML file or text, then overrides, validated and frozen; ``~`` in paths is expanded.
 
     Args:
-        config_file: a path, or the name of a config that comes with the package, see `find_config`.
+        config_file: a path, or the name of a packaged config, see `find_config`.
         opts: ``KEY VALUE`` pairs or ``KEY=VALUE`` words in one list.
         text: YAML as `CfgNode.dump` writes it, merged after the file.
-        source: what an error calls the text.
+        source: name of the text in errors.
 
     Raises:
         FileNotFoundError: ``config_file`` does not exist.
         KeyError: an unknown key.
-        ValueError: a value that no component can work with.
+        ValueError: an invalid value.
     """
     cfg = get_cfg()
     if config_file:

@@ -6,6 +6,7 @@ import ast
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode as _FvcoreCfgNode
@@ -14,11 +15,10 @@ from bcnet.config.detectron2_keys import accept_detectron2_key
 
 
 class CfgNode(_FvcoreCfgNode):
-    """fvcore's config node (YAML with ``_BASE_``) that accepts known keys with values of the default's type alone.
+    """fvcore's config node (YAML with ``_BASE_``) that accepts only known keys with values of the default's type.
 
-    A single value where a list is expected is a list of one, and an integer where a float is expected is a float.
-    A key that detectron2 has and this engine lacks is accepted, and dropped, if its value asks for nothing that the
-    engine does not do (`bcnet.config.detectron2_keys`).
+    A single value for a list becomes a list of one, and an integer for a float a float. A key that only detectron2 has
+    is accepted, and dropped, if its value matches bcnet's behaviour (`bcnet.config.detectron2_keys`).
     """
 
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
@@ -39,7 +39,7 @@ class CfgNode(_FvcoreCfgNode):
         self._merge(loaded, source=cfg_filename)
 
     def merge_from_text(self, text: str, source: str) -> None:
-        """Merges YAML without a ``_BASE_``, such as `dump` writes; `source` is what an error calls it.
+        """Merges YAML without a ``_BASE_``, such as `dump` writes; `source` names it in errors.
 
         Raises:
             KeyError, ValueError: as `merge_from_file`.
@@ -64,7 +64,7 @@ class CfgNode(_FvcoreCfgNode):
         """All leaf keys in dotted form, e.g. ``"SOLVER.BASE_LR"``."""
         return [key for key, _ in _leaves(self)]
 
-    def get_value(self, dotted_key: str):
+    def get_value(self, dotted_key: str) -> Any:
         """The value of ``"A.B.C"``."""
         node = self
         for name in dotted_key.split("."):
@@ -93,15 +93,17 @@ class CfgNode(_FvcoreCfgNode):
                 raise KeyError(_unknown_key(key, sorted(known), source))
 
 
-def split_overrides(words: Sequence[object]) -> list[object]:
+def split_overrides(words: Sequence[object]) -> list[Any]:
     """``KEY VALUE`` pairs and ``KEY=VALUE`` words as a flat list of keys and values.
 
     Raises:
-        ValueError: a key without a value.
+        ValueError: a key without a value, or an option of the command line among the keys.
     """
-    flat: list[object] = []
+    flat: list[Any] = []
     for word in words:
         expects_key = len(flat) % 2 == 0
+        if expects_key and isinstance(word, str) and word.startswith("--"):
+            raise ValueError(f"options come before the config keys: {word!r} follows {str(words[0])!r}")
         if expects_key and isinstance(word, str) and "=" in word:
             flat += word.split("=", 1)
         else:
@@ -121,7 +123,7 @@ def _leaves(node: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _decode(value: object) -> object:
-    """The Python literal that a string spells, as detectron2 reads ``"(1, 2)"`` in YAML; else the value itself."""
+    """Parses a string as a Python literal, as detectron2 reads ``"(1, 2)"`` in YAML; otherwise the value itself."""
     if not isinstance(value, str):
         return value
     try:

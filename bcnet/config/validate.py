@@ -1,19 +1,17 @@
-"""Checks of config values that would otherwise fail late or silently."""
+"""Config validation: values that would otherwise fail late or silently."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 
 from bcnet.config.node import CfgNode
-
-logger = logging.getLogger(__name__)
 
 _CHOICES = {
     "VERSION": (2,),
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
     "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN"),
     "MODEL.BILAYER.GCN_NORM": ("BN", "SyncBN"),
+    "MODEL.BILAYER.OCCLUDER_TARGET": ("neighbours", "front"),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads",),
     "MODEL.ROI_BOX_HEAD.NAME": ("FastRCNNConvFCHead",),
@@ -21,6 +19,7 @@ _CHOICES = {
     "INPUT.MASK_FORMAT": ("bitmask", "polygon"),
     "INPUT.MASK_TARGET": ("visible", "amodal"),
     "INPUT.BAD_IMAGE": ("raise", "skip"),
+    "INPUT.CROP.TYPE": ("relative", "relative_range", "absolute", "absolute_range"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "SOLVER.OPTIMIZER": ("SGD", "AdamW"),
@@ -29,8 +28,8 @@ _CHOICES = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm", "full_model"),
 }
 
-# What a number, or every number of a list, must satisfy, and how the error says it. Negative values that detectron2
-# gives a meaning (no limit, never, a random seed) are not listed: they mean the same here.
+# Constraints on numbers, or on every number of a list, with their error messages. Keys whose negative values have a
+# meaning in detectron2 (no limit, never, a random seed) are not listed: they mean the same here.
 _AT_LEAST_ONE = "it must be at least 1"
 _NOT_NEGATIVE = "it must not be negative"
 _POSITIVE = "it must be above 0"
@@ -64,11 +63,18 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "MODEL.FPN.OUT_CHANNELS",
         "INPUT.MAX_SIZE_TRAIN",
         "INPUT.MAX_SIZE_TEST",
+        "INPUT.SCALE_JITTER.SIZE",
+        "INPUT.COMPOSITION.MAX_OBJECTS",
         "TEST.AUG.MAX_SIZE",
     ),
     _NOT_NEGATIVE: (
         "INPUT.MIN_SIZE_TRAIN",
         "INPUT.MIN_SIZE_TEST",
+        "INPUT.COMPOSITION.FEATHER",
+        "INPUT.COMPOSITION.CACHE_MB",
+        "INPUT.COLOR_JITTER.BRIGHTNESS",
+        "INPUT.COLOR_JITTER.CONTRAST",
+        "INPUT.COLOR_JITTER.SATURATION",
         "TEST.AUG.MIN_SIZES",
         "DATALOADER.NUM_WORKERS",
         "SOLVER.CHECKPOINT_PERIOD",
@@ -85,6 +91,9 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "MODEL.FCOS.CENTER_SAMPLING_RADIUS",
     ),
     _POSITIVE: (
+        "INPUT.CROP.SIZE",
+        "INPUT.SCALE_JITTER.MIN_SCALE",
+        "INPUT.COMPOSITION.SCALE",
         "SOLVER.BASE_LR",
         "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
         "MODEL.PIXEL_STD",
@@ -98,40 +107,47 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "MODEL.ROI_HEADS.POSITIVE_FRACTION",
         "MODEL.ROI_HEADS.IOU_THRESHOLDS",
         "SOLVER.EMA.DECAY",
+        "INPUT.COMPOSITION.PROBABILITY",
+        "INPUT.COMPOSITION.HIDDEN_SHARE",
+        "INPUT.COMPOSITION.MIN_VISIBLE",
     ),
 }
+# Two numbers, the lower one first.
+_RANGES = (
+    "INPUT.COMPOSITION.HIDDEN_SHARE",
+    "INPUT.COMPOSITION.SCALE",
+    "INPUT.COLOR_JITTER.BRIGHTNESS",
+    "INPUT.COLOR_JITTER.CONTRAST",
+    "INPUT.COLOR_JITTER.SATURATION",
+)
 _LENGTHS = {
     "MODEL.PIXEL_MEAN": 3,
     "MODEL.PIXEL_STD": 3,
     "MODEL.RPN.IOU_THRESHOLDS": 2,
     "MODEL.RPN.BBOX_REG_WEIGHTS": 4,
     "MODEL.ROI_HEADS.IOU_THRESHOLDS": 1,
+    "INPUT.CROP.SIZE": 2,
+    "INPUT.SCALE_JITTER.SIZE": 2,
+    **dict.fromkeys(_RANGES, 2),
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": 4,
 }
 _NOT_EMPTY = {
     "INPUT.MIN_SIZE_TRAIN": "at least one short side in pixels",
     "TEST.AUG.MIN_SIZES": "at least one short side in pixels",
-    "MODEL.RPN.IN_FEATURES": "the levels that carry anchors",
+    "MODEL.RPN.IN_FEATURES": "the levels with anchors",
     "MODEL.ROI_HEADS.IN_FEATURES": "the levels that RoIs are pooled from",
-    "MODEL.FCOS.IN_FEATURES": "the levels that detect",
+    "MODEL.FCOS.IN_FEATURES": "the detection levels",
 }
 
 
 def validate_config(cfg: CfgNode) -> None:
-    """Checks every value that no component accepts, and logs a warning for one that has no effect.
+    """Refuses values that no component accepts.
 
     Raises:
         ValueError: the first fault, with the key and the actual value.
     """
     for fault in _faults(cfg):
         raise ValueError(fault)
-    solver = cfg.SOLVER
-    if solver.WARMUP_ITERS > solver.MAX_ITER:
-        logger.warning(
-            "SOLVER.WARMUP_ITERS is %d and SOLVER.MAX_ITER %d: the learning rate warms up during the whole training",
-            solver.WARMUP_ITERS,
-            solver.MAX_ITER,
-        )
 
 
 def _faults(cfg: CfgNode) -> Iterator[str]:
@@ -150,12 +166,17 @@ def _faults(cfg: CfgNode) -> Iterator[str]:
         for key in keys:
             if not _all_numbers(cfg.get_value(key), _TESTS[requirement]):
                 yield f"{key} is {cfg.get_value(key)}; {requirement}"
+    for key in _RANGES:
+        low, high = cfg.get_value(key)
+        if low > high:
+            yield f"{key} is {cfg.get_value(key)}; the lower bound comes first"
+    yield from _input_contradictions(cfg.INPUT)
     yield from _contradictions(cfg)
 
 
 def _component_faults(cfg: CfgNode) -> Iterator[str]:
-    # Imported here: the registries fill when torch and the models are imported, which reading a default need not wait
-    # for, and `bcnet.modeling` lies above this package.
+    # Imported here: importing the models fills the registries but takes long, and `bcnet.modeling` depends on this
+    # package.
     from bcnet.modeling.registry import BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY
 
     for registry in (DETECTOR_REGISTRY, BACKBONE_REGISTRY, MASK_HEAD_REGISTRY):
@@ -169,9 +190,37 @@ def _all_numbers(value: object, test: Callable[[float], bool]) -> bool:
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) and test(v) for v in values)
 
 
+def _input_contradictions(inputs: CfgNode) -> Iterator[str]:
+    """Faults of INPUT's values that do not go together."""
+    if inputs.MIN_SIZE_TRAIN_SAMPLING == "range" and len(inputs.MIN_SIZE_TRAIN) != 2:
+        yield (
+            "INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' needs two values in INPUT.MIN_SIZE_TRAIN, got "
+            f"{inputs.MIN_SIZE_TRAIN}"
+        )
+    crop, jitter, composition = inputs.CROP, inputs.SCALE_JITTER, inputs.COMPOSITION
+    if crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
+        yield f"INPUT.CROP.SIZE is {crop.SIZE}; with INPUT.CROP.TYPE {crop.TYPE!r} they are shares, at most 1"
+    if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
+        yield f"INPUT.CROP.SIZE is {crop.SIZE}; the lower bound comes first with INPUT.CROP.TYPE 'absolute_range'"
+    if crop.TYPE.startswith("absolute") and min(crop.SIZE) < 1:
+        yield f"INPUT.CROP.SIZE is {crop.SIZE}; with INPUT.CROP.TYPE {crop.TYPE!r} they are pixels, at least 1"
+    if jitter.MIN_SCALE > jitter.MAX_SCALE:
+        yield (
+            f"INPUT.SCALE_JITTER.MIN_SCALE ({jitter.MIN_SCALE}) must not exceed INPUT.SCALE_JITTER.MAX_SCALE "
+            f"({jitter.MAX_SCALE})"
+        )
+    if composition.HIDDEN_SHARE[1] > 1 - composition.MIN_VISIBLE:
+        yield (
+            f"INPUT.COMPOSITION.HIDDEN_SHARE is {composition.HIDDEN_SHARE}, but INPUT.COMPOSITION.MIN_VISIBLE "
+            f"{composition.MIN_VISIBLE} drops an object of which more than {1 - composition.MIN_VISIBLE:g} is hidden"
+        )
+
+
 def _contradictions(cfg: CfgNode) -> Iterator[str]:
-    """Faults of values that do not go together."""
+    """Contradictions between values."""
     solver, model = cfg.SOLVER, cfg.MODEL
+    if cfg.INPUT.COMPOSITION.ENABLED and not model.MASK_ON:
+        yield "INPUT.COMPOSITION.ENABLED is True and MODEL.MASK_ON False; objects are cut out by their masks"
     if cfg.TEST.DETECTIONS_PER_IMAGE == 0:
         yield "TEST.DETECTIONS_PER_IMAGE is 0; it must be at least 1, or negative for no limit"
     if not 0 <= model.ANCHOR_GENERATOR.OFFSET < 1:
@@ -185,18 +234,13 @@ def _contradictions(cfg: CfgNode) -> Iterator[str]:
         yield f"SOLVER.STEPS is {tuple(solver.STEPS)}; the steps must ascend"
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
         yield f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}; it must lie in 0..SOLVER.BASE_LR ({solver.BASE_LR})"
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
-        yield (
-            "INPUT.MIN_SIZE_TRAIN_SAMPLING 'range' needs two values in INPUT.MIN_SIZE_TRAIN, got "
-            f"{cfg.INPUT.MIN_SIZE_TRAIN}"
-        )
     low, high = model.RPN.IOU_THRESHOLDS
     if low > high:
         yield f"MODEL.RPN.IOU_THRESHOLDS is {model.RPN.IOU_THRESHOLDS}; background ends below where foreground begins"
     levels, bounds = len(model.FCOS.IN_FEATURES), len(model.FCOS.SIZES_OF_INTEREST)
     if bounds != levels - 1:
         yield f"MODEL.FCOS.SIZES_OF_INTEREST has {bounds} bounds; {levels} levels need {levels - 1}"
-    # What detectron2 alone reads must say what the engine does.
+    # Keys read by detectron2 only must match what bcnet does.
     resnets = model.RESNETS
     absent = [name for name in model.FPN.IN_FEATURES if name not in resnets.OUT_FEATURES]
     if absent:

@@ -36,6 +36,8 @@ category_id not in the file's categories       error
 **annotations**
 annotation without id, image_id or             error
 category_id; two annotations of one id
+image_id ``"7"`` where image ``7`` is listed,  error: otherwise all objects would be dropped
+or the other way about
 annotation of an image that is not listed      dropped, counted (subsets of COCO are made so)
 iscrowd or ignore as 0, 1, false or true, as   read; absent or null is 0, as in COCO's API
 number, bool or text

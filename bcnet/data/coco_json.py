@@ -98,7 +98,7 @@ def read_image(image: Any, annotation_file: str, image_root: str | None) -> Imag
     height, width = image["height"], image["width"]
     if not (is_size(height) and is_size(width)):
         raise AnnotationError(
-            f"height and width are {short(height)} and {short(width)}; they must be at least 1",
+            f"height and width are {short(height)} and {short(width)}; they must be whole numbers of at least 1",
             "images without a valid height and width",
         )
     if height * width > MAX_PIXELS:

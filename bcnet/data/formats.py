@@ -17,7 +17,7 @@ class SpecPart:
     Attributes:
         what: what it is, in words.
         example: what stands for it in messages.
-        file, folder: whether it may be the one or the other.
+        file, folder: whether it may be the one or the other; one of them at least.
         suffixes: of such files. A path may contain colons; the spec is split behind one of these where there is one.
     """
 
@@ -26,6 +26,12 @@ class SpecPart:
     file: bool = False
     folder: bool = False
     suffixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (self.file or self.folder):
+            raise ValueError(
+                f"the part {self.what!r} of a spec is neither a file nor a folder: pass file=True or folder=True"
+            )
 
     def exists(self, path: str) -> bool:
         return (self.file and os.path.isfile(path)) or (self.folder and os.path.isdir(path))

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from bcnet.data.records import ImageRecord
+
 MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow refuses an image
 
 _EXIF_ORIENTATION = 0x0112
@@ -75,6 +77,23 @@ def read_image(file_name: str, format: str = "BGR", *, max_pixels: int = MAX_IMA
     """
     order = channel_order(format)
     return np.ascontiguousarray(np.asarray(open_image(file_name, max_pixels=max_pixels))[:, :, order])
+
+
+def open_record_image(record: ImageRecord, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
+    """Decodes the image of a record as `open_image` does.
+
+    Raises:
+        UnreadableImageError: as `open_image`.
+        ValueError: the image's size is not the record's.
+    """
+    image = open_image(record.file_name, max_pixels=max_pixels)
+    if (image.height, image.width) != (record.height, record.width):
+        raise ValueError(
+            f"{record.file_name!r} is {image.width} x {image.height} pixels (after EXIF orientation), but "
+            f"{record.annotation_file or 'its record'} says {record.width} x {record.height} for image "
+            f"{record.image_id!r}"
+        )
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import listed, match_classes, training_classes
+from bcnet.data.composition import build_composition
 from bcnet.data.images import UnreadableImageError
 from bcnet.data.mapper import DatasetMapper
 from bcnet.data.records import DatasetInfo, ImageRecord
@@ -21,8 +22,13 @@ from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
+from bcnet.maps import OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
+
+# Files, spread over a data set, that are looked for before the first one is read: all would take minutes on a network
+# drive, and a wrong folder, ending or separator shows in any.
+_FILES_LOOKED_FOR = 200
 
 # Key of a sample under which a worker tells the main process which files it could not read.
 _UNREADABLE = "unreadable_images"
@@ -157,7 +163,13 @@ class TestLoader(_Loader):
         return len(self._loader)
 
 
-def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[str] = ()) -> TrainLoader:
+def build_train_loader(
+    cfg,
+    start_iteration: int = 0,
+    *,
+    class_names: Sequence[str] = (),
+    layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+) -> TrainLoader:
     """The endless stream of training batches.
 
     The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
@@ -166,10 +178,11 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
 
     Args:
         cfg: reads DATASETS.TRAIN, DATALOADER, INPUT, SEED, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE_STEPS,
-            MODEL.MASK_ON, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
+            MODEL.MASK_ON, MODEL.BILAYER.OCCLUDER_TARGET, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
         start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
         class_names: of the weights that training starts from; the data's classes are brought to their order
             (`training_classes`).
+        layers: mask layers that the model learns from (`MaskBranch.target_layers`).
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
@@ -177,11 +190,13 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
 
     Raises:
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
+        FileNotFoundError: image files are missing, by a look for 200 of them.
         ValueError: no training set or no image is left; a training set with a class that the first one lacks; more
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
-            batch that cannot be divided among the processes.
+            batch that cannot be divided among the processes; no object to cut out for INPUT.COMPOSITION.
     """
     records, info = _load_training_sets(cfg, class_names)
+    _check_image_files(cfg, records, "DATASETS.TRAIN")
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
     else:
@@ -198,10 +213,12 @@ def build_train_loader(cfg, start_iteration: int = 0, *, class_names: Sequence[s
         world_size=world_size(),
         accumulate_steps=cfg.SOLVER.ACCUMULATE_STEPS,
     )
+    stored = SerializedList(records)
+    composition = build_composition(cfg, records, info.class_names, stored)
     dataset = _TrainDataset(
-        SerializedList(records),
+        stored,
         groups,
-        DatasetMapper.from_config(cfg, training=True),
+        DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition),
         seed,
         skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
     )
@@ -221,10 +238,12 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
 
     Raises:
         KeyError, FileNotFoundError, ValueError: of `load_dataset`.
+        FileNotFoundError: image files are missing, by a look for 200 of them.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
+    _check_image_files(cfg, records, f"data set {info.name!r}")
     # What the test mapper does not read need not be kept for the workers.
     records = [replace(record, instances=[], in_front=None) for record in records]
     shard = contiguous_shard(len(records), rank(), world_size())
@@ -285,6 +304,20 @@ def _to_common_classes(
                     instance.category = new_classes[instance.category]
     ids = dict(zip(rows, first.category_ids, strict=True))
     return replace(first, class_names=tuple(common), category_ids=tuple(ids.get(row, -1) for row in range(len(common))))
+
+
+def _check_image_files(cfg, records: Sequence[ImageRecord], where: str) -> None:
+    """Raises FileNotFoundError where image files are missing, unless INPUT.BAD_IMAGE is "skip" and some are there."""
+    looked_for = records[:: max(1, len(records) // _FILES_LOOKED_FOR)]
+    missing = [record.file_name for record in looked_for if not os.path.exists(record.file_name)]
+    if not missing or (cfg.INPUT.BAD_IMAGE == "skip" and len(missing) < len(looked_for)):
+        return
+    with_slashes = missing[0].replace("\\", "/")
+    hint = f"; {with_slashes!r} exists: file_name has Windows separators" if os.path.exists(with_slashes) else ""
+    raise FileNotFoundError(
+        f"{where}: {len(missing)} of {len(looked_for)} image files that were looked for are missing, the first is "
+        f"{missing[0]!r}{hint}"
+    )
 
 
 def _check_class_count(cfg, info: DatasetInfo) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bcnet.data.images import MAX_IMAGE_PIXELS, channel_order, open_image
+from bcnet.data.augmentation import Augmentation
+from bcnet.data.composition import Composition
+from bcnet.data.images import MAX_IMAGE_PIXELS, channel_order, open_record_image
 from bcnet.data.masks import instance_masks
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import source_masks, target_boxes
-from bcnet.data.transforms import Augmentation, Transform
+from bcnet.data.transforms import Transform
 from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.structures import InstanceMasks, Targets
 
@@ -24,8 +26,9 @@ _MIN_BOX_SIDE = 1e-5  # pixels, of detectron2's filter_empty_instances
 class DatasetMapper:
     """Maps an `ImageRecord` to the model's input.
 
-    The occluders are derived (or taken from the record) in the original image, before the transform; both
-    masks of an instance are then transformed alike.
+    Objects are pasted, and all mask layers derived (or taken from the record), in the original image, before the
+    transform; boxes and layers of an instance are then transformed alike. Where the augmentation crops, boxes are
+    recomputed from the occludee masks, as detectron2's mapper does with INPUT.CROP.
 
     Args:
         augmentation: what is done to the image.
@@ -34,7 +37,9 @@ class DatasetMapper:
         with_masks: False makes targets whose masks are all empty, for detectors of boxes alone; then
             annotations need no segmentation.
         mask_target: target of the occludee layer: "visible", or "amodal" for data sets with amodal masks.
-        layers: names of the mask layers to make, see `source_masks`.
+        layers: names of the mask layers to make, see `source_masks`; the occludee comes first.
+        occluder_target: "neighbours" or "front", see `source_masks`.
+        composition: pastes objects into training images; None leaves them as they are.
         max_image_pixels: a larger image is unreadable; 0 is no limit.
     """
 
@@ -47,6 +52,8 @@ class DatasetMapper:
         with_masks: bool = True,
         mask_target: str = "visible",
         layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+        occluder_target: str = "neighbours",
+        composition: Composition | None = None,
         max_image_pixels: int = MAX_IMAGE_PIXELS,
     ) -> None:
         self.augmentation = augmentation
@@ -57,17 +64,29 @@ class DatasetMapper:
             raise ValueError(f"mask_target must be 'visible' or 'amodal', got {mask_target!r}")
         self.mask_target = mask_target
         self.layers = tuple(layers)
+        self.occluder_target = occluder_target
+        self.composition = composition
         self.max_image_pixels = max_image_pixels
 
     @classmethod
-    def from_config(cls, cfg, training: bool) -> DatasetMapper:
-        """From INPUT and MODEL.MASK_ON."""
+    def from_config(
+        cls,
+        cfg,
+        training: bool,
+        *,
+        layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+        composition: Composition | None = None,
+    ) -> DatasetMapper:
+        """From INPUT, MODEL.MASK_ON and MODEL.BILAYER.OCCLUDER_TARGET; `build_composition` makes the composition."""
         return cls(
             augmentation=Augmentation.from_config(cfg, training),
             image_format=cfg.INPUT.FORMAT,
             training=training,
             with_masks=cfg.MODEL.MASK_ON,
             mask_target=cfg.INPUT.MASK_TARGET,
+            layers=layers,
+            occluder_target=cfg.MODEL.BILAYER.OCCLUDER_TARGET,
+            composition=composition,
             max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
 
@@ -85,16 +104,14 @@ class DatasetMapper:
         Raises:
             UnreadableImageError: as `open_image`.
             ValueError: the image's size is not the record's, or an annotation's segmentation is absent or
-                malformed; names the file, the annotation and the value.
+                malformed; names the file, the annotation and the value. A random generator is needed and absent.
         """
-        image = open_image(record.file_name, max_pixels=self.max_image_pixels)
-        if (image.height, image.width) != (record.height, record.width):
-            raise ValueError(
-                f"{record.file_name!r} is {image.width} x {image.height} pixels (after EXIF orientation), but "
-                f"{record.annotation_file or 'its record'} says {record.width} x {record.height} for image "
-                f"{record.image_id!r}"
-            )
+        image = open_record_image(record, max_pixels=self.max_image_pixels)
+        if self.composition is not None:
+            image, record = self.composition(image, record, rng)
         transform = self.augmentation.draw(record.height, record.width, rng)
+        if self.augmentation.color_jitter is not None:
+            image = self.augmentation.color_jitter.apply(np.asarray(image), rng)
         pixels = transform.apply_image(image)
         sample = {
             "image": torch.from_numpy(np.ascontiguousarray(pixels[:, :, self.channels].transpose(2, 0, 1))),
@@ -111,21 +128,22 @@ class DatasetMapper:
         """The targets of a record in the transformed image's coordinates.
 
         Crowds are left out, and instances whose box or mask is empty after the transform, as by detectron2's
-        `filter_empty_instances`. Boxes are the annotations' boxes, transformed and clipped; they are not
-        recomputed from the masks.
+        `filter_empty_instances`. Boxes are the annotations' boxes, transformed and clipped; they are recomputed from
+        the masks only where the augmentation crops.
 
         Raises:
             ValueError: see `__call__`.
         """
         if self.with_masks:
-            source = source_masks(record, self.mask_target, self.layers)
+            source = source_masks(record, self.mask_target, self.layers, self.occluder_target)
             positions, source_boxes = source.positions, source.boxes
         else:
             positions, source_boxes = target_boxes(record, self.mask_target)
         boxes = torch.as_tensor(transform.apply_boxes(_corners(source_boxes)), dtype=torch.float32)
+        recompute_boxes = self.with_masks and self.augmentation.cuts_objects
         kept = ((boxes[:, 2:] - boxes[:, :2]) > _MIN_BOX_SIDE).all(dim=1).tolist()
         if self.with_masks:
-            candidates = [i for i, keep in enumerate(kept) if keep]
+            candidates = [i for i, keep in enumerate(kept) if keep or recompute_boxes]
             rows, columns = transform.source_pixels()
             layers = {name: [rles[i] for i in candidates] for name, rles in source.layers.items()}
             masks, nonempty = instance_masks(layers, rows, columns)
@@ -134,7 +152,8 @@ class DatasetMapper:
             chosen = [i for i, keep in enumerate(kept) if keep]
             masks = InstanceMasks.without_pixels(len(chosen))
         classes = torch.tensor([record.instances[positions[i]].category for i in chosen], dtype=torch.int64)
-        return Targets(boxes[chosen], classes, masks, record.image_id)
+        boxes = masks.boxes(self.layers[0]) if recompute_boxes else boxes[chosen]
+        return Targets(boxes, classes, masks, record.image_id)
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:

@@ -194,7 +194,10 @@ class CocoReader:
                 continue
             seen.add(normal_id(annotation["id"]))
             image_id = annotation["image_id"]
-            if image_id not in groups:
+            if image_id not in groups and (listed := _of_other_type(image_id)) in groups:
+                error = f"image_id is {short(image_id)}, the image's id is {listed!r}: a text is never a number"
+                self.findings.fault(annotation_label(annotation), AnnotationError(error, "image_id of another type"))
+            elif image_id not in groups:
                 what = "annotations of images that are not listed, dropped"
                 self.findings.drop(what, annotation_label(annotation), f"image_id is {short(image_id)}")
             elif images[image_id][1] is None:
@@ -325,6 +328,13 @@ class CocoReader:
         if self._crowds.count > _MANY_CROWDS * annotations and not self._format.has_stuff:
             what = f"crowds (iscrowd or ignore) among {annotations} annotations, not trained on"
             self.findings.noted[what] = self._crowds
+
+
+def _of_other_type(image_id: int | float | str) -> int | str | None:
+    """The number that a text spells, or the text of a number; None where a text spells none."""
+    if not isinstance(image_id, str):
+        return str(int(image_id))
+    return int(image_id) if image_id.isdecimal() and len(image_id) < 20 else None
 
 
 def annotation_label(annotation: dict) -> str:

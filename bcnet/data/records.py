@@ -30,6 +30,8 @@ class InstanceRecord:
         area: the file's own area in pixels, which decides between small, medium and large in evaluation; None
             takes that of the mask.
         hidden_fraction: the file's own hidden share of the object, 0..1.
+        uncovered: the mask that was visible before objects were pasted over it (`bcnet.data.composition`), an RLE; None
+            takes `segmentation`.
     """
 
     bbox: Sequence[float]
@@ -42,6 +44,7 @@ class InstanceRecord:
     annotation_id: int | str | None = None
     area: float | None = None
     hidden_fraction: float | None = None
+    uncovered: dict | None = None
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class ImageRecord:
         in_front: pairs (i, j) of positions in `instances`, crowds aside: j lies in front of i. None: the depth order
             is not known. Both (i, j) and (j, i): each occludes a part of the other.
         annotation_file: where the record comes from, for messages.
+        pasted: so many instances at the end of the list were pasted into the image (`bcnet.data.composition`): each is
+            whole and lies in front of all instances before it.
         unordered: positions of objects whose order with every other one is not known, though ``in_front`` is given.
     """
 
@@ -66,6 +71,7 @@ class ImageRecord:
     instances: list[InstanceRecord] = field(default_factory=list)
     in_front: list[tuple[int, int]] | None = None
     annotation_file: str = ""
+    pasted: int = 0
     unordered: tuple[int, ...] = ()
 
 

@@ -11,11 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from bcnet.data.records import ImageRecord, InstanceRecord
-from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER, unknown_layer
 from bcnet.occlusion.rule import occluder_rles
+from bcnet.occlusion.truth import known_occluders, unknown_amodal
 from bcnet.ops.rle import box_rle, segmentation_to_rle
+
+LAYERS = (OCCLUDEE, OCCLUDER, AMODAL)
+OCCLUDER_TARGETS = ("neighbours", "front")
 
 
 @dataclass
@@ -25,7 +30,8 @@ class SourceMasks:
     Attributes:
         positions: place of each instance in the record's instances.
         boxes: xywh in absolute pixels, as in the file.
-        layers: by layer name G compressed RLEs [H, W]; None is an empty mask.
+        layers: by layer name G compressed RLEs [H, W]; None is an empty mask. A layer of which pixels may be unknown
+            is followed by its `unknown_layer`.
     """
 
     positions: list[int]
@@ -44,50 +50,68 @@ def target_boxes(record: ImageRecord, mask_target: str) -> tuple[list[int], list
 
 
 def source_masks(
-    record: ImageRecord, mask_target: str = "visible", layers: Sequence[str] = (OCCLUDEE, OCCLUDER)
+    record: ImageRecord,
+    mask_target: str = "visible",
+    layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+    occluder_target: str = "neighbours",
 ) -> SourceMasks:
     """Boxes and mask layers of an image's instances, crowds left out.
 
-    "occludee" is the visible or the amodal mask by `mask_target`; "amodal" is the amodal mask. "occluder" is the file's
-    own where it has them, and otherwise derived by `occluder_rles` from the visible masks, with the record's depth
-    order where it is known.
+    "occludee" is the visible or the amodal mask by `mask_target`.
+
+    "occluder" by `occluder_target`: "neighbours" is the published rule, `occluder_rles` of all neighbours that are not
+    known to lie behind, or the file's own occluder mask where it has one. "front" is what is known to lie in front
+    (`known_occluders`), with the unknown pixels as a layer; the file's own occluder mask says nothing of the order and
+    is not used.
+
+    "amodal" is the file's amodal mask. Where it has none, it is what was visible before objects were pasted, with the
+    unknown pixels (`unknown_amodal`) as a layer.
 
     Args:
         record: the image.
         mask_target: target of the occludee layer, "visible" or "amodal".
         layers: names of the layers to make.
+        occluder_target: "neighbours" or "front".
 
     Raises:
         ValueError: an instance's segmentation is missing or malformed; names the file, the annotation and
-            the value. A layer that is not known.
+            the value. A layer or target that is not known.
     """
+    if unknown := [name for name in layers if name not in LAYERS]:
+        raise ValueError(f"unknown mask layer {unknown[0]!r}; there are: {', '.join(LAYERS)}")
+    if occluder_target not in OCCLUDER_TARGETS:
+        raise ValueError(f"occluder_target must be one of {', '.join(OCCLUDER_TARGETS)}, got {occluder_target!r}")
     positions, boxes = target_boxes(record, mask_target)
     instances = [record.instances[i] for i in positions]
     visible = [visible_rle(record, instance) for instance in instances]
-    makers = {
-        OCCLUDEE: lambda: visible if mask_target == "visible" else [amodal_rle(record, i) for i in instances],
-        OCCLUDER: lambda: _occluders(record, positions, boxes, visible),
-        AMODAL: lambda: [amodal_rle(record, i) for i in instances],
-    }
-    if unknown := [name for name in layers if name not in makers]:
-        raise ValueError(f"unknown mask layer {unknown[0]!r}; there are: {', '.join(makers)}")
-    return SourceMasks(positions, boxes, {name: makers[name]() for name in layers})
+    made: dict[str, list[dict | None]] = {}
+    for name in layers:
+        if name == OCCLUDEE:
+            made[name] = list(visible) if mask_target == "visible" else [amodal_rle(record, i) for i in instances]
+        elif name == AMODAL:
+            made |= _amodal(record, positions, boxes, visible)
+        elif occluder_target == "front":
+            made |= _front(record, positions, boxes, visible)
+        else:
+            made[name] = _neighbours(record, positions, boxes, visible)
+    return SourceMasks(positions, boxes, made)
 
 
-def _occluders(
+def _neighbours(
     record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
 ) -> list[dict | None]:
+    """The occluder masks by the published rule, of neighbours that are not known to lie behind."""
     instances = [record.instances[i] for i in positions]
     if all(instance.occluder is not None for instance in instances):
         derived: list[dict | None] = [None] * len(instances)
     else:
-        in_front = in_front_matrix(record, positions)
+        in_front, unknown_order = depth_order(record, positions)
         derived = occluder_rles(
             np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
             visible,
             np.zeros(len(instances), dtype=bool),
             (record.height, record.width),
-            in_front=in_front,
+            in_front=in_front | unknown_order,
         )
     for index, instance in enumerate(instances):
         if instance.occluder is not None:
@@ -97,20 +121,109 @@ def _occluders(
     return derived
 
 
+def _front(
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
+) -> dict[str, list[dict | None]]:
+    """The occluder layer of what is known to lie in front, and its unknown pixels."""
+    in_front, unknown_order = depth_order(record, positions)
+    regions = _crowd_rles(record)
+    occluders, unknown = known_occluders(
+        _frames(record, positions, boxes),
+        [*visible, *regions],
+        _with_columns(in_front, len(regions), False),
+        _with_columns(unknown_order, len(regions), ~_is_pasted(record, positions)),
+        (record.height, record.width),
+    )
+    return {OCCLUDER: occluders, unknown_layer(OCCLUDER): unknown}
+
+
+def _amodal(
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[dict]
+) -> dict[str, list[dict | None]]:
+    """The amodal layer, and its unknown pixels where the file has no amodal mask."""
+    instances = [record.instances[i] for i in positions]
+    if all(instance.amodal for instance in instances):
+        return {AMODAL: [amodal_rle(record, instance) for instance in instances]}
+    in_front, unknown_order = depth_order(record, positions)
+    uncovered = [instance.uncovered or mask for instance, mask in zip(instances, visible, strict=True)]
+    regions = _crowd_rles(record, uncovered=True)
+    may_hide = (in_front & ~_is_pasted(record, positions)) | unknown_order
+    unknown = unknown_amodal(
+        _frames(record, positions, boxes),
+        [*uncovered, *regions],
+        _with_columns(may_hide, len(regions), True),
+        (record.height, record.width),
+    )
+    known = [amodal_rle(record, instance) if instance.amodal else None for instance in instances]
+    return {
+        AMODAL: [mask or other for mask, other in zip(known, uncovered, strict=True)],
+        unknown_layer(AMODAL): [None if mask else other for mask, other in zip(known, unknown, strict=True)],
+    }
+
+
+def _with_columns(matrix: np.ndarray, count: int, values: np.ndarray | bool) -> np.ndarray:
+    """A bool matrix [G, G] with `count` more columns of the values [G]."""
+    column = np.broadcast_to(np.asarray(values).reshape(-1, 1), (len(matrix), count))
+    return np.concatenate([matrix, column], axis=1)
+
+
+def _frames(record: ImageRecord, positions: list[int], boxes: list[Sequence[float]]) -> np.ndarray:
+    """The target boxes, enlarged to what was visible before objects were pasted: float64 [G, 4], xywh."""
+    frames = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).copy()
+    for frame, instance in zip(frames, (record.instances[i] for i in positions), strict=True):
+        if instance.uncovered is not None:
+            box = coco_mask.toBbox(instance.uncovered)
+            corner = np.maximum(frame[:2] + frame[2:], box[:2] + box[2:])
+            frame[:2] = np.minimum(frame[:2], box[:2])
+            frame[2:] = corner - frame[:2]
+    return frames
+
+
+def _crowd_rles(record: ImageRecord, uncovered: bool = False) -> list[dict]:
+    """The crowd regions, with `uncovered` as they were before objects were pasted over them."""
+    masks = []
+    for crowd in (instance for instance in record.instances if instance.iscrowd):
+        if uncovered and crowd.uncovered is not None:
+            masks.append(crowd.uncovered)
+        elif crowd.segmentation:
+            masks.append(_rle(record, crowd, "segmentation", crowd.segmentation))
+        else:
+            x, y, width, height = crowd.bbox
+            masks.append(box_rle(int(x), int(y), int(x + width), int(y + height), (record.height, record.width)))
+    return masks
+
+
+def _is_pasted(record: ImageRecord, positions: Sequence[int]) -> np.ndarray:
+    """bool [G]: which of the instances at these positions were pasted."""
+    return np.asarray(positions, dtype=np.int64) >= len(record.instances) - record.pasted
+
+
+def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What is known of the depth order of the instances at these (ascending) positions.
+
+    Returns:
+        bool [G, G] each: True at [i, j] where j lies in front of i, and where the order of i and j is not known.
+    """
+    in_front = in_front_matrix(record, positions)
+    unordered = np.isin(positions, record.unordered)
+    unknown = (unordered | unordered[:, None]) if in_front is not None else np.full((len(positions),) * 2, True)
+    np.fill_diagonal(unknown, False)
+    in_front = np.zeros_like(unknown) if in_front is None else in_front
+    pasted = _is_pasted(record, positions)
+    unknown &= ~(pasted | pasted[:, None])
+    return in_front | (np.triu(np.ones_like(unknown), k=1) & pasted), unknown
+
+
 def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:
     """bool [G, G] of the instances at these positions, True at [i, j] where j lies in front of i.
 
-    An object of unknown order (`ImageRecord.unordered`) and every other one lie in front of each other, so that
-    neighbours count as in an image of unknown order. None where no order is known.
+    None where the order is not known.
     """
     if record.in_front is None:
         return None
     matrix = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
     for behind, front in record.in_front:
         matrix[behind, front] = True
-    for unordered in record.unordered:
-        matrix[unordered, :] = matrix[:, unordered] = True
-    np.fill_diagonal(matrix, False)
     return matrix[np.ix_(positions, positions)]
 
 

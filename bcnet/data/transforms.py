@@ -1,21 +1,22 @@
-"""Resizing and flipping of images, boxes and masks, with detectron2's numbers.
+"""Cropping, resizing, padding and flipping of images, boxes and masks, with detectron2's numbers.
 
 A `Transform` is decided once per image and then applied to everything that belongs to it. Masks are never
-transformed whole: nearest resizing and flipping only pick pixels, so the transform is handed on as the
-source row and the source column of every output row and column.
+transformed whole: cropping, nearest resizing and flipping only pick pixels, so the transform is handed on as the
+source row and the source column of every output row and column. The augmentations that decide it are in
+`bcnet.data.augmentation`.
 
 Letters: G boxes, H x W source image, h x w transformed image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 FLIPS = ("none", "horizontal", "vertical")
+PAD_VALUE = 128  # of padded pixels, as detectron2's `FixedSizeCrop` pads
 
 
 def resized_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
@@ -37,23 +38,45 @@ def resized_size(height: int, width: int, short_side: int, max_size: int) -> tup
 
 @dataclass(frozen=True)
 class Transform:
-    """A resize, then a flip.
+    """A crop, a resize, a second crop with padding on the right and at the bottom, and a flip, in this order.
 
     Attributes:
         input_size: (H, W).
         output_size: (h, w).
         flip: "none", "horizontal" or "vertical".
+        region: (x, y, width, height) in pixels of the source image that is resized; None is the whole image.
+        resized_size: height and width after the resize; None is the output size.
+        offset: (x, y) of the output's first pixel in the resized image. Where the resized image ends before the output
+            does, the output is padded with `PAD_VALUE`.
     """
 
     input_size: tuple[int, int]
     output_size: tuple[int, int]
     flip: str = "none"
+    region: tuple[int, int, int, int] | None = None
+    resized_size: tuple[int, int] | None = None
+    offset: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if self.flip not in FLIPS:
             raise ValueError(f"flip must be one of {', '.join(FLIPS)}, got {self.flip!r}")
-        if min(self.output_size) < 1 or min(self.input_size) < 1:
-            raise ValueError(f"sizes must be at least 1 x 1 pixel, got {self.input_size} -> {self.output_size}")
+        if min(*self.output_size, *self.input_size, *self._resized) < 1:
+            raise ValueError(
+                f"sizes must be at least 1 x 1 pixel, got {self.input_size} -> {self._resized} -> {self.output_size}"
+            )
+        (x, y, width, height), (source_height, source_width) = self._region, self.input_size
+        if not (0 <= x < x + width <= source_width and 0 <= y < y + height <= source_height):
+            raise ValueError(f"the region (x, y, width, height) {self.region} must lie in the image {self.input_size}")
+        if not (0 <= self.offset[0] < self._resized[1] and 0 <= self.offset[1] < self._resized[0]):
+            raise ValueError(f"the offset (x, y) {self.offset} must lie in the resized image {self._resized}")
+
+    @property
+    def _region(self) -> tuple[int, int, int, int]:
+        return self.region or (0, 0, self.input_size[1], self.input_size[0])
+
+    @property
+    def _resized(self) -> tuple[int, int]:
+        return self.resized_size or self.output_size
 
     def apply_image(self, image: np.ndarray | Image.Image) -> np.ndarray:
         """The image transformed with PIL's bilinear filter, as detectron2 resizes: uint8 or float32 [h, w, 3].
@@ -71,15 +94,32 @@ class Transform:
             image = Image.fromarray(image)
         if (image.height, image.width) != tuple(self.input_size):
             raise ValueError(f"the image has height and width {(image.height, image.width)}, not {self.input_size}")
-        height, width = self.output_size
-        if (height, width) != tuple(self.input_size):
+        if self.region is not None:
+            x, y, width, height = self.region
+            image = image.crop((x, y, x + width, y + height))
+        height, width = self._resized
+        if (height, width) != (image.height, image.width):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
+        image = self._cut_and_padded(image)
         # After the resize, as in detectron2: the filter's rounding is not symmetric.
         if self.flip == "horizontal":
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         elif self.flip == "vertical":
             image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         return np.asarray(image)
+
+    def _cut_and_padded(self, image: Image.Image) -> Image.Image:
+        height, width = self.output_size
+        if (height, width) == (image.height, image.width):
+            return image
+        x, y = self.offset
+        image = image.crop((x, y, min(x + width, image.width), min(y + height, image.height)))
+        if (height, width) == (image.height, image.width):
+            return image
+        bands = len(image.getbands())
+        padded = Image.new(image.mode, (width, height), (PAD_VALUE,) * bands if bands > 1 else PAD_VALUE)
+        padded.paste(image, (0, 0))
+        return padded
 
     def _apply_floats(self, image: np.ndarray) -> np.ndarray:
         # PIL has no colour images of floats, but grey ones.
@@ -90,14 +130,15 @@ class Transform:
         return np.stack(channels, axis=2)
 
     def apply_boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes transformed and clipped to the image, as detectron2 does: float64 [G, 4].
+        """Boxes transformed and clipped to the output image, as detectron2 does: float64 [G, 4].
 
         Args:
             boxes: float [G, 4], xyxy in absolute pixels of the source image.
         """
-        (source_height, source_width), (height, width) = self.input_size, self.output_size
-        scale_x, scale_y = width * 1.0 / source_width, height * 1.0 / source_height
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * [scale_x, scale_y, scale_x, scale_y]
+        (x, y, region_width, region_height), (height, width) = self._region, self.output_size
+        scale_x, scale_y = self._resized[1] * 1.0 / region_width, self._resized[0] * 1.0 / region_height
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) - [x, y, x, y]
+        boxes = boxes * [scale_x, scale_y, scale_x, scale_y] - [*self.offset, *self.offset]
         if self.flip == "horizontal":
             boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
         elif self.flip == "vertical":
@@ -107,11 +148,14 @@ class Transform:
     def source_pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """Source row of each output row, int64 [h], and source column of each output column, int64 [w].
 
-        ``mask[rows][:, columns]`` is the mask after PIL's nearest resize and the flip. Within each table the
-        numbers only rise or, flipped, only fall.
+        ``mask[rows][:, columns]`` is the mask after PIL's nearest resize, the crops and the flip. Each table is
+        monotonic. A padded row has the source row H, a padded column the source column W: outside the image.
         """
-        (source_height, source_width), (height, width) = self.input_size, self.output_size
-        rows, columns = _nearest_pixels(source_height, height), _nearest_pixels(source_width, width)
+        (x, y, region_width, region_height), (height, width) = self._region, self.output_size
+        rows = y + _nearest_pixels(region_height, self._resized[0])
+        columns = x + _nearest_pixels(region_width, self._resized[1])
+        rows = _cut_and_padded_table(rows, self.offset[1], height, self.input_size[0])
+        columns = _cut_and_padded_table(columns, self.offset[0], width, self.input_size[1])
         if self.flip == "vertical":
             rows = rows[::-1]
         elif self.flip == "horizontal":
@@ -119,69 +163,13 @@ class Transform:
         return rows, columns
 
 
+def _cut_and_padded_table(table: np.ndarray, start: int, length: int, outside: int) -> np.ndarray:
+    table = table[start : start + length]
+    return np.pad(table, (0, length - len(table)), constant_values=outside)
+
+
 def _nearest_pixels(source: int, target: int) -> np.ndarray:
     """The source pixel that PIL's nearest filter takes for each of `target` pixels: int64 [target]."""
     # PIL adds up the step in floating point, so PIL itself is asked.
     line = Image.fromarray(np.arange(source, dtype=np.int32)[None])
     return np.asarray(line.resize((target, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
-
-
-@dataclass(frozen=True)
-class ResizeShortestEdge:
-    """Draws the short side that an image is resized to.
-
-    Attributes:
-        short_sides: pixels; with "choice" any of them, with "range" the two ends of an interval (inclusive).
-            0 leaves the image at its size.
-        max_size: bound of the long side.
-        sampling: "choice" or "range".
-    """
-
-    short_sides: Sequence[int]
-    max_size: int
-    sampling: str = "choice"
-
-    def __post_init__(self) -> None:
-        if self.sampling not in ("choice", "range"):
-            raise ValueError(f"sampling must be 'choice' or 'range', got {self.sampling!r}")
-        if len(self.short_sides) == 0 or (self.sampling == "range" and len(self.short_sides) != 2):
-            raise ValueError(f"sampling {self.sampling!r} cannot draw from the short sides {tuple(self.short_sides)}")
-
-    def output_size(self, height: int, width: int, rng: np.random.Generator | None = None) -> tuple[int, int]:
-        """The size (h, w) of an image of height x width; `rng` is needed where there is something to draw."""
-        if len(set(self.short_sides)) == 1:
-            short_side = self.short_sides[0]
-        elif rng is None:
-            raise ValueError(f"the short side is drawn from {tuple(self.short_sides)}: a random generator is needed")
-        elif self.sampling == "range":
-            short_side = int(rng.integers(self.short_sides[0], self.short_sides[1] + 1))
-        else:
-            short_side = self.short_sides[int(rng.integers(len(self.short_sides)))]
-        return resized_size(height, width, int(short_side), self.max_size)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to an image: a resize and, in training, a flip with probability 1/2."""
-
-    resize: ResizeShortestEdge
-    flip: str = "none"
-
-    @classmethod
-    def from_config(cls, cfg, training: bool) -> Augmentation:
-        """From INPUT.{MIN,MAX}_SIZE_{TRAIN,TEST}, MIN_SIZE_TRAIN_SAMPLING and RANDOM_FLIP."""
-        if not training:
-            return cls(ResizeShortestEdge((cfg.INPUT.MIN_SIZE_TEST,), cfg.INPUT.MAX_SIZE_TEST))
-        short_sides = cfg.INPUT.MIN_SIZE_TRAIN
-        resize = ResizeShortestEdge(tuple(short_sides), cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-        return cls(resize, cfg.INPUT.RANDOM_FLIP)
-
-    def draw(self, height: int, width: int, rng: np.random.Generator | None = None) -> Transform:
-        """The transform of an image of height x width; `rng` is needed where there is something to draw."""
-        output_size = self.resize.output_size(height, width, rng)
-        flip = "none"
-        if self.flip != "none":
-            if rng is None:
-                raise ValueError(f"a random generator is needed to draw the flip {self.flip!r}")
-            flip = self.flip if rng.random() < 0.5 else "none"
-        return Transform((height, width), output_size, flip)

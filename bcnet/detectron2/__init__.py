@@ -1,7 +1,7 @@
 """The detectron2 plugin: importing it registers the bilayer mask head, FCOS and its backbone.
 
-It adapts detectron2's `Instances`, config and catalogs to the package's own parts and contains no second
-implementation of them. `docs/detectron2.md` shows its use.
+It adapts detectron2's `Instances`, config and catalogs to bcnet's own components and does not re-implement them. See
+`docs/detectron2.md` for its use.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""The backbone of FCOS, from detectron2's parts."""
+"""FCOS backbone for detectron2: ResNet-FPN with P6 and P7."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data mapper: detectron2's own, with occluder masks.
+"""Dataset mapper for detectron2 that adds ground-truth occluder masks.
 
 Letters: G instances, H x W original image, h x w transformed image.
 """
@@ -19,19 +19,20 @@ from pycocotools import mask as coco_mask
 from bcnet.data.source_masks import SourceMasks, source_masks
 from bcnet.detectron2.datasets import dict_to_record
 from bcnet.maps import OCCLUDEE, OCCLUDER
+from bcnet.ops.rle import RLE
 
 
 class BCNetDatasetMapper(DatasetMapper):
     """detectron2's `DatasetMapper`, adding ``gt_occluder_masks`` (BitMasks [G, h, w]) in training.
 
     The occluders are derived from the annotations in the original image, before any augmentation
-    (`bcnet.data.source_masks`), and then transformed like any other mask. Plain dataset dicts are enough. What
-    an annotation may have beside detectron2's keys: ``bg_object_segmentation``, its occluder mask (an empty
+    (`bcnet.data.source_masks`), and then transformed like any other mask. Plain dataset dicts are sufficient.
+    Optional keys of an annotation besides detectron2's: ``bg_object_segmentation``, its occluder mask (an empty
     list: none), and ``amodal_segmentation`` and ``amodal_bbox`` (xywh). A dataset dict's ``in_front``, pairs
-    (i, j) of positions in ``annotations``, says that j lies in front of i; then only such j occlude i.
+    (i, j) of positions in ``annotations``, states that j is in front of i; then only such j occlude i.
 
     With ``INPUT.MASK_FORMAT`` "bitmask", polygons are rasterised in the original image and transformed as
-    masks, as the stand-alone engine does, so that both hosts train on the same pixels. With "polygon", the
+    masks, as in bcnet's own trainer, so that both train on the same pixels. With "polygon", the
     instances' masks stay polygons, as in detectron2.
 
     With ``INPUT.MASK_TARGET`` "amodal", an instance's mask and box are the amodal ones; neighbours occlude by
@@ -79,17 +80,17 @@ class BCNetDatasetMapper(DatasetMapper):
         dataset_dict["instances"] = utils.filter_empty_instances(instances)
 
     def _source_annotations(self, annotations: Sequence[dict], source: SourceMasks) -> list[dict]:
-        """detectron2's annotations of the instances that are no crowds, with the target's boxes and masks."""
+        """detectron2's annotations of the instances that are not crowds, with the target's boxes and masks."""
         chosen = []
         for position, box, occludee in zip(source.positions, source.boxes, source.layers[OCCLUDEE], strict=True):
-            # As floats: detectron2's transforms cut what they make of a json's whole numbers to whole pixels.
+            # As floats: detectron2's transforms truncate transformed integer boxes to whole pixels.
             annotation = {**annotations[position], "bbox": [float(x) for x in box], "bbox_mode": BoxMode.XYWH_ABS}
             if self.mask_target == "amodal":
                 annotation["segmentation"] = annotation["amodal_segmentation"]
             if self.instance_mask_format == "bitmask":
                 annotation["segmentation"] = occludee
             elif not isinstance(annotation.get("segmentation"), dict):
-                # An object that is hidden altogether has no polygon, and is filtered out.
+                # A completely occluded object has no polygon, and is filtered out.
                 polygons = annotation.get("segmentation") or []
                 annotation["segmentation"] = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
             if not self.use_keypoint:
@@ -106,7 +107,7 @@ class BCNetDatasetMapper(DatasetMapper):
         return annotation
 
 
-def _transformed_masks(rles: Sequence[dict | None], transforms: T.Transform, image_shape: tuple[int, int]) -> BitMasks:
+def _transformed_masks(rles: Sequence[RLE | None], transforms: T.Transform, image_shape: tuple[int, int]) -> BitMasks:
     masks = torch.zeros(len(rles), *image_shape, dtype=torch.bool)
     for mask, rle in zip(masks, rles, strict=True):
         if rle is not None:
@@ -115,5 +116,5 @@ def _transformed_masks(rles: Sequence[dict | None], transforms: T.Transform, ima
 
 
 def _object_pixels(mask: np.ndarray) -> np.ndarray:
-    # Padding fills masks with 255, "ignored", which BitMasks would take for the object.
+    # Padding fills masks with 255, "ignore", which BitMasks would treat as foreground.
     return np.ascontiguousarray(mask == 1)

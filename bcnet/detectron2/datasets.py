@@ -1,4 +1,4 @@
-"""The package's data sets in detectron2's catalogs, and the way between its records and detectron2's dicts."""
+"""Registers bcnet's data sets in detectron2's catalogs, and converts records to and from its dataset dicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode
 
 from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
 
-# Keys of an annotation that detectron2 does not know, by the field of `InstanceRecord`.
+# Annotation keys that detectron2 lacks, by the field of `InstanceRecord`.
 _EXTRA_KEYS = {
     "occluder": "bg_object_segmentation",
     "amodal": "amodal_segmentation",
@@ -20,14 +20,14 @@ _EXTRA_KEYS = {
 
 
 def register_datasets(names: Iterable[str]) -> None:
-    """Makes names and specs of the package's catalog known to detectron2, where it does not know them.
+    """Registers names and specs of bcnet's catalog in detectron2's, unless it has them already.
 
-    Afterwards ``DATASETS.TRAIN`` and ``TEST`` take ``"coco:annotations.json:images"``, the package's names and
-    what `bcnet.data.register_dataset` added. Names that detectron2 has itself (``coco_2017_train``) stay its own.
-    Annotations are read when the data set is.
+    Afterwards ``DATASETS.TRAIN`` and ``TEST`` accept ``"coco:annotations.json:images"``, the package's names and
+    what `bcnet.data.register_dataset` added. Names that detectron2 has itself (``coco_2017_train``) are unchanged.
+    Annotations are read lazily.
 
     Raises:
-        KeyError: a name that neither knows.
+        KeyError: a name in neither catalog.
         ValueError: a malformed spec.
     """
     for name in names:
@@ -37,7 +37,7 @@ def register_datasets(names: Iterable[str]) -> None:
         DatasetCatalog.register(name, functools.partial(_load, name))
         metadata = MetadataCatalog.get(name).set(evaluator_type="coco", image_root=files.image_root)
         if files.format == "coco":
-            # What COCOEvaluator compares with; for other formats it converts the dataset dicts.
+            # Ground truth of COCOEvaluator; for other formats it converts the dataset dicts.
             metadata.set(json_file=files.annotation_file)
 
 
@@ -51,7 +51,7 @@ def _load(name: str) -> list[dict]:
 
 
 def record_to_dict(record: ImageRecord) -> dict:
-    """A record as detectron2's standard dataset dict, with the keys of `BCNetDatasetMapper` where it has them."""
+    """A record as detectron2's standard dataset dict, with the additional keys of `BCNetDatasetMapper` that it has."""
     dataset_dict = {
         "file_name": record.file_name,
         "image_id": record.image_id,
@@ -101,7 +101,8 @@ def _instance(position: int, annotation: dict) -> InstanceRecord:
     if extra["annotation_id"] is None:
         extra["annotation_id"] = f"at position {position}"
     return InstanceRecord(
-        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),
+        # Of the type of the box that is given: a list, here.
+        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),  # pyright: ignore[reportArgumentType]
         category=annotation["category_id"],
         iscrowd=bool(annotation.get("iscrowd", 0)),
         segmentation=annotation.get("segmentation"),

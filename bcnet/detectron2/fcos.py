@@ -16,6 +16,7 @@ from detectron2.modeling.roi_heads import build_mask_head
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from bcnet.detectron2.shapes import shape_value
 from bcnet.fcos import FCOSHead
 from bcnet.modeling.fcos import FCOSDetection, build_fcos_head
 from bcnet.modeling.mask_branch import MaskRoIs
@@ -23,11 +24,14 @@ from bcnet.modeling.mask_branch import MaskRoIs
 
 @META_ARCH_REGISTRY.register()
 class BCNetFCOS(nn.Module):
-    """The stand-alone engine's FCOS on a detectron2 backbone, with any mask head of detectron2's registry.
+    """bcnet's FCOS on a detectron2 backbone, with any mask head of detectron2's registry.
 
-    Head, targets, losses and decoding are `bcnet.fcos`'s. The mask head is trained on the detections and the
+    Head, targets, losses and decoding are those of `bcnet.fcos`. The mask head is trained on the detections and the
     ground-truth boxes that overlap an object (`FCOSDetection.mask_rois`).
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     @configurable
     def __init__(
@@ -45,9 +49,9 @@ class BCNetFCOS(nn.Module):
     ) -> None:
         """
         Args:
-            detection: made for the strides of `in_features`.
-            in_features: names of the backbone's levels that detect and that masks are pooled from, fine to coarse.
-            mask_pooler, mask_head: None detects boxes alone.
+            detection: built for the strides of `in_features`.
+            in_features: names of the backbone's levels for detection and mask pooling, fine to coarse.
+            mask_pooler, mask_head: None detects boxes only.
             pixel_mean, pixel_std: per channel, 0..255, in the order of `input_format`.
         """
         super().__init__()
@@ -67,7 +71,7 @@ class BCNetFCOS(nn.Module):
         backbone = build_backbone(cfg)
         in_features = cfg.MODEL.FCOS.IN_FEATURES
         shapes = [backbone.output_shape()[name] for name in in_features]
-        channels, strides = shapes[0].channels, [shape.stride for shape in shapes]
+        channels, strides = shape_value(shapes[0], "channels"), [shape_value(shape, "stride") for shape in shapes]
         keywords = {
             "backbone": backbone,
             "head": build_fcos_head(cfg, channels),
@@ -93,7 +97,7 @@ class BCNetFCOS(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict]:
+    def forward(self, batched_inputs: Sequence[dict]) -> dict[str, Tensor] | list[dict] | list[Instances]:
         """`GeneralizedRCNN.forward`'s inputs and outputs.
 
         In training every input has "instances" with ``gt_boxes`` and ``gt_classes``, and for masks ``gt_masks``
@@ -110,8 +114,7 @@ class BCNetFCOS(nn.Module):
         if self.mask_on:
             rois = self.detection.mask_rois(output, points, images.image_sizes, gt_boxes)
             proposals = [_proposals(r, gt) for r, gt in zip(rois, ground_truth, strict=True)]
-            pooled = self.mask_pooler(levels, [p.proposal_boxes for p in proposals])
-            losses.update(self.mask_head(pooled, proposals))
+            losses.update(self._run_mask_head(levels, [p.proposal_boxes for p in proposals], proposals))
         return losses
 
     @torch.no_grad()
@@ -121,19 +124,19 @@ class BCNetFCOS(nn.Module):
         detected_instances: Sequence[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> list[dict] | list[Instances]:
-        """`GeneralizedRCNN.inference`, which see: detections, or masks for given detections."""
+        """As `GeneralizedRCNN.inference`: detections, or masks for given detections."""
         images = self.preprocess_image(batched_inputs)
         levels = self._levels(images)
         if detected_instances is None:
-            found = self.detection.detect(self.head(levels), self.detection.points(levels), images.image_sizes)
+            detections = self.detection.detect(self.head(levels), self.detection.points(levels), images.image_sizes)
             results = [
                 Instances(size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
-                for size, (boxes, scores, classes) in zip(images.image_sizes, found, strict=True)
+                for size, (boxes, scores, classes) in zip(images.image_sizes, detections, strict=True)
             ]
         else:
             results = [instances.to(self.device) for instances in detected_instances]
         if self.mask_on:
-            results = self.mask_head(self.mask_pooler(levels, [r.pred_boxes for r in results]), results)
+            results = self._run_mask_head(levels, [r.pred_boxes for r in results], results)
         if do_postprocess:
             return GeneralizedRCNN._postprocess(results, batched_inputs, images.image_sizes)
         return results
@@ -145,13 +148,17 @@ class BCNetFCOS(nn.Module):
             images, self.backbone.size_divisibility, padding_constraints=self.backbone.padding_constraints
         )
 
+    def _run_mask_head(self, levels: list[Tensor], boxes: list[Boxes], instances: list[Instances]):
+        assert self.mask_pooler is not None and self.mask_head is not None  # where mask_on
+        return self.mask_head(self.mask_pooler(levels, boxes), instances)
+
     def _levels(self, images: ImageList) -> list[Tensor]:
         features = self.backbone(images.tensor)
         return [features[name] for name in self.in_features]
 
 
 def _proposals(rois: MaskRoIs, ground_truth: Instances) -> Instances:
-    """RoIs with the ground truth of the object that each shows, as detectron2's mask heads take them."""
-    proposals = ground_truth[rois.instances]
+    """RoIs with the ground truth of their matched objects, the input of detectron2's mask heads."""
+    proposals = ground_truth[rois.instances]  # pyright: ignore[reportArgumentType]  # takes indices too, unlike its annotation
     proposals.proposal_boxes = Boxes(rois.boxes)
     return proposals

@@ -19,6 +19,7 @@ from bcnet import bilayer
 from bcnet.bilayer import MapTarget, map_targets, select_class
 from bcnet.detectron2.occluders import occluder_masks_of_rois
 from bcnet.detectron2.postprocessing import paste_layers_with_masks
+from bcnet.detectron2.shapes import shape_value
 from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER
 from bcnet.modeling.mask_heads import bilayer_keywords
 
@@ -29,9 +30,9 @@ _VISUALIZED_ROIS = 8
 class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
     """`bcnet.bilayer.BilayerMaskHead` with detectron2's interface of a mask head.
 
-    A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the parameter names of the stand-alone engine. In training
+    A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the same parameter names as in bcnet's own detectors. In training
     it reads ``proposal_boxes``, ``gt_classes``, ``gt_masks`` and ``gt_occluder_masks`` of the foreground
-    proposals; without the last it derives them, see `occluder_masks_of_rois`.
+    proposals; without the last, occluders are derived, see `occluder_masks_of_rois`.
     """
 
     @configurable
@@ -56,11 +57,11 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, loss_weights: see
                 `bcnet.bilayer.BilayerMaskHead`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
-            output_layers: whether inference gives all maps, not the masks alone.
+            output_layers: whether inference returns all maps, not only the masks.
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
         """
         super().__init__(
-            input_shape.channels,
+            shape_value(input_shape, "channels"),
             num_conv=num_conv,
             num_mask_classes=num_mask_classes,
             use_gcn=use_gcn,
@@ -90,7 +91,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             "input_shape": input_shape,
             "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
             "vis_period": cfg.VIS_PERIOD,
-            **bilayer_keywords(cfg, input_shape.channels),
+            **bilayer_keywords(cfg, shape_value(input_shape, "channels")),
             "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
         }
 
@@ -114,7 +115,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         return self.losses(logits, layers, negative_ratio=self.negative_ratio)
 
     def layers(self, x: Tensor) -> Tensor:
-        """The occludee's mask logits alone, [N, K, M, M], which `BaseMaskRCNNHead` demands."""
+        """Only the occludee's mask logits, [N, K, M, M]; required by `BaseMaskRCNNHead`."""
         return super().forward(x, [OCCLUDEE_MASK.name])[OCCLUDEE_MASK.name]
 
     def _predict(self, x: Tensor, instances: Sequence[Instances]) -> Sequence[Instances]:
@@ -135,8 +136,8 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 def roi_targets(instances: Sequence[Instances], *, side: int, device: torch.device) -> dict[str, MapTarget]:
     """The mask layers of foreground proposals, cropped to them: bool [N, M, M] by layer.
 
-    Masks are cropped by their own class: BitMasks with aligned RoIAlign as the stand-alone engine does,
-    PolygonMasks by rasterising the polygons in the box.
+    Masks are cropped by their own class: BitMasks with aligned RoIAlign as in bcnet's own trainer, PolygonMasks by
+    rasterising the polygons in the box.
 
     Args:
         instances: per image, see `BilayerMaskHead`.
@@ -159,7 +160,7 @@ def _crop(masks, boxes: Tensor, side: int) -> Tensor:
 
 
 def _visualize(logits: Mapping[str, Tensor], targets: Mapping[str, MapTarget]) -> None:
-    """Puts predictions and targets of some RoIs side by side into the event storage, one picture per map."""
+    """Writes predictions and targets of some RoIs, side by side, to the event storage, one picture per map and RoI."""
     storage = get_event_storage()
     for name, values in logits.items():
         predicted = values[:_VISUALIZED_ROIS].detach().float().sigmoid()

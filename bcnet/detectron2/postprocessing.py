@@ -1,4 +1,4 @@
-"""Pasting of a mask head's further maps (occluder, boundaries) from the RoI frame into the image.
+"""Post-processing for detectron2: pastes occluder masks and boundaries from the RoI frame into the image.
 
 Letters: D detections, M mask side, H x W image.
 """
@@ -15,7 +15,7 @@ from bcnet.ops.paste import paste_masks
 
 
 def paste_layers(instances: Instances) -> Instances:
-    """Pastes maps that are still in the RoI frame into the image that ``pred_boxes`` lie in.
+    """Pastes maps that are still in the RoI frame into the image of ``pred_boxes``.
 
     Args:
         instances: fields that are ROIMasks [D, M, M] (probabilities) become bool [D, H, W] at 1/2; ``pred_masks``,
@@ -33,9 +33,8 @@ def paste_layers(instances: Instances) -> Instances:
 def paste_layers_with_masks() -> None:
     """Makes `GeneralizedRCNN` paste the layers where it pastes ``pred_masks``.
 
-    detectron2 pastes by the field's name and has no hook behind it, so its `detector_postprocess` is wrapped
-    in the module of `GeneralizedRCNN`. Called by the first head that is asked for the layers; Instances
-    without them are not touched.
+    detectron2 pastes by field name and offers no hook after it, so `detector_postprocess` is wrapped in the module of
+    `GeneralizedRCNN`. Called by the first head with `output_layers`; Instances without layers are unchanged.
     """
     original = rcnn.detector_postprocess
     if getattr(original, "pastes_layers", False):
@@ -45,5 +44,5 @@ def paste_layers_with_masks() -> None:
     def detector_postprocess(results: Instances, *args, **kwargs) -> Instances:
         return paste_layers(original(results, *args, **kwargs))
 
-    detector_postprocess.pastes_layers = True
+    detector_postprocess.__dict__["pastes_layers"] = True
     rcnn.detector_postprocess = detector_postprocess

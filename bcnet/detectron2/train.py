@@ -18,7 +18,6 @@ from detectron2.evaluation import COCOEvaluator, verify_results
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 
-import bcnet.training.solver as engine_solver
 from bcnet.config import find_config, split_overrides
 from bcnet.config.defaults import add_bcnet_config
 from bcnet.data.images import MAX_IMAGE_PIXELS
@@ -28,16 +27,21 @@ from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
+from bcnet.training import solver
 from bcnet.training.launch import started_by_torchrun
 
 logger = logging.getLogger(__name__)
 
-# Keys of ours that detectron2's trainer has no counterpart for, with the value that asks for nothing.
+# Keys of bcnet without a counterpart in detectron2's trainer, with their neutral value.
 _STAND_ALONE_KEYS = {
     "SOLVER.ACCUMULATE_STEPS": 1,
     "SOLVER.EMA.ENABLED": False,
     "INPUT.BAD_IMAGE": "raise",
     "INPUT.MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS,
+    "INPUT.COMPOSITION.ENABLED": False,
+    "INPUT.SCALE_JITTER.ENABLED": False,
+    "INPUT.COLOR_JITTER.ENABLED": False,
+    "MODEL.BILAYER.OCCLUDER_TARGET": "neighbours",
     "MODEL.FREEZE_DETECTOR": False,
     "MODEL.COMPILE": False,
 }
@@ -48,13 +52,13 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__(cfg)
-        self.checkpointer = BCNetCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = BCNetCheckpointer(self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         for hook in self._hooks:
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.checkpointer = self.checkpointer
         if isinstance(self._trainer, AMPTrainer) and cfg.SOLVER.AMP.DTYPE == "bf16":
             self._trainer.precision = torch.bfloat16
-            # bf16 has the range of fp32: there is nothing to scale.
+            # bf16 has the range of fp32: no loss scaling.
             self._trainer.grad_scaler = torch.amp.GradScaler("cuda", enabled=False)
 
     def build_hooks(self) -> list:
@@ -72,7 +76,9 @@ class Trainer(DefaultTrainer):
         Raises:
             ValueError: a data set has more classes than MODEL.ROI_HEADS.NUM_CLASSES.
         """
-        loader = build_detection_train_loader(cfg, mapper=BCNetDatasetMapper(cfg, is_train=True))
+        # detectron2's @configurable adds the config to the arguments, and has no annotations that say so.
+        mapper = BCNetDatasetMapper(cfg, is_train=True)  # pyright: ignore[reportCallIssue]
+        loader = build_detection_train_loader(cfg, mapper=mapper)  # pyright: ignore[reportCallIssue, reportOptionalCall]
         for name in cfg.DATASETS.TRAIN:
             classes = len(MetadataCatalog.get(name).get("thing_classes", ()))
             if classes > cfg.MODEL.ROI_HEADS.NUM_CLASSES:
@@ -84,7 +90,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """detectron2's SGD or the engine's AdamW, with the engine's gradient clipping ("full_model" too)."""
+        """detectron2's SGD or bcnet's AdamW, with bcnet's gradient clipping (also "full_model")."""
         clip = cfg.SOLVER.CLIP_GRADIENTS
         if cfg.SOLVER.OPTIMIZER == "SGD":
             unclipped = cfg.clone()
@@ -92,11 +98,11 @@ class Trainer(DefaultTrainer):
             unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
             optimizer = build_optimizer(unclipped, model)
         else:
-            optimizer = engine_solver.build_optimizer(cfg, model)
+            optimizer = solver.build_optimizer(cfg, model)
         if clip.ENABLED:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             optimizer.register_step_pre_hook(
-                lambda *_: engine_solver.clip_gradients(
+                lambda *_: solver.clip_gradients(
                     parameters, clip_type=clip.CLIP_TYPE, clip_value=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE
                 )
             )
@@ -104,7 +110,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> COCOEvaluator:
-        # A folder per data set: the result files have fixed names.
+        # One folder per data set: result files have fixed names.
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, str(list(cfg.DATASETS.TEST).index(dataset_name)))
@@ -112,7 +118,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: torch.nn.Module) -> OrderedDict:
-        """`test` under ``TEST.AUG``; the tasks' names get the ending "_TTA"."""
+        """`test` under ``TEST.AUG``; task names get the suffix "_TTA"."""
         logger.info("Evaluating with test-time augmentation")
         folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
         evaluators = [cls.build_evaluator(cfg, name, folder) for name in cfg.DATASETS.TEST]
@@ -124,14 +130,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """detectron2's config with our keys, the arguments' file and overrides; its data sets are registered.
 
     Raises:
-        ValueError: a key of ours that detectron2's trainer has no counterpart for.
+        ValueError: a key of bcnet that detectron2's trainer does not support.
         KeyError: an unknown key or data set.
     """
     import_modules(getattr(args, "imports", ()))
     cfg = get_cfg()
     add_bcnet_config(cfg)
     if args.config_file:
-        # In a copy, because `default_setup` reads the file that the arguments name.
+        # On a copy, because `default_setup` reads the arguments' config file.
         args = argparse.Namespace(**{**vars(args), "config_file": find_config(args.config_file)})
         cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(split_overrides(args.opts or []))
@@ -142,13 +148,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
             node = node[part]
         if node[name] != neutral:
             raise ValueError(
-                f"{key} is {node[name]!r}, which detectron2's trainer cannot do; run without --host detectron2, or set "
-                f"it to {neutral!r}"
+                f"{key} is {node[name]!r}, which detectron2's trainer does not support; run without --host "
+                f"detectron2, or set it to {neutral!r}"
             )
     device = resolve_device(cfg.MODEL.DEVICE)
     cfg.MODEL.DEVICE = str(device)
     if device.type == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        logger.warning("detectron2 trains in mixed precision on CUDA alone: SOLVER.AMP.ENABLED is turned off")
+        logger.warning("detectron2 trains in mixed precision on CUDA only: SOLVER.AMP.ENABLED is turned off")
         cfg.SOLVER.AMP.ENABLED = False
     cfg.freeze()
     register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
@@ -175,12 +181,12 @@ def run(args: argparse.Namespace) -> dict | None:
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
-        trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer.model))])
+        trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer._trainer.model))])
     return trainer.train()
 
 
 def main(args: argparse.Namespace) -> dict | None:
-    """Runs the arguments of detectron2's `default_argument_parser` in as many processes as they ask for.
+    """Runs the arguments of detectron2's `default_argument_parser` in as many processes as they request.
 
     Under torchrun this process is one of the group already, and torchrun's counts hold.
 

@@ -1,4 +1,4 @@
-"""detectron2's test-time augmentation for both detectors."""
+"""Test-time augmentation (TTA) with detectron2 for both detectors."""
 
 from __future__ import annotations
 
@@ -21,18 +21,31 @@ def with_test_time_augmentation(cfg, model: nn.Module) -> nn.Module:
 class BCNetFCOSWithTTA(GeneralizedRCNNWithTTA):
     """`GeneralizedRCNNWithTTA` for `BCNetFCOS`, which has the same `inference` and no RoI heads to turn off.
 
-    Boxes are merged with FCOS's own suppression threshold.
+    Boxes are merged with FCOS's own NMS threshold.
     """
 
+    model: BCNetFCOS
+
     def __init__(self, cfg, model: nn.Module, tta_mapper=None, batch_size: int = 3) -> None:
-        # Not the parent's, which refuses other models than GeneralizedRCNN.
+        """
+        Args:
+            model: a `BCNetFCOS`, or one inside `DistributedDataParallel`.
+            Others: see `GeneralizedRCNNWithTTA`.
+
+        Raises:
+            TypeError: another model.
+        """
+        # Not the parent's, which accepts GeneralizedRCNN only.
         nn.Module.__init__(self)
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        inner = model.module if isinstance(model, DistributedDataParallel) else model
+        if not isinstance(inner, BCNetFCOS):
+            raise TypeError(f"BCNetFCOSWithTTA takes a BCNetFCOS, got a {type(inner).__name__}")
+        self.model = inner
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = cfg.MODEL.FCOS.NMS_THRESH_TEST
         self.cfg.freeze()
-        self.tta_mapper = tta_mapper or DatasetMapperTTA(cfg)
+        self.tta_mapper = tta_mapper or DatasetMapperTTA(cfg)  # pyright: ignore[reportCallIssue]  # @configurable takes cfg
         self.batch_size = batch_size
 
     @contextlib.contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
+from bcnet.data.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.evaluation.average_precision import images_average_precision, subset_average_precision
 from bcnet.evaluation.ground_truth import IGNORED_AREA, GroundTruth, visible_mask
-from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, THRESHOLD, box_overlaps
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.shares import hidden_share, occluder_share
 
@@ -104,7 +104,7 @@ def overlap_average_precision(
     threshold: float = THRESHOLD,
     max_detections: int = 100,
 ) -> dict:
-    """Mask AP on the images in which two objects' boxes overlap, as on COCO-OCC (`bcnet.occlusion.coco_occ`).
+    """Mask AP on the images in which two objects' boxes overlap, as on COCO-OCC (`bcnet.data.coco_occ`).
 
     Args:
         ground_truth: with annotations that have masks.

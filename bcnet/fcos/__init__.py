@@ -1,4 +1,4 @@
-"""FCOS: head, targets, losses and decoding. Tensors in, tensors out."""
+"""FCOS (anchor-free detector): head, target assignment, losses and box decoding, in plain tensors."""
 
 from bcnet.fcos.decode import decode_detections
 from bcnet.fcos.head import FCOSHead, FCOSOutput

@@ -27,7 +27,7 @@ def decode_detections(
     max_detections: int | None,
     min_score: float = 0.0,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Boxes, scores and classes of each image, by falling score.
+    """Boxes, scores and classes of each image, by descending score.
 
     A class of a point is a candidate if its probability *before* centerness exceeds the threshold. The `topk`
     of each level by probability times centerness are kept; the score is the square root of that product.

@@ -1,4 +1,4 @@
-"""The FCOS head, shared by all levels.
+"""FCOS head: classification, box regression and centerness, shared by all pyramid levels.
 
 Letters: B images, C channels, K classes, L levels, P points of all levels.
 """
@@ -47,10 +47,10 @@ class FCOSHead(nn.Module):
         Args:
             channels: C of every level.
             num_classes: K.
-            num_levels: L, each with its own learned scale of the distances.
+            num_levels: L, each with its own learnable scale of the distances.
             num_conv: convolutions per tower.
             norm_groups: groups of the towers' GroupNorm; must divide `channels`.
-            prior_prob: initial class probability everywhere, which keeps the focal loss calm at the start.
+            prior_prob: initial class probability everywhere, for a stable focal loss at the start.
         """
         super().__init__()
         self.cls_tower = self._tower(channels, num_conv, norm_groups)

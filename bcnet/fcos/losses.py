@@ -1,4 +1,4 @@
-"""FCOS losses.
+"""FCOS losses: focal loss, GIoU loss and centerness loss.
 
 Letters: B images, P points, K classes.
 """
@@ -27,7 +27,7 @@ def fcos_losses(
 
     The focal and the centerness loss are divided by the number of positive points, the box loss is weighted
     by the centerness target and divided by its sum. Both normalisers are averaged over processes; without a
-    positive point the box and the centerness loss are zero. Nothing here waits for the device.
+    positive point the box and the centerness loss are zero. Causes no host-device synchronisation.
 
     Returns:
         dict: "loss_cls", "loss_box_reg", "loss_centerness", scalars.

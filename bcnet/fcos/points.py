@@ -1,4 +1,4 @@
-"""Where on the image each cell of a feature level looks."""
+"""FCOS points: image coordinates of the cells of a feature level."""
 
 from __future__ import annotations
 

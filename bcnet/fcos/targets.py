@@ -1,4 +1,4 @@
-"""Which object each point learns, and how far its sides are.
+"""FCOS target assignment: class and box distances of each point, with center sampling and size ranges.
 
 Letters: B images, G objects of an image, P points of all levels, K classes.
 """
@@ -38,7 +38,7 @@ def assign_targets(
 
     A point is positive for an object if it lies strictly inside the object's centre box (`radius` strides
     around its centre, clipped to the object) and the largest of its four distances lies in its level's range
-    of sizes, both ends included. Where several objects claim a point, the smallest box gets it.
+    of sizes, both ends included. If a point is positive for several objects, the one with the smallest box is assigned.
 
     Args:
         points: per level, float32 [P_l, 2].

@@ -1,4 +1,4 @@
-"""The detectors: backbone, RPN, RoI branches, the registries that a config chooses from, and building from a config."""
+"""Detectors (Faster R-CNN, FCOS): backbone, RPN, box and mask branches, registries, and building from a config."""
 
 from bcnet.modeling.backbone import ResNetFPN
 from bcnet.modeling.build import build_model, resolve_device

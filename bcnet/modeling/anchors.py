@@ -1,4 +1,4 @@
-"""Anchors of the RPN.
+"""Anchor generator of the RPN, equal to detectron2's.
 
 Letters: A anchors per cell.
 """
@@ -34,7 +34,7 @@ class AnchorGenerator(nn.Module):
             offset: of the first anchor's centre, in strides, 0..1.
 
         Raises:
-            ValueError: sizes or ratios neither once nor per level.
+            ValueError: sizes or ratios given neither once nor per level.
         """
         super().__init__()
         for name, value in (("sizes", sizes), ("aspect_ratios", aspect_ratios)):
@@ -50,7 +50,7 @@ class AnchorGenerator(nn.Module):
     @property
     def num_anchors(self) -> int:
         """A, which all levels share."""
-        return len(self.cell_0)
+        return len(self.get_buffer("cell_0"))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Per level, the anchors of every cell row by row: float32 [H_l * W_l * A, 4], xyxy in absolute pixels."""

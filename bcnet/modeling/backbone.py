@@ -43,7 +43,7 @@ def build_resnet(
         norm: "FrozenBN", "BN", or "SyncBN" for batch statistics of all processes.
         groups, width_per_group: 32 and 8 make ResNeXt-101-32x8d.
         stride_in_1x1: stride in a bottleneck's first 1x1 convolution (MSRA's weights) rather than its 3x3.
-        freeze_at: stages that are not trained: 0 or less none, 1 the stem, 2 the stem and res2, 5 or more all.
+        freeze_at: number of frozen stages: 0 or less none, 1 the stem, 2 the stem and res2, 5 or more all.
             Their BatchNorm is frozen too.
     """
     block, counts = _BLOCKS[depth]

@@ -35,10 +35,11 @@ class BoxHead(nn.Module):
         """
         super().__init__()
         sizes = [in_features] + [fc_dim] * num_fc
-        self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        fcs = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.fcs = nn.ModuleList(fcs)
         self.cls_score = nn.Linear(sizes[-1], num_classes + 1)
         self.bbox_pred = nn.Linear(sizes[-1], 4 * (1 if class_agnostic else num_classes))
-        for fc in self.fcs:
+        for fc in fcs:
             nn.init.kaiming_uniform_(fc.weight, a=1)
             nn.init.zeros_(fc.bias)
         for predictor, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
@@ -66,7 +67,7 @@ class BoxBranch(nn.Module):
         batch_size_per_image: int,
         positive_fraction: float,
         append_gt: bool,
-        box_weights: Sequence[float],
+        box_weights: tuple[float, float, float, float],
         smooth_l1_beta: float,
         box_loss_weight: float,
         score_threshold: float,
@@ -76,13 +77,13 @@ class BoxBranch(nn.Module):
         """
         Args:
             num_classes: K.
-            iou_threshold: IoU with an object from which on a proposal is foreground.
+            iou_threshold: minimum IoU with an object for a proposal to be foreground.
             batch_size_per_image: proposals sampled for the losses, at most `positive_fraction` of them foreground.
-            append_gt: whether the ground-truth boxes are among the proposals that train.
+            append_gt: whether to add the ground-truth boxes to the proposals in training.
             box_weights: of the four deltas (dx, dy, dw, dh).
-            smooth_l1_beta: where the box loss turns from squared to linear; 0 is L1.
+            smooth_l1_beta: error at which the box loss changes from squared to linear; 0 is L1.
             score_threshold, nms_threshold, max_detections: limits of inference, see `Thresholds`; scores must exceed
-                the first, and None is no limit of the number.
+                the first; None sets no maximum number.
         """
         super().__init__()
         self.pooler = pooler
@@ -91,7 +92,7 @@ class BoxBranch(nn.Module):
         self.matcher = Matcher(iou_threshold, iou_threshold, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(batch_size_per_image, positive_fraction)
         self.append_gt = append_gt
-        self.box_coder = BoxCoder(tuple(box_weights))
+        self.box_coder = BoxCoder(box_weights)
         self.smooth_l1_beta = smooth_l1_beta
         self.box_loss_weight = box_loss_weight
         self.score_threshold = score_threshold
@@ -135,7 +136,7 @@ class BoxBranch(nn.Module):
     def sample(
         self, proposals: Sequence[Tensor], gt_boxes: Sequence[Tensor], gt_classes: Sequence[Tensor]
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Draws the proposals that train the branch.
+        """Samples the proposals for training.
 
         Returns:
             Per image the boxes float32 [n, 4], their classes int64 [n] (K for background) and the matched
@@ -185,7 +186,7 @@ class BoxBranch(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Per image boxes float32 [D, 4] (xyxy, clipped), scores [D] and classes [D], by falling score; N may be 0."""
+        """Per image boxes float32 [D, 4] (xyxy, clipped), scores and classes [D], by descending score; N may be 0."""
         thresholds = thresholds or Thresholds()
         nms_threshold = self.nms_threshold if thresholds.nms is None else thresholds.nms
         max_detections = thresholds.max_detections or self.max_detections

@@ -1,4 +1,4 @@
-"""From a config to a model on its device."""
+"""Builds the detector of a config on its device."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 def build_model(cfg) -> Detector:
     """The detector that MODEL.META_ARCHITECTURE names, freshly initialised, on MODEL.DEVICE (the CPU without a GPU).
 
-    Weights of convolutions lie channels last, and feature maps follow them: the layout that the fast kernels of
-    both GPUs and CPUs compute in. Shapes and results are those of any layout.
+    Convolution weights, and with them feature maps, use the channels-last memory format, which the fast kernels of
+    GPUs and CPUs need. Shapes and results do not depend on it.
 
     Raises:
-        ValueError: a name that no registry has, or values that a component cannot work with.
+        ValueError: a name that is not registered, or values that a component does not support.
     """
     model = DETECTOR_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE).from_config(cfg)
     if cfg.MODEL.FREEZE_DETECTOR:
@@ -31,7 +31,7 @@ def build_model(cfg) -> Detector:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; the CPU, with a warning, where CUDA is asked for and there is none."""
+    """The device of that name; falls back to the CPU, with a warning, if CUDA is not available."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %r and there is no CUDA device: using the CPU", name)
         return torch.device("cpu")

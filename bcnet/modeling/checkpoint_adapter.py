@@ -1,14 +1,14 @@
-"""What a component says of its tensors in checkpoints of other code: names, and what else loading must know.
+"""Checkpoint adapters: parameter names of a component in checkpoints of other code, and conversion of its weights.
 
 A registered backbone, mask head or detector may have an attribute `checkpoint_adapter`; `bcnet.checkpoint` collects
 those of the registries. Without one, a component's tensors have the same names everywhere.
 
-A dialect is a set of names, in which one code writes its models. A rule is a pair of templates (ours, theirs)::
+A dialect is the naming scheme of one code base. A rule is a pair of templates (ours, theirs)::
 
     "backbone.resnet.layer{s}.{b}.conv{c}.*", "backbone.bottom_up.res{s+1}.{b}.conv{c}.*"
 
 ``{s}`` is a number and ``{s+1}`` the same number plus one, ``*`` one name without dots (weight, running_mean, ...),
-``**`` everything that follows. Of several rules the first that matches decides.
+``**`` the rest of the name. The first matching rule applies.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ DETECTRON2_BACKBONE, TORCHVISION_BACKBONE, CAFFE2 = "detectron2_backbone", "torc
 
 Rule = tuple[str, str]
 
-MASK_HEAD = "mask_branch.head."  # where a detector has its mask head
+MASK_HEAD = "mask_branch.head."  # prefix of the mask head in a detector
 
 
 class CheckpointAdapter:
-    """Base of the adapters, which says nothing; a subclass overrides what its component needs.
+    """Base of the adapters, with no rules; a subclass overrides what its component needs.
 
     Attributes:
         dialects: dialects beyond those above that `rules` knows, e.g. ("timm",). A file is tried in these first.
@@ -46,13 +46,13 @@ class CheckpointAdapter:
         either side (see `mask_head`).
 
         Args:
-            dialect: whose names the other side of the rules are.
+            dialect: the dialect on the other side of the rules.
             keys: all names of the file or model, ours or the dialect's.
         """
         return ()
 
     def mask_head(self, dialect: str) -> str | None:
-        """Of a detector: what its mask head's names begin with in a dialect; None where the dialect has no masks."""
+        """Of a detector: the prefix of its mask head's names in a dialect; None if the dialect has no masks."""
         return MASK_HEAD
 
     def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
@@ -64,11 +64,11 @@ class CheckpointAdapter:
         """
 
     def fault(self, report: LoadReport) -> str | None:
-        """Why weights must not be loaded although some of them fit; None where they may."""
+        """The reason to reject weights although some of them fit; None accepts them."""
         return None
 
     def warnings(self, model: nn.Module, conversion: Conversion, author: str) -> list[str]:
-        """One sentence per setting of the model that contradicts what the weights were trained with.
+        """One warning per setting of the model that differs from the training of the weights.
 
         Args:
             author: the file's "__author__", by which detectron2's zoo marks its files.
@@ -77,5 +77,5 @@ class CheckpointAdapter:
 
 
 def adapter_of(component: object) -> CheckpointAdapter:
-    """The adapter of a component or its class; the base's where it has none."""
+    """The adapter of a component or its class; the base adapter if it has none."""
     return getattr(component, "checkpoint_adapter", None) or CheckpointAdapter()

@@ -5,7 +5,7 @@ Letters: B images, H x W padded image, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,10 @@ from bcnet.structures import Detections, Targets
 
 
 class Detector(nn.Module):
-    """Base of the detectors. A subclass says how boxes are found (`detect`) and learned (`detection_losses`)."""
+    """Base of the detectors. A subclass implements box inference (`detect`) and training (`detection_losses`)."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -33,12 +36,17 @@ class Detector(nn.Module):
         """
         Args:
             backbone: an `nn.Module`.
-            mask_branch: None detects boxes alone.
-            mask_features: names of the levels that masks are pooled from, fine to coarse.
+            mask_branch: None detects boxes only.
+            mask_features: names of the pyramid levels of the mask branch, fine to coarse.
             num_classes: K.
             pixel_mean, pixel_std: per channel, 0..255, in the channel order of the images.
+
+        Raises:
+            TypeError: a backbone that is not an `nn.Module`.
         """
         super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"a backbone must be an nn.Module, got a {type(backbone).__name__}")
         self.backbone = backbone
         self.mask_branch = mask_branch
         self.num_classes = num_classes
@@ -53,7 +61,7 @@ class Detector(nn.Module):
 
     @property
     def size_divisibility(self) -> int:
-        """Heights and widths are padded to multiples of this many pixels."""
+        """Input heights and widths are padded to multiples of this many pixels."""
         return self.backbone.size_divisibility
 
     @property
@@ -99,7 +107,7 @@ class Detector(nn.Module):
 
     def networks(self) -> list[nn.Module]:
         """Submodules without data-dependent shapes; safe for torch.compile."""
-        return [self.backbone] + ([] if self.mask_branch is None else [self.mask_branch.head])
+        return [self.backbone] if self.mask_branch is None else [self.backbone, self.mask_branch.head]
 
     def compile(self, **options) -> None:
         """Compiles the `networks` in place, by torch.compile with dynamic shapes; parameters and their names stay.
@@ -117,14 +125,14 @@ class Detector(nn.Module):
             ValueError: the detector has no mask branch.
         """
         if self.mask_branch is None:
-            raise ValueError("nothing is left to train: MODEL.FREEZE_DETECTOR is True and MODEL.MASK_ON False")
+            raise ValueError("there is nothing to train: MODEL.FREEZE_DETECTOR is True and MODEL.MASK_ON False")
         self.detector_is_frozen = True
         self.requires_grad_(False)
         self.mask_branch.requires_grad_(True)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Detector:
-        """The mode of the whole; a frozen detector keeps the statistics of its BatchNorm."""
+        """As `nn.Module.train`; the BatchNorm statistics of a frozen detector stay fixed."""
         super().train(mode)
         if self.detector_is_frozen:
             self.backbone.eval()
@@ -136,14 +144,13 @@ class Detector(nn.Module):
     ) -> list[Detections]:
         """Detections of each image in its own coordinates, whatever mode the module and its submodules are in.
 
-        An image smaller than the largest of the batch is padded to its size, and what lies beyond an image's edge
-        has some influence on what is found at the edge. Images of one padded size (`size_divisibility`) give together
-        what each gives alone.
+        Smaller images of a batch are padded to the largest, which slightly affects detections at the image's edge.
+        For images of one padded size (`size_divisibility`), batched and single results are equal.
 
         Args:
             images: as `forward` takes them.
-            with_occluder: fill the occluder's maps and the boundaries too, not the masks alone.
-            thresholds: None takes those that the model was built with.
+            with_occluder: compute the occluder's maps and the boundaries too, not only the masks.
+            thresholds: None uses those of the model.
         """
         with evaluating(self):
             features, image_sizes = self.features(images)
@@ -162,11 +169,11 @@ class Detector(nn.Module):
     def inference_masks(
         self, images: Sequence[Tensor], detections: Sequence[Detections], *, with_occluder: bool = False
     ) -> list[Detections]:
-        """The mask branch's maps for detections that are there already, one `Detections` per image.
+        """The mask branch's maps for given detections, one `Detections` per image.
 
         Args:
             images: as `forward` takes them.
-            detections: in the coordinates of these images, on the model's device.
+            detections: in the coordinates of the images, on the model's device.
             with_occluder: as for `inference`.
 
         Raises:
@@ -178,7 +185,7 @@ class Detector(nn.Module):
             features, _ = self.features(images)
             return self.mask_branch.predict(self._pooled(features), detections, with_occluder)
 
-    def features(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
+    def features(self, images: Sequence[Tensor]) -> tuple[Mapping[str, Tensor], list[tuple[int, int]]]:
         """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""
         image_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         divisor = self.size_divisibility
@@ -190,18 +197,18 @@ class Detector(nn.Module):
             padded[:, :h, :w] = (image - self.pixel_mean) / self.pixel_std
         return self.backbone(batch), image_sizes
 
-    def _pooled(self, features: dict[str, Tensor]) -> list[Tensor]:
+    def _pooled(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         return [features[name] for name in self.mask_features]
 
     def detection_losses(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
-        """The detector's losses, and per image the RoIs that train the mask branch."""
+        """The detector's losses, and per image the training RoIs of the mask branch."""
         raise NotImplementedError
 
     def detect(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from bcnet.structures import Detections, Targets
 
 
 class FasterRCNNAdapter(CheckpointAdapter):
-    """Names of the RPN, the box branch and the mask head's place."""
+    """Parameter names of the RPN and the box branch, and the prefix of the mask head."""
 
     def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
         if dialect == DETECTRON2:
@@ -68,7 +68,7 @@ class FasterRCNN(Detector):
     ) -> None:
         """
         Args:
-            rpn_features: names of the levels that carry anchors, fine to coarse.
+            rpn_features: names of the levels with anchors, fine to coarse.
             mask_features: names of the levels that masks and boxes are pooled from, fine to coarse.
             Others: see `Detector`.
         """
@@ -89,7 +89,8 @@ class FasterRCNN(Detector):
         """Reads MODEL and TEST.DETECTIONS_PER_IMAGE.
 
         Raises:
-            ValueError: a name that no registry has, a level that the backbone lacks, or a component's own fault.
+            ValueError: a name that is not registered, a level that the backbone lacks, or values that a component
+                rejects.
         """
         backbone = build_backbone(cfg)
         levels = cfg.MODEL.ROI_HEADS.IN_FEATURES
@@ -110,7 +111,7 @@ class FasterRCNN(Detector):
         return [*super().networks(), self.rpn.head, self.box_branch.head]
 
     def detection_losses(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
         gt_boxes = [t.boxes for t in targets]
         proposals, _, losses = self.rpn([features[name] for name in self.rpn_features], image_sizes, gt_boxes)
@@ -132,7 +133,7 @@ class FasterRCNN(Detector):
 
     def detect(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:

@@ -1,8 +1,8 @@
-"""FCOS with a mask branch: points, losses and decoding around the head, and the detector."""
+"""FCOS detector with a mask branch: config, points, target assignment, losses, decoding and mask RoIs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ from bcnet.modeling.registry import DETECTOR_REGISTRY, Backbone, build_backbone,
 from bcnet.modeling.thresholds import Thresholds, max_detections_of
 from bcnet.structures import Detections, Targets
 
-ALMOST = 1 - 1e-6  # so that the rounding of squares and roots loses nothing
+ALMOST = 1 - 1e-6  # margin for the rounding of squares and roots
 
 
 class FCOSDetection:
-    """FCOS around its head: from points to losses, to boxes, and to the RoIs that train masks.
+    """FCOS outside of its head: points, losses, box decoding, and the training RoIs of the mask branch.
 
-    It holds settings and no parameters, so that any detector with an `FCOSHead` can call it.
+    It has settings but no parameters, so that any detector with an `FCOSHead` can use it.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class FCOSDetection:
     ) -> None:
         """
         Args:
-            strides: of the levels that detect in pixels, fine to coarse.
+            strides: of the detection levels in pixels, fine to coarse.
             num_classes: K.
-            mask_iou_threshold: IoU with its object from which on a detection trains the mask branch.
+            mask_iou_threshold: minimum IoU with an object for a detection to train the mask branch.
             Others: see `assign_targets`, `fcos_losses` and `decode_detections`.
         """
         self.strides = list(strides)
@@ -88,7 +88,7 @@ class FCOSDetection:
     def points(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Per level [B, C, H_l, W_l], its points: float32 [H_l * W_l, 2], (x, y) in absolute pixels."""
         return [
-            level_points(*level.shape[-2:], stride, device=level.device)
+            level_points(level.shape[-2], level.shape[-1], stride, device=level.device)
             for level, stride in zip(levels, self.strides, strict=True)
         ]
 
@@ -120,7 +120,7 @@ class FCOSDetection:
         """Boxes, scores and classes of each image, see `decode_detections`."""
         decoding = dict(self.decoding)
         if thresholds is not None and thresholds.score is not None:
-            # The score is at most the root of the probability, which therefore is at least its square.
+            # score = sqrt(probability * centerness) <= sqrt(probability), so probability >= score ** 2.
             decoding |= {"score_threshold": ALMOST * thresholds.score**2, "min_score": thresholds.score}
         if thresholds is not None and thresholds.nms is not None:
             decoding["nms_threshold"] = thresholds.nms
@@ -136,7 +136,7 @@ class FCOSDetection:
         image_sizes: Sequence[tuple[int, int]],
         gt_boxes: Sequence[Tensor],
     ) -> list[MaskRoIs]:
-        """Per image the detections and the ground-truth boxes that overlap an object enough to train its mask.
+        """Training RoIs of the mask branch per image: detections that overlap an object enough, and ground-truth boxes.
 
         The published code decodes these detections without the level's stride, so that in effect only
         ground-truth boxes train its mask head; here they are decoded as in inference.
@@ -151,8 +151,16 @@ class FCOSDetection:
 
 
 def build_fcos_head(cfg, channels: int) -> FCOSHead:
-    """The head of MODEL.FCOS, for features of so many channels."""
+    """The head of MODEL.FCOS, for features of `channels` channels.
+
+    Raises:
+        ValueError: MODEL.FCOS.NORM_GROUPS does not divide `channels`.
+    """
     fcos = cfg.MODEL.FCOS
+    if channels % fcos.NORM_GROUPS:
+        raise ValueError(
+            f"MODEL.FCOS.NORM_GROUPS is {fcos.NORM_GROUPS} and does not divide the {channels} channels of the features"
+        )
     return FCOSHead(
         channels,
         cfg.MODEL.ROI_HEADS.NUM_CLASSES,
@@ -164,7 +172,7 @@ def build_fcos_head(cfg, channels: int) -> FCOSHead:
 
 
 class FCOSAdapter(CheckpointAdapter):
-    """Names of the FCOS head and the mask head's place."""
+    """Parameter names of the FCOS head, and the prefix of the mask head."""
 
     def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
         return {
@@ -209,8 +217,8 @@ class FCOS(Detector):
     ) -> None:
         """
         Args:
-            head, detection: made for the levels of `fcos_features`.
-            fcos_features: names of the levels that detect, fine to coarse.
+            head, detection: built for the levels of `fcos_features`.
+            fcos_features: names of the detection levels, fine to coarse.
             Others: see `Detector`.
         """
         super().__init__(
@@ -227,10 +235,11 @@ class FCOS(Detector):
 
     @classmethod
     def from_config(cls, cfg) -> FCOS:
-        """Reads MODEL; masks are pooled from the levels that detect, MODEL.FCOS.IN_FEATURES.
+        """Reads MODEL; masks are pooled from the detection levels, MODEL.FCOS.IN_FEATURES.
 
         Raises:
-            ValueError: a name that no registry has, a level that the backbone lacks, or a component's own fault.
+            ValueError: a name that is not registered, a level that the backbone lacks, or values that a component
+                rejects.
         """
         backbone = build_backbone(cfg)
         levels = cfg.MODEL.FCOS.IN_FEATURES
@@ -250,13 +259,13 @@ class FCOS(Detector):
     def networks(self) -> list[nn.Module]:
         return [*super().networks(), self.head]
 
-    def predict_points(self, features: dict[str, Tensor]) -> tuple[FCOSOutput, list[Tensor]]:
-        """The head's output and the points of each level that it belongs to."""
+    def predict_points(self, features: Mapping[str, Tensor]) -> tuple[FCOSOutput, list[Tensor]]:
+        """The head's output, and the points of each level."""
         levels = [features[name] for name in self.fcos_features]
         return self.head(levels), self.detection.points(levels)
 
     def detection_losses(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
+        self, features: Mapping[str, Tensor], image_sizes: Sequence[tuple[int, int]], targets: Sequence[Targets]
     ) -> tuple[dict[str, Tensor], list[MaskRoIs]]:
         output, points = self.predict_points(features)
         gt_boxes = [t.boxes for t in targets]
@@ -275,7 +284,7 @@ class FCOS(Detector):
 
     def detect(
         self,
-        features: dict[str, Tensor],
+        features: Mapping[str, Tensor],
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> list[Detections]:

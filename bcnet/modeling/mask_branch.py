@@ -19,7 +19,7 @@ from bcnet.structures import Detections, Targets
 
 @dataclass
 class MaskRoIs:
-    """The RoIs of one image that train the mask head.
+    """The training RoIs of the mask head for one image.
 
     Attributes:
         boxes: float32 [n, 4], xyxy in absolute pixels.
@@ -31,7 +31,7 @@ class MaskRoIs:
 
 
 class MaskBranch(nn.Module):
-    """RoI pooling and a mask head, with the losses and the inference that belong to it."""
+    """RoI pooling and a mask head, with their losses and inference."""
 
     def __init__(self, pooler: RoIPooler, head: MaskHead, *, negative_ratio: float = 1.0) -> None:
         """
@@ -47,7 +47,7 @@ class MaskBranch(nn.Module):
 
     @property
     def target_layers(self) -> tuple[str, ...]:
-        """Layers of `InstanceMasks` that the head learns from."""
+        """Layers of `InstanceMasks` that the head's targets need."""
         return required_layers(self.head.maps)
 
     def losses(

@@ -1,4 +1,4 @@
-"""The registered mask heads: config sections, names in checkpoints, and the mask branch that the config describes."""
+"""Registered mask heads: built from the config, with their parameter names in checkpoints; builds the mask branch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def loss_weights(cfg) -> dict[str, float]:
 
 
 def bilayer_keywords(cfg, in_channels: int) -> dict:
-    """Keywords of `bcnet.bilayer.BilayerMaskHead` beside its channels, from MODEL.ROI_MASK_HEAD and MODEL.BILAYER.
+    """Keyword arguments of `bilayer.BilayerMaskHead` except its channels, from MODEL.ROI_MASK_HEAD and MODEL.BILAYER.
 
     Raises:
         ValueError: CONV_DIM other than the pooled features' channels.

@@ -1,4 +1,4 @@
-"""Labels of anchors and proposals from their overlap with the ground truth."""
+"""Matching of anchors and proposals to ground-truth boxes by IoU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ BELOW, BETWEEN = Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS
 
 
 def match_boxes(matcher: Matcher, gt_boxes: Tensor, boxes: Tensor) -> Tensor:
-    """torchvision's matcher, with images without ground truth allowed.
+    """torchvision's matcher, extended to images without ground truth.
 
     Returns:
-        Tensor: int64 [len(boxes)], the matched ground truth's index, BELOW or BETWEEN the thresholds.
+        Tensor: int64 [len(boxes)], index of the matched ground-truth box; BELOW or BETWEEN where the IoU is
+            below or between the thresholds.
     """
     if len(gt_boxes) == 0 or len(boxes) == 0:
         return torch.full((len(boxes),), BELOW, dtype=torch.int64, device=boxes.device)

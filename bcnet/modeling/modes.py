@@ -10,12 +10,12 @@ from torch import nn
 
 @contextlib.contextmanager
 def modes_restored(model: nn.Module) -> Iterator[None]:
-    """Afterwards each submodule is in the mode (training or eval) that it was in before."""
+    """Context that restores the mode (training or eval) of each submodule on exit."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        # Not by `train`, which sets all submodules alike.
+        # Not by `train`, which sets all submodules to one mode.
         for module, mode in modes:
             module.training = mode
 

@@ -1,4 +1,4 @@
-"""RoI features from a feature pyramid.
+"""RoI pooling from a feature pyramid: RoIAlign on the level that fits each RoI's size.
 
 Letters: B images, N RoIs, C channels, S pooled side.
 """
@@ -52,7 +52,7 @@ class RoIPooler(nn.Module):
             Tensor: float [N, C, S, S], the RoIs of all images in order; N may be 0.
         """
         image_index = [b.new_full((len(b), 1), i) for i, b in enumerate(boxes)]
-        # A box that is not finite, as a diverged model predicts, or turned inside out is pooled as a point: to zeros.
+        # Boxes that are not finite (of a diverged model) or have negative sides are pooled as a point: to zeros.
         corners = torch.cat(list(boxes)).nan_to_num(0.0, 0.0, 0.0)
         corners = torch.cat([corners[:, :2], torch.maximum(corners[:, :2], corners[:, 2:])], dim=1)
         rois = torch.cat([torch.cat(image_index), corners], dim=1)

@@ -6,7 +6,8 @@ A registered class has a class method that reads its section of the config:
 - a mask head `from_config(cfg, in_channels)`, with the channels of the pooled features,
 - a detector `from_config(cfg)`.
 
-It may also say under which names its tensors are known elsewhere: `bcnet.modeling.checkpoint_adapter`.
+It may also have an adapter for the names of its tensors in checkpoints of other code:
+`bcnet.modeling.checkpoint_adapter`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from bcnet.bilayer import MaskHead
 from bcnet.registry import Registry
 
 BACKBONE_REGISTRY = Registry("BACKBONE", key="MODEL.BACKBONE.NAME", kind="backbone")
@@ -25,7 +27,7 @@ DETECTOR_REGISTRY = Registry("DETECTOR", key="MODEL.META_ARCHITECTURE", kind="de
 
 @runtime_checkable
 class Backbone(Protocol):
-    """What a detector asks of a backbone, which is an `nn.Module` with these attributes.
+    """Interface of a backbone: an `nn.Module` with these attributes.
 
     Attributes:
         strides: stride in pixels of every level by its name, fine to coarse, each twice the one before:
@@ -43,16 +45,17 @@ class Backbone(Protocol):
 
         A level's sides are rounded up where the stride does not divide them.
         """
+        ...
 
 
-def build_backbone(cfg) -> nn.Module:
+def build_backbone(cfg) -> Backbone:
     """The backbone that MODEL.BACKBONE.NAME names.
 
     Raises:
         ValueError: no such backbone.
-        TypeError: what was registered under this name is not a `Backbone`; says what it lacks.
+        TypeError: the registered class does not build a `Backbone`; names the missing attributes.
     """
-    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
+    backbone: Backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME).from_config(cfg)
     lacking = [name for name in ("strides", "out_channels", "size_divisibility") if not hasattr(backbone, name)]
     if not isinstance(backbone, nn.Module) or lacking:
         raise TypeError(
@@ -63,7 +66,7 @@ def build_backbone(cfg) -> nn.Module:
 
 
 def level_strides(backbone: Backbone, levels: Sequence[str], key: str) -> list[int]:
-    """The strides of some levels of a backbone in pixels.
+    """The strides in pixels of the named levels of a backbone.
 
     Args:
         levels: their names.
@@ -81,13 +84,13 @@ def level_strides(backbone: Backbone, levels: Sequence[str], key: str) -> list[i
     return [backbone.strides[name] for name in levels]
 
 
-def build_mask_head(cfg, in_channels: int) -> nn.Module:
+def build_mask_head(cfg, in_channels: int) -> MaskHead:
     """The mask head that MODEL.ROI_MASK_HEAD.NAME names.
 
     Args:
         in_channels: channels of the pooled features.
 
     Raises:
-        ValueError: no such head, or config values that it cannot work with.
+        ValueError: no such head, or config values that it does not support.
     """
     return MASK_HEAD_REGISTRY.get(cfg.MODEL.ROI_MASK_HEAD.NAME).from_config(cfg, in_channels)

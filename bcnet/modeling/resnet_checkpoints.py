@@ -1,4 +1,4 @@
-"""The ResNet-FPN backbone in checkpoints of other code: names, pyramid levels, and the settings it was trained with."""
+"""Checkpoint adapter of ResNet-FPN: names in other code, numbering of pyramid levels, settings of the training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from bcnet.modeling.checkpoint_adapter import (
     CAFFE2,
@@ -29,7 +30,7 @@ _OTHER_RESNETS = ("backbone.bottom_up.", "backbone.body.", "res", "layer")  # th
 
 
 class ResNetFPNAdapter(CheckpointAdapter):
-    """detectron2's, torchvision's and Caffe2's ResNets, with or without their pyramid."""
+    """detectron2's, torchvision's and Caffe2's ResNets, with or without FPN."""
 
     def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
         if dialect in (DETECTRON2, PUBLISHED):
@@ -43,12 +44,12 @@ class ResNetFPNAdapter(CheckpointAdapter):
         return rules[dialect]() if dialect in rules else ()
 
     def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-        """Pyramid blocks are numbered from the finest level on, which is not the same in Faster R-CNN and FCOS."""
+        """Renumbers FPN blocks: they count from the finest level, which differs between Faster R-CNN and FCOS."""
         theirs, ours = first_stage(conversion.state), first_stage(own)
         if theirs is None or ours is None or theirs == ours:
             return
         moved = {key: key.split(".") for key in conversion.state if key.startswith("backbone.fpn.")}
-        # In the order in which no key lands on one that has not moved yet.
+        # In an order in which no key overwrites one that is still to be moved.
         for key, parts in sorted(moved.items(), key=lambda item: item[1], reverse=theirs > ours):
             if parts[2] not in ("inner_blocks", "layer_blocks"):
                 continue
@@ -59,7 +60,7 @@ class ResNetFPNAdapter(CheckpointAdapter):
                 conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
 
     def fault(self, report: LoadReport) -> str | None:
-        """A ResNet of which some tensors fit and others do not is another one."""
+        """Rejects a ResNet of which only some tensors fit: it is another architecture."""
         if not any(key.startswith(_RESNET) for key in report.loaded):
             return None
         skipped = [entry.key for entry in report.skipped if not entry.harmless]
@@ -68,7 +69,7 @@ class ResNetFPNAdapter(CheckpointAdapter):
             return None
         return (
             f"the ResNet of {report.source!r} is another one than the model's (MODEL.RESNETS); what does not fit would "
-            "stay random"
+            "stay at its random initialisation"
         )
 
     def warnings(self, model: nn.Module, conversion: Conversion, author: str) -> list[str]:
@@ -76,7 +77,7 @@ class ResNetFPNAdapter(CheckpointAdapter):
 
 
 def first_stage(keys: Iterable[str]) -> int | None:
-    """The ResNet stage of the pyramid's finest level, 2 or 3; None where there is no pyramid."""
+    """The ResNet stage of the pyramid's finest level, 2 or 3; None without an FPN."""
     levels = set()
     for key in keys:
         match = re.match(r"backbone\.(?:fpn_lateral|fpn\.inner_blocks\.)(\d+)\.", key)
@@ -156,7 +157,7 @@ def _caffe2() -> list[Rule]:
 
 
 class Settings(NamedTuple):
-    """What a ResNet was trained with, by the config's keys.
+    """Settings of a ResNet's training, as config values.
 
     Attributes:
         stride_in_1x1: MODEL.RESNETS.STRIDE_IN_1X1.
@@ -175,7 +176,7 @@ TORCHVISION_RESNET = Settings(stride_in_1x1=False, format="RGB", unit_std=False)
 
 
 def expected_settings(conversion: Conversion, author: str) -> Settings | None:
-    """What weights were trained with, where their origin decides it; None where it does not.
+    """The settings that weights were trained with, if their origin determines them; otherwise None.
 
     Args:
         author: the file's "__author__", by which detectron2's zoo marks its files.
@@ -191,7 +192,7 @@ def expected_settings(conversion: Conversion, author: str) -> Settings | None:
 
 
 def settings_warnings(model: nn.Module, conversion: Conversion, author: str) -> list[str]:
-    """One sentence per setting of the model that contradicts what the weights were trained with."""
+    """One warning per setting of the model that differs from the training of the weights."""
     expected = expected_settings(conversion, author)
     if expected is None or not any(key.startswith("backbone.resnet.") for key in conversion.state):
         return []
@@ -217,21 +218,23 @@ def settings_warnings(model: nn.Module, conversion: Conversion, author: str) -> 
         warnings.append(f"these weights expect another pixel scale: set MODEL.PIXEL_STD to {scale}")
     if conversion.dialect == CAFFE2 and "" in conversion.sources.values() and _has_live_batch_norm(model):
         warnings.append(
-            "the statistics of these weights' BatchNorm are merged into its scale and shift, so they belong into a "
-            "frozen one: set MODEL.RESNETS.NORM to 'FrozenBN'"
+            "the statistics of these weights' BatchNorm are merged into its scale and shift, which needs a frozen "
+            "BatchNorm: set MODEL.RESNETS.NORM to 'FrozenBN'"
         )
     return warnings
 
 
 def _stride_in_1x1(model: nn.Module) -> bool | None:
-    """Where the model's bottlenecks stride; None without bottlenecks."""
-    try:
-        block = model.backbone.resnet.layer2[0]
-        return tuple(block.conv1.stride) != (1, 1) if hasattr(block, "conv3") else None
-    except AttributeError:
-        return None
+    """Whether the model's bottlenecks have their stride in the first 1x1; None without bottlenecks."""
+    resnet = _resnet(model)
+    block = resnet.layer2[0] if isinstance(resnet, ResNet) else None
+    return tuple(block.conv1.stride) != (1, 1) if isinstance(block, Bottleneck) else None
 
 
 def _has_live_batch_norm(model: nn.Module) -> bool:
-    resnet = getattr(getattr(model, "backbone", None), "resnet", nn.Identity())
-    return any(isinstance(module, nn.BatchNorm2d) for module in resnet.modules())
+    return any(isinstance(module, nn.BatchNorm2d) for module in _resnet(model).modules())
+
+
+def _resnet(model: nn.Module) -> nn.Module:
+    """The model's ResNet, or an empty module."""
+    return getattr(getattr(model, "backbone", None), "resnet", nn.Identity())

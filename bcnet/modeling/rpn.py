@@ -20,7 +20,7 @@ from bcnet.modeling.registry import Backbone, level_strides
 
 
 class RPN(nn.Module):
-    """Proposes boxes that may hold an object, whatever its class (Faster R-CNN, section 3.1)."""
+    """Region proposal network: class-agnostic object proposals (Faster R-CNN, section 3.1)."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class RPN(nn.Module):
         iou_thresholds: Sequence[float],
         batch_size_per_image: int,
         positive_fraction: float,
-        box_weights: Sequence[float],
+        box_weights: tuple[float, float, float, float],
         smooth_l1_beta: float,
         loss_weight: float,
         box_loss_weight: float,
@@ -41,22 +41,22 @@ class RPN(nn.Module):
     ) -> None:
         """
         Args:
-            iou_thresholds: anchors below the first are background, from the second on foreground.
+            iou_thresholds: IoU below the first is background, at or above the second foreground.
             batch_size_per_image: anchors sampled for the losses, at most `positive_fraction` of them foreground.
             box_weights: of the four deltas (dx, dy, dw, dh).
-            smooth_l1_beta: where the box loss turns from squared to linear; 0 is L1.
+            smooth_l1_beta: error at which the box loss changes from squared to linear; 0 is L1.
             loss_weight: of both losses; `box_loss_weight` multiplies the box loss further.
-            pre_nms_topk, post_nms_topk: proposals per level before, and per image after NMS, in training and in
-                inference.
+            pre_nms_topk, post_nms_topk: maximum number of proposals per level before NMS and per image after it,
+                each for training and inference.
             nms_threshold: IoU of two proposals of one level above which the one with the lower score is dropped.
-            min_size: proposals with a side not above it (pixels) are dropped.
+            min_size: proposals with a side of at most this many pixels are dropped.
         """
         super().__init__()
         self.head = RPNHead(channels, anchor_generator.num_anchors)
         self.anchor_generator = anchor_generator
         self.matcher = Matcher(iou_thresholds[1], iou_thresholds[0], allow_low_quality_matches=True)
         self.sampler = BalancedPositiveNegativeSampler(batch_size_per_image, positive_fraction)
-        self.box_coder = BoxCoder(tuple(box_weights))
+        self.box_coder = BoxCoder(box_weights)
         self.batch_size_per_image = batch_size_per_image
         self.smooth_l1_beta = smooth_l1_beta
         self.loss_weight = loss_weight
@@ -106,7 +106,7 @@ class RPN(nn.Module):
             gt_boxes: per image float32 [G, 4] in training, None in inference.
 
         Returns:
-            Proposals per image by falling score (float32 [P, 4], xyxy in absolute pixels, clipped), their
+            Proposals per image by descending score (float32 [P, 4], xyxy in absolute pixels, clipped), their
             logits [P], and the losses "loss_rpn_cls" and "loss_rpn_loc" (empty in inference).
         """
         anchors = self.anchor_generator(features)
@@ -125,7 +125,7 @@ class RPN(nn.Module):
         deltas: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Top-k of each level, decoded, clipped and suppressed per level, then top-k of the image; P may be 0."""
+        """Top-k per level, decoding, clipping, NMS per level, then top-k per image; P may be 0."""
         pre_nms_topk = self.pre_nms_topk[0 if self.training else 1]
         post_nms_topk = self.post_nms_topk[0 if self.training else 1]
         boxes, scores, levels = [], [], []
@@ -153,16 +153,16 @@ class RPN(nn.Module):
 
     def losses(
         self,
-        anchors: Sequence[Tensor],
-        logits: Sequence[Tensor],
-        deltas: Sequence[Tensor],
+        anchors: list[Tensor],
+        logits: list[Tensor],
+        deltas: list[Tensor],
         gt_boxes: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """Objectness BCE and smooth L1 over the sampled anchors, divided by batch_size_per_image * B."""
-        all_anchors, all_logits, all_deltas = torch.cat(list(anchors)), torch.cat(logits, 1), torch.cat(deltas, 1)
+        all_anchors, all_logits, all_deltas = torch.cat(anchors), torch.cat(logits, 1), torch.cat(deltas, 1)
         matched = torch.stack([match_boxes(self.matcher, boxes, all_anchors) for boxes in gt_boxes])  # [B, R]
         labels = torch.where(matched >= 0, 1.0, torch.where(matched == BETWEEN, -1.0, 0.0))
-        positive, negative = (torch.stack(masks).bool() for masks in self.sampler(labels))
+        positive, negative = (torch.stack(masks).bool() for masks in self.sampler(list(labels)))
         targets = torch.stack(
             [
                 self.box_coder.encode_single(boxes[index.clamp(min=0)], all_anchors)

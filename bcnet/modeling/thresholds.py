@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The limits of one inference; None leaves a limit as the model was built with.
+    """Limits of one call of inference; None uses the model's own limit.
 
     Attributes:
-        score: lowest score that is kept (inclusive), 0..1. The models' own limits are Faster R-CNN's
+        score: minimum score (inclusive), 0..1. The models' own limits are Faster R-CNN's
             MODEL.ROI_HEADS.SCORE_THRESH_TEST on the score, and FCOS' MODEL.FCOS.SCORE_THRESH_TEST on the class
-            probability alone; the score of FCOS is the root of probability times centerness. A limit given here is one
-            on the score for both.
+            probability alone; the score of FCOS is the root of probability times centerness. A limit given here
+            applies to the score for both.
         nms: of two detections of one class whose boxes overlap by more than this IoU, 0..1, the one with the higher
             score stays.
         max_detections: maximum number of detections per image.

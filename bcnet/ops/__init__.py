@@ -1,4 +1,4 @@
-"""Operators that several parts share."""
+"""Shared operators: RoIAlign on a pyramid, mask pasting, run-length encoding, synchronized BatchNorm."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     With DistributedDataParallel, outputs, gradients and running statistics are those of `nn.BatchNorm2d` in one process
     on the joint batch. In one process, and in eval mode, it is `nn.BatchNorm2d`; the state dict is the same.
 
-    `nn.SyncBatchNorm` would do for a backbone on GPUs. It has no CPU implementation, waits for the device in each call,
-    and gathers tensors of unequal dtypes under autocast where a process has an empty batch, which is ordinary for RoIs.
+    `nn.SyncBatchNorm` has no CPU implementation, synchronises host and device in each call, and under autocast gathers
+    tensors of unequal dtypes if a process has an empty batch, which is common for RoIs.
     """
 
     @property
@@ -28,7 +28,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return self.training and world_size() > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics alone."""
+        """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics unchanged."""
         if not self.is_synchronized:
             return super().forward(x)
         values = x.float()
@@ -45,10 +45,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update_statistics(self, mean: Tensor, unbiased_var: Tensor, is_present: Tensor) -> None:
-        momentum = is_present.float() * self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased_var, momentum)
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
         self.num_batches_tracked += is_present
+        # Without a momentum, BatchNorm2d's running statistics are the mean over all batches.
+        momentum = 1 / self.num_batches_tracked.clamp(min=1) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, is_present.float() * momentum)
+        self.running_var.lerp_(unbiased_var, is_present.float() * momentum)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Maps of the RoI frame, resampled into the image.
+"""Mask pasting: resamples mask maps from the RoI frame into the image, bilinearly.
 
 Letters: D detections, M mask side, H x W image.
 """
@@ -39,7 +39,7 @@ def paste_windows(maps: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> I
     """
     height, width = image_size
     maps, boxes = maps.float(), boxes.float()
-    # One transfer for all the windows, not one per detection.
+    # One transfer to the host for all windows, not one per detection.
     corners = torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1).tolist()
     for roi_map, box, (left, top, right, bottom) in zip(maps, boxes, corners, strict=True):
         x0, y0 = min(max(int(left), 0), width), min(max(int(top), 0), height)

@@ -1,24 +1,35 @@
-"""COCO run-length encoding: from windows of an image, from the segmentations of a COCO json, and to json.
+"""COCO run-length encoding (RLE) of masks: from windows, from COCO segmentations (polygons, RLE), and to JSON.
 
-An RLE here is pycocotools' compressed form, ``{"size": [H, W], "counts": bytes}``; JSON carries the
-counts as ASCII text.
+An `RLE` is pycocotools' compressed form, ``{"size": [H, W], "counts": bytes}``; JSON carries the counts
+as ASCII text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from numbers import Integral
+from typing import TypedDict
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-# A vertex this many image sides outside the image is a broken file, not a shape that reaches over the
-# edge; pycocotools would walk the whole way to it in steps of a fifth of a pixel.
+# A vertex this many image sides outside the image is a corrupt file, not a shape that crosses the edge;
+# pycocotools would trace the line to it in steps of a fifth of a pixel.
 MAX_SIDES_OUTSIDE = 10
 MAX_PIXELS = 2**31 - 1  # of an image; pycocotools counts them in 32 bits
 
 
-def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int]) -> dict:
+class RLE(TypedDict):
+    """A compressed run-length encoding of a full-image mask, the format of pycocotools.
+
+    size: the image's [H, W]; counts: the compressed runs, down the columns, as bytes or ASCII text.
+    """
+
+    size: list[int]
+    counts: str | bytes
+
+
+def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int]) -> RLE:
     """Encodes a mask that is zero outside a window, in time proportional to the window.
 
     Args:
@@ -27,7 +38,7 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
         image_size: (H, W).
 
     Returns:
-        dict: the compressed RLE of the full-image mask, the bytes that `pycocotools.mask.encode` gives.
+        the compressed RLE of the full-image mask, the bytes that `pycocotools.mask.encode` gives.
     """
     height, width = image_size
     # COCO runs go down the columns: one row of zeros above and below turns each run into a +1 and a -1.
@@ -36,40 +47,40 @@ def encode_window(mask: np.ndarray, x0: int, y0: int, image_size: tuple[int, int
     column, row = np.nonzero(steps)
     edges = (x0 + column) * height + y0 + row  # starts and ends alternate
     if len(edges) > 2:
-        # A run that reaches the last row and goes on in the first row of the next column is one run.
+        # A run through the last row that continues in the first row of the next column is one run.
         joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
         edges = np.delete(edges, np.concatenate([joined, joined + 1]))
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     if counts[-1] == 0:  # the mask ends with the image's last pixel
         counts = counts[:-1]
-    return coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return _compressed(counts, height, width)
 
 
 class SegmentationError(ValueError):
-    """A segmentation that is no mask: the message has the actual value, `reason` the kind of fault, for counting."""
+    """An invalid segmentation: the message has the actual value, `reason` the kind of fault, for counting."""
 
-    # The message comes first and alone suffices: data loader workers make exceptions again from their message.
+    # The message comes first and suffices: data loader workers re-create exceptions from their message alone.
     def __init__(self, message: str, reason: str = "malformed segmentation") -> None:
         super().__init__(message)
         self.reason = reason
 
 
-def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) -> dict:
+def segmentation_to_rle(segmentation: Sequence | Mapping | None, height: int, width: int) -> RLE:
     """The mask of a COCO annotation, rasterised as pycocotools does, as one compressed RLE.
 
     Args:
         segmentation: a list of polygons, each a flat list x0, y0, x1, y1, ... of at least three points in
-            absolute pixels (their union is meant); or a compressed RLE (counts text or bytes); or an
+            absolute pixels, whose union is the mask; or a compressed RLE (counts text or bytes); or an
             uncompressed RLE (counts a list of run lengths).
         height, width: of the image.
 
     Returns:
-        dict: ``{"size": [H, W], "counts": bytes}`` without empty runs. A shape too thin or too far outside
+        the RLE, ``{"size": [H, W], "counts": bytes}``, without empty runs. A shape too thin or too far outside
         to cover a pixel's centre gives a mask of no pixels, which is not an error.
 
     Raises:
         SegmentationError: (a ValueError) anything else, with the value that is wrong. pycocotools itself
-            takes four numbers for a box, drops an odd last coordinate, and reads past the end of a cut RLE.
+            reads four numbers as a box, drops an odd last coordinate, and reads past the end of a truncated RLE.
     """
     height, width = _image_side("height", height), _image_side("width", width)
     if height * width > MAX_PIXELS:
@@ -84,12 +95,14 @@ def segmentation_to_rle(segmentation: Sequence | dict, height: int, width: int) 
             f"{_short(segmentation)}",
             "segmentation neither polygons nor RLE",
         )
-    rles = coco_mask.frPyObjects([checked_polygon(polygon, height, width) for polygon in segmentation], height, width)
+    polygons = [checked_polygon(polygon, height, width) for polygon in segmentation]
+    # The stubs know polygons of whole numbers only; pycocotools converts to float64.
+    rles: list[RLE] = coco_mask.frPyObjects(polygons, height, width)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
 
 
-def rle_to_json(rle: dict) -> dict:
-    """A compressed RLE with its counts as text, as JSON carries it; `segmentation_to_rle` is the way back."""
+def rle_to_json(rle: RLE) -> RLE:
+    """A compressed RLE with its counts as text, for JSON; the inverse of `segmentation_to_rle`."""
     counts = rle["counts"]
     return {
         "size": [int(side) for side in rle["size"]],
@@ -97,14 +110,35 @@ def rle_to_json(rle: dict) -> dict:
     }
 
 
-def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> dict:
+def rle_union(rles: Sequence[RLE]) -> RLE:
+    """The union of compressed RLE masks of one image, at least one, without empty runs."""
+    return rles[0] if len(rles) == 1 else coco_mask.merge(list(rles))
+
+
+def rle_intersection(first: RLE, second: RLE) -> RLE:
+    """The pixels of both of two compressed RLE masks."""
+    return coco_mask.merge([first, second], intersect=True)
+
+
+def rle_difference(rle: RLE, other: RLE) -> RLE:
+    """The pixels of a compressed RLE mask that are not of another one."""
+    height, width = other["size"]
+    runs = compressed_runs(other["counts"])
+    complement = runs[1:] if runs[0] == 0 else np.concatenate([[0], runs])
+    if len(complement) == 0:
+        complement = np.array([height * width])
+    inverse = coco_mask.frPyObjects({"size": [height, width], "counts": complement.tolist()}, height, width)
+    return rle_intersection(rle, inverse)
+
+
+def box_rle(x0: int, y0: int, x1: int, y1: int, image_size: tuple[int, int]) -> RLE:
     """The RLE of pixel columns x0..x1-1 and rows y0..y1-1, clipped to an image of size (H, W)."""
     height, width = image_size
     x0, x1 = (min(max(x, 0), width) for x in (x0, x1))
     y0, y1 = (min(max(y, 0), height) for y in (y0, y1))
     columns, rows = x1 - x0, y1 - y0
-    # The counts are written out here, because nearly all of them are alike: from the fourth on, pycocotools
-    # stores the difference to the run before the last, which is 0 from column to column.
+    # The counts are composed here, because nearly all are equal: from the fourth on, pycocotools stores the
+    # difference to the run before the last, which is 0 from column to column.
     if columns <= 0 or rows <= 0:
         text = _count_text(height * width)
     else:
@@ -127,7 +161,7 @@ def _count_text(number: int) -> bytes:
     characters = bytearray()
     while True:
         group, number = number & 31, number >> 5
-        # Done when the sign bit of this group says what the rest is.
+        # Done when the rest is the sign extension of this group.
         done = number == (-1 if group & 16 else 0)
         characters.append(48 + group + (0 if done else 32))
         if done:
@@ -135,7 +169,7 @@ def _count_text(number: int) -> bytes:
 
 
 def _image_side(name: str, value) -> int:
-    if type(value) is int and value > 0:  # the usual case, and much quicker than to ask for Integral
+    if type(value) is int and value > 0:  # the usual case, and much faster than isinstance with Integral
         return value
     if not isinstance(value, Integral) or isinstance(value, bool) or value <= 0:
         raise SegmentationError(
@@ -144,7 +178,7 @@ def _image_side(name: str, value) -> int:
     return int(value)
 
 
-def polygon_fault(polygon: Sequence) -> str | None:
+def polygon_fault(polygon: Sized) -> str | None:
     """What is wrong with the length of a flat polygon x0, y0, x1, y1, ..., or None."""
     if len(polygon) % 2:
         return "an odd number of coordinates"
@@ -185,7 +219,7 @@ def checked_polygon(polygon: Sequence, height: int, width: int) -> np.ndarray:
     return points
 
 
-def _checked_rle(rle: dict, height: int, width: int) -> dict:
+def _checked_rle(rle: Mapping, height: int, width: int) -> RLE:
     if "size" not in rle or "counts" not in rle:
         raise SegmentationError(
             f"an RLE needs the keys size and counts, got {_short(sorted(map(str, rle)))}", "RLE without size or counts"
@@ -205,12 +239,15 @@ def _checked_rle(rle: dict, height: int, width: int) -> dict:
         )
     if isinstance(counts, (str, bytes)) and runs[1:].all():
         return {"size": [height, width], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-    runs = _without_empty_runs(runs)
+    return _compressed(_without_empty_runs(runs), height, width)
+
+
+def _compressed(runs: np.ndarray, height: int, width: int) -> RLE:
     return coco_mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
 
 
 def _without_empty_runs(runs: np.ndarray) -> np.ndarray:
-    """Joins the runs on both sides of an empty one: pycocotools' merge stops where two masks have one at a time."""
+    """Joins the runs on both sides of an empty run: pycocotools' merge stops where both masks have an empty run."""
     edges, times = np.unique(np.cumsum(runs[:-1]), return_counts=True)
     total = runs.sum()
     edges = edges[(times % 2 == 1) & (edges < total)]
@@ -235,7 +272,7 @@ def compressed_runs(counts: str | bytes) -> np.ndarray:
     lengths = last - first + 1
     if characters.min() < 0 or characters.max() > 63 or characters[-1] & 32 or lengths.max() > 7:
         raise SegmentationError(
-            f"these are not the counts of a compressed RLE, or they are cut off: {_short(counts)}",
+            f"these are not the counts of a compressed RLE, or they are truncated: {_short(counts)}",
             "RLE with unreadable counts",
         )
     place = np.arange(len(characters)) - np.repeat(first, lengths)

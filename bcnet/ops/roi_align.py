@@ -5,6 +5,7 @@ Letters: B images, N RoIs, C channels, H_l x W_l feature map of a level, S poole
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,9 +28,9 @@ def pyramid_roi_align(
     """torchvision's ``roi_align(..., aligned=True)``, of each RoI on its level.
 
     On the CPU it is computed as matrix products, several times faster; elsewhere by torchvision's kernel, without
-    waiting for the device. Of RoIs inside the map both are equal up to the rounding of sums; of one that leaves it, a
-    sample that lies exactly a pixel beyond the edge may count in one and not in the other. It computes in float32 at
-    least: half-precision coordinates would move RoIs by whole pixels. Every level stays in the graph, as DDP asks.
+    host-device synchronisation. For RoIs inside the map both are equal up to the rounding of sums; for a RoI that
+    extends beyond it, a sample exactly one pixel outside may count in one and not in the other. Computed in float32 at
+    least: half-precision coordinates would move RoIs by whole pixels. Every level stays in the graph, as DDP requires.
 
     Args:
         features: per level, float [B, C, H_l, W_l]; all of one dtype and device.
@@ -61,25 +62,24 @@ def level_by_level(
 ) -> Tensor:
     """`pyramid_roi_align` by torchvision's kernel, all RoIs on every level.
 
-    RoIs of other levels are put outside the map as points, where RoIAlign gives exact zeros at hardly any cost, so that
-    the sum over the levels is each RoI's own. To pick the RoIs of a level would make the host wait for the device.
+    RoIs of other levels are moved outside the map as points, where RoIAlign gives exact zeros at hardly any cost, so
+    that the sum over the levels is each RoI's own. Selecting the RoIs of a level would synchronise host and device.
     """
     rois = rois.to(features[0].dtype)
-    pooled: Tensor | None = None
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+
+    def pool(level: int, feature: Tensor, stride: int) -> Tensor:
         own = torch.where((levels == level)[:, None], rois[:, 1:], _OUTSIDE)
-        aligned = roi_align(
-            feature, torch.cat([rois[:, :1], own], dim=1), side, 1 / stride, sampling_ratio, aligned=True
-        )
-        pooled = aligned if pooled is None else pooled + aligned
-    return pooled
+        return roi_align(feature, torch.cat([rois[:, :1], own], dim=1), side, 1 / stride, sampling_ratio, aligned=True)
+
+    # Added up one by one: the levels' results never lie in memory together.
+    return functools.reduce(torch.add, map(pool, range(len(features)), features, strides))
 
 
 class _MatrixRoIAlign(torch.autograd.Function):
     """RoIAlign as two small matrix products per RoI.
 
     It averages bilinear samples on a grid, and both are separable: a pooled row is a weighted sum of feature rows,
-    a pooled column one of feature columns. torchvision's CPU kernel gathers each sample by itself, and scatters it in
+    a pooled column one of feature columns. torchvision's CPU kernel gathers samples one by one, and scatters them in
     the backward pass, on one thread.
     """
 
@@ -120,7 +120,7 @@ class _MatrixRoIAlign(torch.autograd.Function):
 
 
 class AxisWeights(NamedTuple):
-    """How pooled rows (or columns) are made of feature rows (or columns).
+    """Interpolation weights from feature rows (or columns) to pooled rows (or columns).
 
     Attributes:
         weights: float [N, S, h], of the h feature rows from `starts` on; zero beyond the RoI's own.
@@ -137,7 +137,7 @@ class AxisWeights(NamedTuple):
 
 
 def axis_weights(low: Tensor, high: Tensor, lengths: Tensor, side: int, sampling_ratio: int = 0) -> AxisWeights:
-    """The weights of one axis.
+    """The interpolation weights of one axis.
 
     Args:
         low, high: float [N], the RoIs' borders in feature pixels, half a pixel subtracted (``aligned=True``).

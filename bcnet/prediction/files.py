@@ -20,8 +20,8 @@ from bcnet.data import image_array
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
-from bcnet.occlusion.side_file import SideFile
 from bcnet.prediction.predictor import Predictor
+from bcnet.side_file import SideFile
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from bcnet.checkpoint import load_weights, read_model_file
 from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
+from bcnet.data.augmentation import Augmentation
 from bcnet.data.images import MAX_IMAGE_PIXELS
-from bcnet.data.transforms import Augmentation
 from bcnet.modeling import Thresholds, build_model
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations

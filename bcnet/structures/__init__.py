@@ -1,7 +1,8 @@
-"""Data structures between the parts: ground truth in, detections out."""
+"""Data structures: ground-truth targets, instance masks, detections, and the graph of occlusion relations."""
 
+from bcnet.maps import unknown_layer
 from bcnet.structures.detections import Detections
-from bcnet.structures.instance_masks import InstanceMasks, unknown_layer
+from bcnet.structures.instance_masks import InstanceMasks
 from bcnet.structures.occlusion_graph import DepthOrder, Occlusion, OcclusionGraph
 from bcnet.structures.targets import Targets
 

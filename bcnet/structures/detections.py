@@ -1,11 +1,10 @@
-"""The result of inference for one image.
+"""Detections of one image: boxes, scores, classes, mask maps and occlusion relations, and export to other formats.
 
 Letters: D detections, M mask side, H x W image.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from bcnet.maps import PUBLISHED_MAPS, MapSpec
 from bcnet.ops.paste import paste_masks, paste_windows
-from bcnet.ops.rle import encode_window
+from bcnet.ops.rle import RLE, encode_window, rle_to_json
 from bcnet.structures.occlusion_graph import OcclusionGraph
 
 REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
@@ -23,26 +22,26 @@ REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
 
 @dataclass(eq=False)
 class Detections:
-    """Detections of one image, sorted by falling score: a sequence of D detections.
+    """Detections of one image, sorted by descending score: a sequence of D detections.
 
-    The maps of the mask head are kept in the RoI frame, M x M probabilities that span each box; `masks` and
-    its siblings paste them into the image when they are asked for.
+    The maps of the mask head are stored in the RoI frame, M x M probabilities that span each box; `masks` and
+    the like paste them into the image on access.
 
     ``len``, iteration, slices, integers (also negative), and arrays of bool or integers work as in numpy; a single
-    detection is a `Detections` of length 1. Two are equal if all of their values are.
+    detection is a `Detections` of length 1. Two are equal if all their values are equal.
 
     Attributes:
         image_size: (H, W) of the image whose pixels the boxes are in.
         boxes: float32 [D, 4], xyxy in absolute pixels.
         scores: float32 [D], 0..1.
         classes: int64 [D], 0..K-1.
-        maps: float32 [D, M, M] by map name, probabilities: "occludee_mask", and where inference was asked for all maps
-            "occludee_boundary", "occluder_mask", "occluder_boundary" and what else the head has. Empty for a detector
-            without masks.
-        occluded_by: float32 [D, D] or None: at [i, j] the confidence that j lies on top of i, 0..1
+        maps: float32 [D, M, M] by map name, probabilities: "occludee_mask", and if inference computed all maps
+            "occludee_boundary", "occluder_mask", "occluder_boundary" and further maps of the head. Empty for a
+            detector without masks.
+        occluded_by: float32 [D, D] or None: at [i, j] the confidence that j occludes i, 0..1
             (`bcnet.occlusion.with_relations` fills it); see `occlusion`.
-        class_names: names of the K classes; empty where they are not known.
-        mask_threshold: minimum probability for a pixel to count as mask or boundary, 0..1, in whatever is pasted or
+        class_names: names of the K classes; empty if unknown.
+        mask_threshold: minimum probability for a pixel to count as mask or boundary, 0..1, when maps are pasted or
             encoded.
         specs: records of the maps (`bcnet.maps`), in the order in which they are drawn and written.
     """
@@ -69,7 +68,7 @@ class Detections:
         for name, value in self.maps.items():
             if name not in (spec.name for spec in self.specs):
                 raise ValueError(
-                    f"map {name!r} has no record; there are records of {_listed(s.name for s in self.specs)}"
+                    f"map {name!r} has no record in specs; specs has {_listed(s.name for s in self.specs)}"
                 )
             if value.ndim != 3 or len(value) != count or value.shape[1] != value.shape[2]:
                 raise ValueError(f"{name} must be [{count}, M, M] like the boxes, got {tuple(value.shape)}")
@@ -84,11 +83,11 @@ class Detections:
 
     @property
     def present(self) -> tuple[MapSpec, ...]:
-        """Records of the maps that the detections carry."""
+        """Records of the maps that the detections have."""
         return tuple(spec for spec in self.specs if spec.name in self.maps)
 
     def find(self, layer: str, kind: str) -> MapSpec | None:
-        """The record of the map of a layer and kind that the detections carry, if there is one."""
+        """The record of the present map of a layer and kind; None if there is none."""
         return next((spec for spec in self.present if (spec.layer, spec.kind) == (layer, kind)), None)
 
     @property
@@ -139,8 +138,8 @@ class Detections:
         """
         return paste_masks(self._map(name), self.boxes, self.image_size, self.mask_threshold)
 
-    def mask_rles(self, name: str = "occludee_mask") -> list[dict]:
-        """One map per detection, pasted at `mask_threshold` and encoded from its box alone, as compressed RLE.
+    def mask_rles(self, name: str = "occludee_mask") -> list[RLE]:
+        """One map per detection, pasted at `mask_threshold` and encoded from its box only, as compressed RLE.
 
         Raises:
             ValueError: the map is absent.
@@ -153,7 +152,7 @@ class Detections:
 
     def _map(self, name: str) -> Tensor:
         if name not in self.maps:
-            raise ValueError(f"these detections carry no {name}; present are: {_listed(self.maps)}")
+            raise ValueError(f"these detections have no {name}; present are: {_listed(self.maps)}")
         return self.maps[name]
 
     @property
@@ -161,16 +160,16 @@ class Detections:
         """Occlusion relations: edges between positions of the detections, and the depth order.
 
         Raises:
-            ValueError: the detections carry no relations.
+            ValueError: the detections have no relations.
         """
         if self.occluded_by is None:
             raise ValueError(
-                "these detections carry no relations; predict with with_occluder=True, or call "
+                "these detections have no relations; predict with with_occluder=True, or call "
                 "bcnet.occlusion.with_relations"
             )
         return OcclusionGraph(self.occluded_by.cpu().numpy())
 
-    # -- A sequence --------------------------------------------------------------------------------
+    # -- Sequence interface --------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -194,9 +193,11 @@ class Detections:
     def _positions(self, index) -> Tensor:
         values = index if isinstance(index, Tensor) else torch.from_numpy(np.asarray(index))
         if values.ndim > 0:
-            # An empty list has no type of its own.
+            # An empty list has no dtype.
             return values.to(torch.int64) if len(values) == 0 and values.dtype != torch.bool else values
-        position = operator.index(values.item())
+        position = values.item()
+        if not isinstance(position, int):
+            raise TypeError(f"a detection's index must be an integer, got {position!r}")
         if not -len(self) <= position < len(self):
             raise IndexError(f"detection {position} is out of range: there are {len(self)}")
         return torch.tensor([position % len(self)])
@@ -229,17 +230,17 @@ class Detections:
             occluded_by=None if self.occluded_by is None else function(self.occluded_by),
         )
 
-    # -- Changed copies ----------------------------------------------------------------------------
+    # -- Modified copies ----------------------------------------------------------------------------
 
     def to(self, device) -> Detections:
         return self._map_tensors(lambda value: value.to(device))
 
     def with_maps(self, **maps: Tensor) -> Detections:
-        """The detections with other maps in place of, or beside, those they carry, by map name."""
+        """A copy with maps replaced or added, by map name."""
         return replace(self, maps={**self.maps, **maps})
 
     def rescaled(self, image_size: tuple[int, int]) -> Detections:
-        """The detections in an image of another size: boxes scaled and clipped, empty ones dropped."""
+        """A copy for an image of another size: boxes are scaled and clipped, and empty ones dropped."""
         height, width = image_size
         scale_y, scale_x = height / self.image_size[0], width / self.image_size[1]
         boxes = self.boxes * self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
@@ -248,21 +249,21 @@ class Detections:
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return replace(self, image_size=(height, width), boxes=boxes)[kept]
 
-    # -- Other formats -----------------------------------------------------------------------------
+    # -- Export to other formats -----------------------------------------------------------------------------
 
     def to_coco(
         self, image_id: int | str, category_ids: Sequence[int], *, names: Sequence[str] = ("occludee_mask",)
     ) -> list[dict]:
         """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
 
-        Detections with relations have three keys more, which COCO's tools ignore: ``number``, the position in
-        the image, ``occluded_by``, a list of [number of the occluder, confidence] by falling confidence from 0.05 on
-        (`OcclusionGraph` has edges from 0.3 on), and ``depth``, the place in the depth order, 0 nearest.
+        Detections with relations have three more keys, which COCO's tools ignore: ``number``, the position in
+        the image, ``occluded_by``, a list of [number of the occluder, confidence] by descending confidence, of at
+        least 0.05 (an edge of `OcclusionGraph` has at least 0.3), and ``depth``, rank in the depth order, 0 nearest.
 
         Args:
             image_id: the data set's id of the image.
             category_ids: the data set's category id of each class 0..K-1.
-            names: the maps to write, under `MapSpec.coco_key` each; absent ones are left out.
+            names: the maps to write, each under its `MapSpec.coco_key`; absent ones are skipped.
         """
         rles = {spec.coco_key: self.mask_rles(spec.name) for spec in self.present if spec.name in names}
         relations = self._coco_relations() if self.occluded_by is not None else [{}] * len(self)
@@ -276,7 +277,7 @@ class Detections:
                     "category_id": _plain(category_ids[label]),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "score": score,
-                    **{key: _rle_text(values[index]) for key, values in rles.items()},
+                    **{key: rle_to_json(values[index]) for key, values in rles.items()},
                     **relations[index],
                 }
             )
@@ -323,12 +324,8 @@ class Detections:
         ]
 
 
-def _rle_text(rle: dict) -> dict:
-    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-
-
 def _plain(value):
-    """A number of numpy or torch as Python's, which JSON takes."""
+    """Converts a numpy or torch scalar to a Python number, for JSON."""
     return value.item() if isinstance(value, (np.generic, Tensor)) else value
 
 

@@ -1,4 +1,4 @@
-"""Instance masks in windows of their own size, with named layers.
+"""Instance masks stored as tight windows with named layers (occludee, occluder, amodal), for ground truth.
 
 Letters: G instances, L layers, P pixels of all windows, H x W image, h x w window.
 """
@@ -12,29 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_UNKNOWN = "_unknown"
-
-
-def unknown_layer(layer: str) -> str:
-    """Name of the layer that says of which pixels another layer is not known."""
-    return layer + _UNKNOWN
-
 
 @dataclass
 class InstanceMasks:
     """Masks of G instances, each a window of the image with L layers.
 
-    A window holds all pixels of its instance's layers plus a margin of one pixel, which is what bilinear sampling at
-    the masks' edge reads. At the image's edge the margin repeats the edge pixel, as RoIAlign on the full image would.
-    The windows lie one after the other in one tensor: a large instance does not pad the others.
+    A window holds all pixels of its instance's layers plus a margin of one pixel, for bilinear sampling at the masks'
+    edge. At the image's edge the margin repeats the edge pixel, as RoIAlign on the full image would.
+    The windows are concatenated in one tensor: a large instance does not pad the others.
 
-    A layer may be accompanied by `unknown_layer` of its name, whose pixels the losses leave out.
+    A layer may have a companion, `unknown_layer` of its name, whose pixels the losses ignore.
 
     Attributes:
         layers: the L names, such as ("occludee", "occluder").
         pixels: uint8 [P], 0 or 1: the windows [L, h, w] of the instances in order.
         windows: int64 array [G, 4], image coordinates (x, y) of each window's first pixel (-1 is possible because of
-            the margin), width and height. Not a tensor: shapes must be known without waiting for the device.
+            the margin), width and height. Not a tensor: shapes must be known without host-device synchronisation.
         places: int64 [G, 4] on the device of the pixels: x, y, and the instance's group and position in it
             (`padded_groups`). Derived from the windows.
     """
@@ -66,7 +59,7 @@ class InstanceMasks:
         """
         shapes = {name: tuple(masks.shape) for name, masks in layers.items()}
         if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 3:
-            raise ValueError(f"the layers must be [G, H, W] alike, got {shapes}")
+            raise ValueError(f"the layers must have one shape [G, H, W], got {shapes}")
         stacked = torch.stack(list(layers.values()), dim=1).to(torch.uint8)
         crops = [_tight_window(masks) for masks in stacked]
         return cls.from_windows(tuple(layers), [c for c, _ in crops], [o for _, o in crops], device=stacked.device)
@@ -75,14 +68,14 @@ class InstanceMasks:
     def from_windows(
         cls, layers: Sequence[str], crops: Sequence[Tensor], origins: Sequence[tuple[int, int]], device=None
     ) -> InstanceMasks:
-        """From windows, uint8 [L, h_i, w_i] each, that already carry their margin, and their origins (x, y)."""
+        """From windows, uint8 [L, h_i, w_i] each, that already include their margin, and their origins (x, y)."""
         windows = [[x, y, crop.shape[2], crop.shape[1]] for crop, (x, y) in zip(crops, origins, strict=True)]
         pixels = torch.cat([torch.zeros(0, dtype=torch.uint8, device=device), *(c.flatten() for c in crops)])
         return cls(tuple(layers), pixels, np.array(windows, dtype=np.int64).reshape(-1, 4))
 
     @classmethod
     def without_pixels(cls, count: int, layers: Sequence[str] = ()) -> InstanceMasks:
-        """Masks of `count` instances that are all empty, for detectors of boxes alone."""
+        """Empty masks of `count` instances, for detectors without masks."""
         return cls(tuple(layers), torch.zeros(0, dtype=torch.uint8), np.zeros((count, 4), dtype=np.int64))
 
     def window(self, index: int) -> Tensor:
@@ -109,11 +102,24 @@ class InstanceMasks:
                 flags[index] = self.window(index)[position].any()
         return flags
 
+    def boxes(self, name: str) -> Tensor:
+        """Boxes around the pixels of a layer: float32 [G, 4], xyxy in absolute pixels; zeros for an empty mask."""
+        boxes = torch.zeros(len(self), 4, device=self.pixels.device)
+        position = self.layers.index(name)
+        for index, (x, y, width, height) in enumerate(self.windows.tolist()):
+            # The window's margin lies outside the image or repeats its edge.
+            inner = self.window(index)[position, 1 : height - 1, 1 : width - 1]
+            rows, columns = inner.any(dim=1).nonzero()[:, 0], inner.any(dim=0).nonzero()[:, 0]
+            if len(rows):
+                boxes[index] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+                boxes[index] += torch.tensor([x, y, x, y], device=boxes.device) + 1
+        return boxes
+
     def padded_groups(self) -> Iterator[Tensor]:
         """Windows of similar size, zero-padded to one size: uint8 [g, L, h, w] each.
 
         Groups are formed by the powers of two above the windows' sides, so a window is padded to less than four times
-        its area. `places` says which group and position an instance has.
+        its area. `places` has the group and position of each instance.
         """
         for members in self._groups():
             width, height = self.windows[members, 2:].max(axis=0).tolist()

@@ -1,4 +1,4 @@
-"""Who hides whom in one image, and the order of depth that follows.
+"""Occlusion relations between the detections of an image as a directed graph, and the depth order it implies.
 
 Letters: D detections.
 """
@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Below 1/2, because the occluder layer is cautious: half of the regions that it learns from have nothing on top. For a
-# small model on synthetic scenes, 0.3 gave three times the edges of 0.5; the nearer object was named by 85 % of them
-# rather than 93 %.
+# Below 1/2, because the occluder layer's probabilities are low: half of the RoIs that train it have no occluder. For a
+# small model on synthetic scenes, 0.3 gave three times as many edges as 0.5; 85 % of them, rather than 93 %, named the
+# nearer object as the occluder.
 EDGE_THRESHOLD = 0.3
 
 
 class Occlusion(NamedTuple):
-    """An edge of the graph: one detection hides part of another.
+    """An edge of the graph: one detection occludes part of another.
 
     Attributes:
-        occludee: position of the detection that is hidden in part.
-        occluder: position of the detection on top of it.
+        occludee: position of the partly occluded detection.
+        occluder: position of the detection in front of it.
         confidence: 0..1.
     """
 
@@ -33,14 +33,14 @@ class Occlusion(NamedTuple):
 
 @dataclass(frozen=True)
 class DepthOrder:
-    """An order of depth of the detections of an image.
+    """A depth order of the detections of an image.
 
     Attributes:
-        depth: int64 [D], 0 for what nothing lies on; otherwise one more than the deepest of the detections that
-            lie on it. Detections of one depth are not ordered by the graph.
-        kept: the edges that the order agrees with, by falling confidence of the direction.
-        contradicted: the edges against the order: of a pair with edges both ways the weaker one, and what would
-            have closed a cycle.
+        depth: int64 [D], 0 for a detection without an occluder, otherwise one more than its deepest occluder. The graph
+            does not order detections of equal depth.
+        kept: the edges that agree with the order, by descending confidence margin.
+        contradicted: the edges that disagree: of a pair with edges in both directions the weaker one, and edges that
+            would have closed a cycle.
     """
 
     depth: np.ndarray
@@ -53,8 +53,8 @@ class OcclusionGraph:
     """A directed graph over the detections of an image: occludee to occluder.
 
     Attributes:
-        confidence: float [D, D], at [i, j] how sure it is that j lies on top of i, 0..1; zero on the diagonal.
-        threshold: confidence from which on a pair is an edge.
+        confidence: float [D, D], at [i, j] the confidence that j occludes i, 0..1; zero on the diagonal.
+        threshold: minimum confidence of an edge.
     """
 
     confidence: np.ndarray
@@ -70,10 +70,10 @@ class OcclusionGraph:
 
     @functools.cached_property
     def edges(self) -> list[Occlusion]:
-        """The pairs at or above the threshold, by falling confidence.
+        """The pairs at or above the threshold, by descending confidence.
 
-        A pair may have edges both ways: two objects that hide parts of each other, or a model that was trained
-        without an order of depth, for which every close neighbour is an occluder.
+        A pair may have edges in both directions: two objects that occlude parts of each other, or a model that was
+        trained without a depth order, for which every close neighbour is an occluder.
         """
         occludees, occluders = np.nonzero(self.confidence >= self.threshold)
         edges = [
@@ -85,22 +85,23 @@ class OcclusionGraph:
 
     @functools.cached_property
     def order(self) -> DepthOrder:
-        """The order of depth, by ranked pairs (Tideman 1987): the surest pairs are settled first.
+        """The depth order by ranked pairs (Tideman 1987): pairs with the largest confidence margin are fixed first.
 
-        How sure a pair's direction is, is the difference of its two confidences. The edges are taken by falling
-        difference; one that contradicts those taken before it, because it would close a cycle with them, is left
-        out. Of a pair with edges both ways only the surer direction is taken, and neither where they are equal.
-        So every cycle is cut at its least sure pair, and the result does not depend on the detections' positions
-        but where two pairs are exactly equally sure.
+        The margin of a pair is the difference of its two confidences. Edges are added by descending margin; an edge
+        that would close a cycle with earlier ones is rejected. Of a pair with edges in both directions only the one
+        with the higher confidence is added, and none if they are equal. So every cycle is broken at its pair of
+        smallest margin, and the result depends on the detections' positions only between pairs of equal margin.
         """
         count = len(self)
-        sure = self.confidence - self.confidence.T
-        # behind[i, j]: j lies on top of i by what is settled so far, directly or through others.
+        confidence_margin = self.confidence - self.confidence.T
+        # behind[i, j]: j is in front of i by the edges added so far (transitive closure).
         behind = np.zeros((count, count), dtype=bool)
         kept, contradicted = [], []
-        for edge in sorted(self.edges, key=lambda e: (-sure[e.occludee, e.occluder], e.occludee, e.occluder)):
+        for edge in sorted(
+            self.edges, key=lambda e: (-confidence_margin[e.occludee, e.occluder], e.occludee, e.occluder)
+        ):
             i, j, _ = edge
-            if sure[i, j] <= 0 or behind[j, i]:
+            if confidence_margin[i, j] <= 0 or behind[j, i]:
                 contradicted.append(edge)
                 continue
             kept.append(edge)
@@ -108,8 +109,8 @@ class OcclusionGraph:
             below[i] = above[j] = True
             behind |= below[:, None] & above
         depth = np.zeros(count, dtype=np.int64)
-        # What has fewer others on top of it comes first, so that each edge's occluder is done before its occludee.
+        # Topological order: a detection with fewer others in front comes first, so occluders precede their occludees.
         for i in np.argsort(behind.sum(axis=1), kind="stable").tolist():
-            on_top = [edge.occluder for edge in kept if edge.occludee == i]
-            depth[i] = 1 + depth[on_top].max() if on_top else 0
+            occluders = [edge.occluder for edge in kept if edge.occludee == i]
+            depth[i] = 1 + depth[occluders].max() if occluders else 0
         return DepthOrder(depth, kept, contradicted)

@@ -22,8 +22,9 @@ def detections_to_supervision(detections: Detections) -> supervision.Detections:
         raise ImportError("to_supervision needs the package supervision: pip install 'bcnet[supervision]'") from error
     detections = detections.to("cpu")
     classes = detections.classes.numpy()
-    data = {spec.short_name: detections.pasted(spec.name).numpy() for spec in detections.present}
-    mask = data.pop(OCCLUDEE_MASK.short_name, None)
+    maps = {spec.short_name: detections.pasted(spec.name).numpy() for spec in detections.present}
+    mask = maps.pop(OCCLUDEE_MASK.short_name, None)
+    data: dict[str, np.ndarray | list] = {**maps}
     if detections.class_names:
         data["class_name"] = np.asarray(detections.class_names)[classes]
     return supervision.Detections(

@@ -1,4 +1,4 @@
-"""Ground truth of one image as the network's training takes it.
+"""Training targets of one image: ground-truth boxes, classes and instance masks.
 
 Letters: G instances.
 """

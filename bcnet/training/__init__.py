@@ -1,4 +1,4 @@
-"""Training loop, optimizer and schedule, distributed launch, checkpoints and record of a run."""
+"""Training: training loop, optimizer, learning-rate schedule, distributed launch, checkpoints and logs."""
 
 from bcnet.training.build import build_trainer
 from bcnet.training.interruption import TrainingInterrupted

@@ -1,4 +1,4 @@
-"""Stream of training batches that outlives loader workers which the signal to stop has ended."""
+"""Training batches of each iteration, robust to data loader workers ended by a shutdown signal."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from bcnet.distributed import world_size
 from bcnet.training.interruption import Interruption
 
-# Workers of a loader may get a signal to the process group a moment earlier than this process.
+# Loader workers may receive a signal to the process group slightly earlier than this process.
 SAME_SIGNAL_SECONDS = 0.2
 
 
 class BatchStream:
-    """The batches of one iteration after the other.
+    """Iterates over the batches of each iteration.
 
     Attributes:
-        seconds: in which the last `fetch` waited.
+        seconds: waiting time of the last `fetch`.
     """
 
     def __init__(self, loader: Iterable[list[dict]], *, accumulate_steps: int, interruption: Interruption) -> None:
@@ -26,7 +26,7 @@ class BatchStream:
         Args:
             loader: this process' batches; lists of samples.
             accumulate_steps: batches per iteration.
-            interruption: whose signal may end the workers.
+            interruption: its signal may end the workers.
         """
         batches = iter(loader)
         first = list(itertools.islice(batches, 1))
@@ -37,15 +37,15 @@ class BatchStream:
         interruption.defer_worker_errors()
 
     def fetch(self) -> list[list[dict]] | None:
-        """The batches of an iteration; None if the signal that asks to stop has ended the loader's workers."""
+        """The batches of an iteration; None if a shutdown signal has ended the loader's workers."""
         started = time.perf_counter()
         try:
             self.interruption.raise_worker_errors()
             return [next(self._batches) for _ in range(self.accumulate_steps)]
-        # The latter two when a batch was ready, and the worker that holds its memory is gone.
+        # OSError and EOFError: a batch was ready, but the worker that owns its shared memory has exited.
         except (RuntimeError, OSError, EOFError):
             time.sleep(SAME_SIGNAL_SECONDS)
-            # Several processes must stop after the same iteration, and this one cannot finish the next.
+            # Several processes must stop after the same iteration, and this one cannot run the next.
             if not self.interruption.signal_number or world_size() > 1:
                 raise
             return None

@@ -1,4 +1,4 @@
-"""Builds the trainer that a config describes: the one place where SOLVER and TEST keys meet its constructor."""
+"""Builds the trainer from a config: the only place that reads SOLVER and TEST keys for it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ def build_trainer(
     """The trainer of a model, ready to run; nothing is written yet.
 
     Args:
-        cfg: the config, with SEED already chosen (not negative).
+        cfg: the config, with SEED already resolved (not negative).
         model: on its device, with its initial weights. ``model(images, targets)`` gives scalar losses by name.
-        loader: as `Trainer` takes it, from the iteration that follows `resume_from`. Class names are taken from its
-            ``info``, if it has one.
-        evaluate: as `PeriodicEvaluation` takes it; called every ``TEST.EVAL_PERIOD`` iterations and at the end.
-        checkpoints: files of the run; None takes those in ``cfg.OUTPUT_DIR``.
+        loader: see `Trainer`; starts at the iteration after `resume_from`. Its ``info``, if any, has the class names.
+        evaluate: see `PeriodicEvaluation`; called every ``TEST.EVAL_PERIOD`` iterations and at the end.
+        checkpoints: files of the run; None uses those in ``cfg.OUTPUT_DIR``.
         resume_from: content of the checkpoint to continue from.
 
     Raises:
-        ValueError: IMS_PER_BATCH cannot be split, a solver value makes no sense, or the checkpoint is of another
+        ValueError: IMS_PER_BATCH cannot be split, a solver value is invalid, or the checkpoint is of another
             architecture or beyond MAX_ITER.
     """
     solver = cfg.SOLVER
@@ -72,7 +71,7 @@ def build_trainer(
 
 
 def build_state(cfg, model: nn.Module, class_names: Iterable[str] = ()) -> TrainingState:
-    """The state at the start: optimizer, loss scaling for fp16, averaged weights where SOLVER.EMA is enabled."""
+    """The initial state: optimizer, loss scaling for fp16, averaged weights if SOLVER.EMA is enabled."""
     device = next(model.parameters()).device
     averaged = None
     if cfg.SOLVER.EMA.ENABLED:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: files in the output folder, rotation, and checks before anything is written."""
+"""Training checkpoints: files in the output folder, rotation, resuming, and checks of folder and disk space."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ PERIODIC_NAME = re.compile(r"model_(\d{7,})\.pth")
 
 
 class Checkpoints:
-    """Periodic checkpoints ``model_<iteration>.pth``, of which the newest are kept, and ``model_final.pth``.
+    """Periodic checkpoints ``model_<iteration>.pth`` with rotation, and ``model_final.pth``.
 
-    Files of an earlier run in the same folder are not deleted unless this run continues it.
+    Files of an earlier run in the same folder are only deleted if this run resumes it.
     """
 
     def __init__(self, output_dir: str, *, kept: int) -> None:
         """
         Args:
-            output_dir: the folder; made when the first file is written.
-            kept: number of periodic checkpoints that stay; 0 keeps all.
+            output_dir: the folder; created with the first file.
+            kept: number of periodic checkpoints to keep; 0 keeps all.
         """
         self.output_dir = output_dir
         self.kept = kept
         self._periodic: list[str] = []
 
     def last(self) -> str | None:
-        """Path of the newest checkpoint, as the main process sees it; None if there is none."""
+        """Path of the newest checkpoint, as found by the main process; None if there is none."""
         marker, path = os.path.join(self.output_dir, LAST_NAME), None
         if os.path.isfile(marker):
             with open(marker, encoding="utf-8") as file:
@@ -54,11 +54,11 @@ class Checkpoints:
         return path
 
     def read_last(self) -> dict | None:
-        """Content of the newest checkpoint, None if there is none; its run is the one that continues.
+        """Content of the newest checkpoint, None if there is none; its run is then resumed.
 
         Raises:
-            FileNotFoundError, ValueError: ``last_checkpoint`` names a file that is not there or not readable,
-                or that is not a training checkpoint.
+            FileNotFoundError, ValueError: ``last_checkpoint`` names a file that is missing, unreadable, or not a
+                training checkpoint.
         """
         path = self.last()
         if path is None:
@@ -74,7 +74,7 @@ class Checkpoints:
         return content
 
     def write_periodic(self, content: dict, iteration: int) -> str:
-        """Writes the training state after an iteration, makes it the last checkpoint, deletes the oldest."""
+        """Writes the training state after an iteration, marks it as the last checkpoint, and deletes the oldest."""
         name = f"model_{iteration:07d}.pth"
         path = os.path.join(self.output_dir, name)
         write_checkpoint(content, path)
@@ -89,7 +89,7 @@ class Checkpoints:
         return path
 
     def write_final(self, content: dict) -> str:
-        """Writes ``model_final.pth``: the weights, without what only training needs."""
+        """Writes ``model_final.pth``: the weights, without the training state."""
         path = os.path.join(self.output_dir, FINAL_NAME)
         write_checkpoint(content, path)
         logger.info("Wrote %s", path)
@@ -99,11 +99,11 @@ class Checkpoints:
         """Checks, without writing anything, that the folder can be written to and has room for the run's checkpoints.
 
         Args:
-            state: what the checkpoints will hold.
+            state: content of the checkpoints.
             max_iter, period: of the run, in iterations.
 
         Raises:
-            ValueError: the folder cannot be made or written to.
+            ValueError: the folder cannot be created or written to.
             OSError: its disk has no room for one checkpoint and ``model_final.pth``.
         """
         folder = os.path.abspath(self.output_dir)
@@ -121,7 +121,7 @@ class Checkpoints:
             )
         count = min(remaining, 1) if period <= 0 else -(-remaining // period)
         if self.kept > 0:
-            count = min(count, self.kept + 1)  # the oldest is deleted when the new one is complete
+            count = min(count, self.kept + 1)  # the oldest is deleted after the new one is complete
         if free < count * one + final:
             logger.warning(
                 "OUTPUT_DIR %r has %s of free disk space; %d checkpoints of %s (SOLVER.CHECKPOINT_PERIOD, "
@@ -136,13 +136,13 @@ class Checkpoints:
 
 
 class Checkpointer:
-    """Writes a training state to the checkpoints of its run; never one whose parameters are not finite."""
+    """Saves a training state to the checkpoints of its run; raises if a parameter is not finite."""
 
     def __init__(self, checkpoints: Checkpoints, state: TrainingState, *, period: int = 0) -> None:
         """
         Args:
             checkpoints: the files.
-            state: what is written; as it is now it is saved already, or has nothing to save.
+            state: what is saved; its current iteration counts as saved.
             period: iterations between two checkpoints; 0 for none between start and end.
         """
         self.checkpoints = checkpoints
@@ -154,7 +154,7 @@ class Checkpointer:
         return is_due(iteration, self.period)
 
     def save(self, images: Sequence[str] = ()) -> None:
-        """Writes a checkpoint, unless this iteration's is written. Every process must call it; the main one writes.
+        """Writes a checkpoint unless this iteration has one. Every process must call it; the main process writes.
 
         Args:
             images: of the last iteration, for the message.
@@ -175,7 +175,7 @@ class Checkpointer:
         if is_main_process():
             self.checkpoints.write_periodic(self.state.content(random_states), iteration)
         if world_size() > 1:
-            # No process goes on (or ends the program) before the file is complete.
+            # Barrier: no process continues (or exits) before the file is complete.
             mean_over_processes(torch.zeros(1, device=self.state.device)).item()
         self._saved_iteration = self.state.next_iteration
 

@@ -1,4 +1,4 @@
-"""Graceful shutdown on SIGINT and SIGTERM: training stops after the current iteration, on all processes alike."""
+"""Graceful shutdown on SIGINT and SIGTERM: training stops after the current iteration, on all processes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from bcnet.distributed import is_main_process, world_size
 
-# One Ctrl-C may arrive twice, from the terminal and from the launcher that passes it on.
+# One Ctrl-C may arrive twice, from the terminal and from the launcher that forwards it.
 SAME_REQUEST_SECONDS = 1.0
+
+_Handler = Callable[[int, FrameType | None], Any] | int | None  # as `signal.signal` takes and returns it
 
 
 class TrainingInterrupted(Exception):
-    """Training was stopped by a signal, with everything saved.
+    """Training was stopped by a signal, after a checkpoint was written.
 
     Attributes:
         signal_number: the signal.
@@ -32,29 +37,28 @@ class TrainingInterrupted(Exception):
 
 
 class Interruption:
-    """Context in which the first SIGINT or SIGTERM is remembered and a second one ends the process.
+    """Context in which the first SIGINT or SIGTERM requests a stop and a second one ends the process.
 
-    A signal to the whole process group may also end the workers of a data loader, and torch raises that error
-    wherever the program happens to be, be it in the middle of an optimizer step. `defer_worker_errors` makes it
-    wait for `raise_worker_errors`. Outside the main thread, where Python allows no handlers, signals keep
-    their usual effect.
+    A signal to the whole process group may also end the workers of a data loader, and torch raises that error at
+    any point of the program, even within an optimizer step. `defer_worker_errors` defers it to `raise_worker_errors`.
+    Outside the main thread, where Python allows no signal handlers, signals keep their default effect.
 
     Attributes:
-        signal_number: the signal that this process (or, as far as `stop_requested` has said so, any process) got; 0
-            if none.
+        signal_number: the signal received by this process or, after `stop_requested` returned True, by any process;
+            0 if none.
     """
 
     def __init__(self) -> None:
         self.signal_number = 0
         self._since = 0.0
         self._child_ended = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, _Handler] = {}
         self._vote: tuple[torch.Tensor, dist.Work] | None = None
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._remember)
+                self._previous[number] = signal.signal(number, self._request_stop)
         return self
 
     def __exit__(self, exception_type, *_) -> None:
@@ -63,10 +67,10 @@ class Interruption:
         self._restore()
 
     def stop_requested(self) -> bool:
-        """Whether to stop after this iteration. Every process must call it once per iteration, and gets one answer.
+        """Whether to stop after this iteration. Every process must call it once per iteration; all get the same answer.
 
-        Several processes exchange, without waiting, the signals that they got so far (over the CPU's backend, gloo in
-        `launch`), and the answer is that of the exchange in the iteration before.
+        Several processes exchange their received signals asynchronously (over the CPU's backend, gloo in `launch`), and
+        the answer is the result of the previous iteration's exchange.
         """
         if world_size() == 1:
             return self.signal_number > 0
@@ -81,17 +85,17 @@ class Interruption:
         return int(number) > 0
 
     def defer_worker_errors(self) -> None:
-        """From now on the end of a child process is only noted. To be called when torch's handler is in place."""
+        """Defers torch's errors about ended child processes. To be called after torch has set its SIGCHLD handler."""
         if self._previous and hasattr(signal, "SIGCHLD"):
             self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, self._note_child)
 
     def raise_worker_errors(self) -> None:
-        """Lets torch look at its workers now, if a child process has ended.
+        """Calls torch's deferred SIGCHLD handler, if a child process has ended.
 
         Raises:
             RuntimeError: a worker was killed or has failed.
         """
-        handler = self._previous.get(getattr(signal, "SIGCHLD", None))
+        handler = self._previous.get(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
         if self._child_ended and callable(handler):
             self._child_ended = False
             handler(signal.SIGCHLD, None)
@@ -104,12 +108,12 @@ class Interruption:
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._previous.clear()
 
-    def _remember(self, number: int, _frame) -> None:
+    def _request_stop(self, number: int, _frame) -> None:
         now = time.monotonic()
         if not self.signal_number:
             self.signal_number, self._since = number, now
             if is_main_process():
-                # Not through logging: the program may be inside it right now.
+                # Not through logging, which is not reentrant.
                 os.write(2, b"\nStopping after this iteration, with a checkpoint; once more to stop at once.\n")
         elif now - self._since > SAME_REQUEST_SECONDS:
             self._restore()

@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
-# The others wait while the main process computes the metrics of an evaluation.
+# Other processes wait while the main process computes the metrics of an evaluation.
 TIMEOUT = datetime.timedelta(minutes=30)
 STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def started_by_torchrun() -> bool:
-    """Whether torchrun (or something that sets the same variables) started this process as one of a group."""
+    """Whether torchrun (or another launcher with the same environment variables) started this process."""
     return all(name in os.environ for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
@@ -40,24 +40,24 @@ def launch(
 ) -> None:
     """Runs ``main(*args)`` once in every process of the group, with the process group set up.
 
-    Under torchrun this process is already one of the group, and torchrun's counts hold. Otherwise
-    `num_processes` are spawned, or with one process in all `main` runs right here without a group. SIGINT
-    and SIGTERM reach the spawned processes. An error of one of them ends all, and is raised here.
+    Under torchrun this process is already one of the group, and torchrun's counts apply. Otherwise `num_processes` are
+    spawned, or for a single process `main` runs in this process without a group. SIGINT and SIGTERM are forwarded to
+    the spawned processes. An error in one of them ends all, and is re-raised here.
 
     Args:
         main: a function at the top level of a module (spawning pickles it).
         args: its arguments.
         num_processes: processes on this machine, one per GPU.
-        num_machines: machines that take part; each calls this function.
+        num_machines: number of machines; each calls this function.
         machine_rank: this machine, 0..num_machines-1.
-        dist_url: where the processes meet, ``"tcp://address:port"``; ``"auto"`` takes a free port here.
-        use_gpus: give each process its GPU and talk over NCCL, where there are GPUs; otherwise gloo alone.
+        dist_url: where the processes meet, ``"tcp://address:port"``; ``"auto"`` uses a free local port.
+        use_gpus: if there are GPUs, one per process with NCCL; otherwise gloo only.
 
     Raises:
-        ValueError: counts that make no sense, or ``"auto"`` with more than one machine.
-        SystemExit: a spawned process was stopped by a signal and has saved its work.
+        ValueError: invalid counts, or ``"auto"`` with more than one machine.
+        SystemExit: a spawned process was stopped by a signal, after saving a checkpoint.
         Exception: of the first spawned process that failed, from a `torch.multiprocessing.ProcessRaisedException` with
-            its traceback; or that one alone, where the error itself cannot be pickled.
+            its traceback; or only that one, if the error itself cannot be pickled.
     """
     if started_by_torchrun():
         _run_in_group(main, args, use_gpus, int(os.environ["LOCAL_RANK"]), init_method="env://")
@@ -72,28 +72,31 @@ def launch(
         return
     if dist_url == "auto":
         if num_machines > 1:
-            raise ValueError(f"{num_machines} machines need a --dist-url that all can reach, e.g. tcp://10.0.0.1:29500")
+            raise ValueError(
+                f"{num_machines} machines need a --dist-url reachable from all of them, e.g. tcp://10.0.0.1:29500"
+            )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     group = (use_gpus, num_processes, num_processes * num_machines, machine_rank, dist_url)
-    with tempfile.TemporaryDirectory() as errors, _without_notices_of_termination():
-        context = mp.start_processes(_spawned, args=(main, args, errors, *group), nprocs=num_processes, join=False)
-        with _signals_passed_on(context.processes):
+    with tempfile.TemporaryDirectory() as errors, _without_termination_warnings():
+        context = start_processes(_spawned, args=(main, args, errors, *group), nprocs=num_processes, join=False)
+        assert context is not None  # with join=False
+        with _signals_forwarded(context.processes):
             try:
                 while not context.join():
                     pass
-            except mp.ProcessExitedException as exited:
+            except ProcessExitedException as exited:
                 if exited.exit_code in STOPPED_BY_SIGNAL:
                     sys.exit(exited.exit_code)
                 raise
-            except mp.ProcessRaisedException as raised:
+            except ProcessRaisedException as raised:
                 if (error := _read_error(errors, raised.error_index)) is not None:
                     raise error from raised
                 raise
 
 
 @contextlib.contextmanager
-def _without_notices_of_termination():
-    """torch logs a warning for each process that it ends because another one has failed: the error says enough."""
+def _without_termination_warnings():
+    """Silences torch's warnings about processes that it ends after another one has failed; the error suffices."""
     log = logging.getLogger("torch.multiprocessing.spawn")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -104,18 +107,18 @@ def _without_notices_of_termination():
 
 
 @contextlib.contextmanager
-def _signals_passed_on(processes):
-    """SIGINT and SIGTERM go to the spawned processes, which save their work; this one waits for them."""
+def _signals_forwarded(processes):
+    """Forwards SIGINT and SIGTERM to the spawned processes, which save checkpoints; this process waits for them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def pass_on(number, _frame):
+    def forward(number, _frame):
         for process in processes:
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -133,7 +136,7 @@ def _spawned(local_rank, main, args, errors, use_gpus, num_processes, world_size
 
 
 def _write_error(folder: str, local_rank: int, error: Exception) -> None:
-    """Keeps an error for the parent process, as far as it can be pickled."""
+    """Saves an error for the parent process, if it can be pickled."""
     with contextlib.suppress(Exception), open(os.path.join(folder, str(local_rank)), "wb") as file:
         pickle.dump(error, file)
 
@@ -142,7 +145,7 @@ def _read_error(folder: str, local_rank: int) -> Exception | None:
     try:
         with open(os.path.join(folder, str(local_rank)), "rb") as file:
             return pickle.load(file)
-    except Exception:  # none was written, or its class cannot be made from what was
+    except Exception:  # not written, or its class cannot be unpickled
         return None
 
 
@@ -152,10 +155,10 @@ def _run_in_group(main: Callable, args: tuple, use_gpus: bool, local_rank: int, 
         if local_rank >= torch.cuda.device_count():
             raise ValueError(f"process {local_rank} has no GPU: this machine has {torch.cuda.device_count()}")
         torch.cuda.set_device(local_rank)
-    # Gloo beside NCCL, because what is gathered as objects (random states, results) lives on the CPU.
+    # Gloo in addition to NCCL: gathered objects (random states, results) are on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", timeout=TIMEOUT, **group)
     main(*args)
-    # Not after an error: the others may be inside a collective operation, which this would wait for.
+    # Not after an error: other processes may be inside a collective operation, on which this would block.
     dist.destroy_process_group()
 
 

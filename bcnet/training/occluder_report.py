@@ -8,7 +8,7 @@ from collections.abc import Mapping
 logger = logging.getLogger(__name__)
 
 OCCLUDER_LOSSES = ("loss_occluder_mask", "loss_occluder_boundary")
-# Log periods that are watched.
+# Number of log periods to watch.
 PERIODS = 3
 
 
@@ -36,7 +36,7 @@ class OccluderReport:
             self.finish()
 
     def finish(self) -> None:
-        """Warns, if there is a reason in what was seen so far; afterwards never again."""
+        """Warns, if the losses so far give a reason; afterwards never again."""
         self._remaining = 0
         if not self._watched or self._loss != 0.0 or self._with_occluder:
             return
@@ -44,7 +44,7 @@ class OccluderReport:
         logger.warning(
             "the occluder losses are exactly zero because no instance has an occluder: of the %d instances so far, "
             "%d had an occluder. An instance has one where another object's box overlaps its box (IoU above 0.05), or "
-            "where the annotations say so. On such data the occluder layer learns nothing.",
+            "where the annotations say so. On such data the occluder layer is not trained.",
             round(self._instances),
             round(self._with_occluder),
         )

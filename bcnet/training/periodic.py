@@ -1,4 +1,4 @@
-"""Evaluation and TensorBoard pictures every so many iterations, without a trace in the training."""
+"""Periodic callbacks of training: evaluation and TensorBoard pictures, without side effects on the training."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class PeriodicEvaluation:
     def __init__(self, evaluate: Callable[[nn.Module], Mapping[str, float]] | None, *, period: int = 0) -> None:
         """
         Args:
-            evaluate: from the model to metrics by name (an empty dict on all but the main process), called by all
-                processes; None evaluates nothing.
-            period: iterations; 0 evaluates at the end alone.
+            evaluate: function of the model that returns metrics by name (an empty dict on all but the main process);
+                called by all processes. None evaluates nothing.
+            period: iterations; 0 evaluates only at the end.
         """
         self.evaluate = evaluate
         self.period = period
@@ -37,11 +37,11 @@ class PeriodicEvaluation:
         return self.evaluate is not None and is_due(iteration, self.period)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """The metrics. Random generators, and the modes of the model's submodules, are left as they were."""
+        """The metrics. Restores the random generators and the modes of the model's submodules."""
         if self.evaluate is None:
             return {}
         if world_size() > 1:
-            # Each process updates its own running statistics; all must evaluate the ones that are saved.
+            # Each process updates its own running statistics; all must evaluate with those that are saved.
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
         with random_state_kept(), modes_restored(model):
@@ -66,7 +66,7 @@ class PeriodicPictures:
         return is_main_process() and is_due(iteration, self.period)
 
     def __call__(self, model: nn.Module, batch: Sequence[Mapping], class_names: Sequence[str]) -> list[np.ndarray]:
-        """Pictures, uint8 [H, W, 3] RGB. Random generators, and the modes of submodules, are left as they were."""
+        """Pictures, uint8 [H, W, 3] RGB. Restores the random generators and the modes of submodules."""
         with random_state_kept(), modes_restored(model):
             return draw_training_pictures(
                 model, batch, image_format=self.image_format, class_names=class_names, amp_dtype=self.amp_dtype

@@ -1,4 +1,4 @@
-"""Recorder of a training run: checks each iteration's losses and writes them to the log, one iteration later."""
+"""Records losses and metrics of training: checks each iteration's losses and logs them, one iteration later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bcnet.training.step_values import StepValues, describe_images
 
 
 class Recorder:
-    """Takes the values of every iteration. They are read one iteration later, so that the device is never waited for.
+    """Records the values of every iteration, read one iteration later to avoid host-device synchronisation.
 
     Use as a context manager, on every process: a loss that is not finite is an error on all of them.
     """
@@ -58,17 +58,17 @@ class Recorder:
         rate: float,
         data_seconds: float,
     ) -> None:
-        """Takes what an iteration gave, stops the clock, and records the iteration before.
+        """Adds the values of an iteration, stops the clock, and records the previous iteration.
 
         Args:
             iteration: 0..max_iter-1.
-            batches: what was trained on.
+            batches: of the iteration.
             values: losses and counts of this process, scalars by name.
             rate: the learning rate.
-            data_seconds: in which the iteration waited for its batches.
+            data_seconds: waiting time for the batches.
 
         Raises:
-            NonFiniteLossError: of the iteration before.
+            NonFiniteLossError: in the previous iteration.
         """
         self.images = [name for batch in batches for name in describe_images(batch)]
         values = {**values, "data_time": data_seconds}
@@ -78,7 +78,7 @@ class Recorder:
         self._pending = current
 
     def flush(self) -> None:
-        """Records what is pending; waits for it.
+        """Records the pending iteration; waits for its values.
 
         Raises:
             NonFiniteLossError: a value is not finite.
@@ -91,7 +91,7 @@ class Recorder:
         step.require_finite()
         values = step.read()
         for name in ("instances", "instances_with_occluder"):
-            values[name] *= world_size()  # of the iteration, not of a process
+            values[name] *= world_size()  # of all processes
         self._occluders.add(values)
         if self.log is not None:
             self.log.add(step.iteration, {**values, "time": step.seconds}, step.rate)
@@ -99,11 +99,11 @@ class Recorder:
                 self.log.write()
 
     def write_metrics(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """The metrics of an evaluation; nothing where there are none."""
+        """Logs the metrics of an evaluation, if there are any."""
         if self.log is not None and metrics:
             self.log.write_record(iteration, dict(metrics))
 
     def write_pictures(self, iteration: int, pictures: Sequence[np.ndarray]) -> None:
-        """Pictures of training images, uint8 [H, W, 3] RGB."""
+        """Logs pictures of training images, uint8 [H, W, 3] RGB."""
         if self.log is not None:
             self.log.write_pictures(iteration, "training", pictures)

@@ -1,4 +1,4 @@
-"""Random seeds and generator states, and a record of command, versions, git state and hardware of a run."""
+"""Reproducibility: random seeds and generator states; command, versions, git state and hardware of a run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict:
     """The states of this process' generators, as tensors and plain containers."""
-    name, keys, *rest = np.random.get_state()
+    numpy_state = np.random.get_state(legacy=False)
     state = {
         "python": random.getstate(),
         "numpy": (
-            str(name),
-            torch.from_numpy(keys.astype(np.int64)),
-            *(float(v) if i == 2 else int(v) for i, v in enumerate(rest)),
+            str(numpy_state["bit_generator"]),
+            torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+            int(numpy_state["state"]["pos"]),
+            int(numpy_state["has_gauss"]),
+            float(numpy_state["gauss"]),
         ),
         "torch": torch.get_rng_state(),
     }
@@ -55,7 +57,7 @@ def restore_random_state(state: dict) -> None:
 
 @contextlib.contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Afterwards the generators are where they were before, so that a run does not depend on what was done within."""
+    """Context that restores the random generators on exit, so that a run does not depend on draws within it."""
     state = random_state()
     yield
     restore_random_state(state)
@@ -74,7 +76,7 @@ def describe_run(seed: int) -> dict:
 
 
 def versions() -> dict[str, str | int | None]:
-    """Versions of this package and of what its numbers depend on."""
+    """Versions of this package and of the libraries that its numerics depend on."""
     return {
         "bcnet": bcnet.__version__,
         "python": platform.python_version(),
@@ -87,7 +89,7 @@ def versions() -> dict[str, str | int | None]:
 
 
 def hardware() -> dict:
-    """What this process computes on."""
+    """CPU, threads and GPUs of this process."""
     return {
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),

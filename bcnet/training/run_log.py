@@ -10,6 +10,7 @@ import logging.handlers
 import math
 import os
 import sys
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,10 +24,11 @@ from bcnet.progress import progress_wanted
 logger = logging.getLogger(__name__)
 
 LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_own_handlers: weakref.WeakSet[logging.Handler] = weakref.WeakSet()  # not those of the surrounding program
 
 
 def set_up_console_logging() -> None:
-    """Sends bcnet's log to the console (main process), and keeps it for the file that `set_up_logging` opens later."""
+    """Sends bcnet's log to the console (main process), and buffers it for the file of `set_up_logging`."""
     handlers: list[logging.Handler] = [logging.handlers.MemoryHandler(capacity=10_000)]
     if distributed.is_main_process():
         handlers.append(logging.StreamHandler(sys.stdout))
@@ -36,8 +38,8 @@ def set_up_console_logging() -> None:
 def set_up_logging(output_dir: str) -> None:
     """Sends bcnet's log to the console (main process) and to ``log.txt``, or ``log.txt.rank<n>``, in a folder.
 
-    The file begins with what was logged since `set_up_console_logging`. Called again it moves the file to another
-    folder; handlers of the surrounding program are left alone.
+    The file begins with the messages since `set_up_console_logging`. Another call moves the file to another folder;
+    handlers of the surrounding program are unchanged.
     """
     os.makedirs(output_dir, exist_ok=True)
     rank = distributed.rank()
@@ -51,19 +53,19 @@ def set_up_logging(output_dir: str) -> None:
 
 
 def _replace_handlers(handlers: Sequence[logging.Handler]) -> list[logging.LogRecord]:
-    """Puts handlers in the place of this module's own; returns the records that were kept in memory."""
+    """Replaces this module's handlers of the package's logger; returns the records buffered in memory."""
     package = logging.getLogger("bcnet")
     package.setLevel(logging.DEBUG)
     package.propagate = False
     kept: list[logging.LogRecord] = []
-    for handler in [h for h in package.handlers if getattr(h, "from_bcnet", False)]:
+    for handler in [h for h in package.handlers if h in _own_handlers]:
         if isinstance(handler, logging.handlers.MemoryHandler):
             kept += handler.buffer
         package.removeHandler(handler)
         handler.close()
     for handler in handlers:
         handler.setFormatter(logging.Formatter(LINE_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
-        handler.from_bcnet = True
+        _own_handlers.add(handler)
         if type(handler) is logging.StreamHandler:
             handler.setLevel(logging.INFO)
         package.addHandler(handler)
@@ -73,7 +75,7 @@ def _replace_handlers(handlers: Sequence[logging.Handler]) -> list[logging.LogRe
 def append_metrics(output_dir: str, record: dict) -> None:
     """Adds one line to ``metrics.json``, which holds one JSON object per line as detectron2's does.
 
-    A value that JSON lacks (nan, the AP of a size without objects) becomes null.
+    A value without a JSON representation (nan, the AP of a size without objects) becomes null.
     """
     record = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
@@ -83,9 +85,9 @@ def append_metrics(output_dir: str, record: dict) -> None:
 
 
 class RunLog:
-    """Averages the values of the iterations since the last line, and writes a line everywhere.
+    """Averages values over iterations, and writes them to the log, ``metrics.json``, TensorBoard and the progress bar.
 
-    Use as a context manager, on the main process alone.
+    Use as a context manager, on the main process only.
     """
 
     def __init__(self, output_dir: str, *, max_iter: int, start_iteration: int, images_per_iteration: int) -> None:
@@ -101,7 +103,7 @@ class RunLog:
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> RunLog:
-        # Imported here: it takes a second, and inference does not need it.
+        # Imported here: it takes a second, and inference does not use it.
         from torch.utils.tensorboard import SummaryWriter
 
         self._tensorboard = self._exit.enter_context(SummaryWriter(self.output_dir))
@@ -128,7 +130,7 @@ class RunLog:
         self._bar.update()
 
     def write(self) -> None:
-        """Writes the averages since the last call under the last iteration; nothing without iterations since then."""
+        """Writes the averages since the last call under the last iteration; does nothing without new iterations."""
         if not self._count:
             return
         iteration = self._iteration
@@ -144,7 +146,7 @@ class RunLog:
         logger.info("%s", _line(iteration, record))
 
     def write_record(self, iteration: int, record: dict[str, float]) -> None:
-        """One record to ``metrics.json`` and TensorBoard."""
+        """Writes one record to ``metrics.json`` and TensorBoard."""
         append_metrics(self.output_dir, {"iteration": iteration, **record})
         for name, value in record.items():
             if math.isfinite(value):
@@ -152,7 +154,7 @@ class RunLog:
         self._tensorboard.flush()
 
     def write_pictures(self, iteration: int, name: str, pictures: Sequence[np.ndarray]) -> None:
-        """Pictures, uint8 [H, W, 3] RGB, to TensorBoard under ``name/0``, ``name/1``, ..."""
+        """Writes pictures, uint8 [H, W, 3] RGB, to TensorBoard under ``name/0``, ``name/1``, ..."""
         for index, picture in enumerate(pictures):
             self._tensorboard.add_image(f"{name}/{index}", picture, iteration, dataformats="HWC")
         self._tensorboard.flush()

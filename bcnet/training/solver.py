@@ -25,7 +25,7 @@ NORM_LAYERS = (
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float, weight_decay_norm: float) -> list[dict]:
-    """The trainable parameters, those of norm layers in a group with a weight decay of their own.
+    """The trainable parameters, those of norm layers in a separate group with their own weight decay.
 
     As detectron2's `get_default_optimizer_params`; a parameter that two modules share is listed once.
     """
@@ -57,7 +57,7 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
 class LearningRate:
     """The learning rate of every iteration: warm-up, then multi-step or cosine, as detectron2 schedules it.
 
-    The rate is a function of the iteration alone, so there is no state to save.
+    The rate depends only on the iteration, so there is no state to save.
     """
 
     def __init__(self, *, base: float, schedule: ParamScheduler, max_iter: int) -> None:
@@ -70,7 +70,7 @@ class LearningRate:
         """Reads ``cfg.SOLVER``.
 
         Raises:
-            ValueError: MAX_ITER is below 1, STEPS do not ascend, BASE_LR is not positive.
+            ValueError: MAX_ITER below 1, STEPS not ascending, or BASE_LR not positive.
         """
         solver = cfg.SOLVER
         if solver.MAX_ITER < 1:
@@ -85,7 +85,7 @@ class LearningRate:
             steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
             if len(steps) < len(solver.STEPS):
                 logger.warning(
-                    "SOLVER.STEPS %s: those from SOLVER.MAX_ITER (%d) on have no effect",
+                    "SOLVER.STEPS %s: steps at or after SOLVER.MAX_ITER (%d) have no effect",
                     tuple(solver.STEPS),
                     solver.MAX_ITER,
                 )
@@ -101,7 +101,7 @@ class LearningRate:
             )
         warm_up = min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0)
         if warm_up > 0:
-            # The warm-up ends at the value that the schedule has there; the schedule is not shifted.
+            # The warm-up ends at the schedule's value at that iteration; the schedule is not shifted.
             schedule = CompositeParamScheduler(
                 [LinearParamScheduler(solver.WARMUP_FACTOR * schedule(0.0), schedule(warm_up)), schedule],
                 interval_scaling=["rescaled", "fixed"],
@@ -122,17 +122,17 @@ class LearningRate:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], *, clip_type: str, clip_value: float, norm_type: float) -> None:
-    """Clips gradients in place, without waiting for the device.
+    """Clips gradients in place, without host-device synchronisation.
 
     Args:
-        parameters: those without a gradient are passed over.
+        parameters: those without a gradient are skipped.
         clip_type: ``"value"`` clips every entry, ``"norm"`` every parameter's own norm (detectron2's meaning),
             ``"full_model"`` the norm over all parameters.
         clip_value: the largest absolute entry or norm.
         norm_type: p of the norm.
 
     Raises:
-        ValueError: another `clip_type`.
+        ValueError: an unknown `clip_type`.
     """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
     if clip_type == "value":

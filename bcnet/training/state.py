@@ -1,4 +1,4 @@
-"""Training state: model, optimizer, gradient scaler, averaged weights (EMA), random states and position of a run."""
+"""Training state: model, optimizer, gradient scaler, averaged weights (EMA), random states and iteration of a run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingState:
-    """Everything that a checkpoint holds and that a resumed run continues from.
+    """Everything in a checkpoint, from which a resumed run continues.
 
     Attributes:
         model: the model that is trained.
-        next_iteration: the iterations before this one are done.
+        next_iteration: the iterations before it are complete.
         class_names: names of the classes 0..K-1; saved with the weights.
     """
 
@@ -40,7 +40,7 @@ class TrainingState:
         """
         Args:
             scaler: of the losses, for fp16; None scales nothing.
-            averaged: the moving average of the model's weights; where there is one, it is evaluated and shipped.
+            averaged: the moving average of the model's weights; if given, it is evaluated and saved as the final model.
             seed: of the run; saved.
             config: the run's config as YAML; saved.
         """
@@ -57,11 +57,11 @@ class TrainingState:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The model that is evaluated and shipped: with the averaged weights where there are some."""
+        """The model for evaluation and ``model_final.pth``: with the averaged weights, if there are any."""
         return self.averaged.module if self.averaged is not None else self.model
 
     def final_content(self) -> dict:
-        """Content of ``model_final.pth``: the weights, and what is needed to use them."""
+        """Content of ``model_final.pth``: the weights, and what inference needs."""
         return {
             "model": self.evaluated_model.state_dict(),
             "iteration": self.next_iteration - 1,
@@ -72,7 +72,7 @@ class TrainingState:
         }
 
     def content(self, random_states: Sequence[dict]) -> dict:
-        """Content of a checkpoint: tensors and plain containers alone, so that reading it needs no trust.
+        """Content of a checkpoint: only tensors and plain containers, so that loading it is safe.
 
         Args:
             random_states: of every process, see `gather_random_states`.
@@ -89,11 +89,11 @@ class TrainingState:
         }
 
     def load(self, content: Mapping, source: str) -> None:
-        """Continues from a checkpoint's content. Rates and decays stay those that the optimizer was built with.
+        """Resumes from a checkpoint's content. Learning rates and weight decays of the optimizer are unchanged.
 
         Args:
-            content: as `content` gives it.
-            source: where it comes from, for messages.
+            content: as returned by `content`.
+            source: its origin, for messages.
 
         Raises:
             ValueError: the checkpoint is of another architecture.
@@ -136,13 +136,13 @@ class TrainingState:
             )
 
     def restore_random_state(self) -> None:
-        """Puts the generators where they were at the loaded checkpoint; nothing without one."""
+        """Restores the random generators of the loaded checkpoint; does nothing without one."""
         if self._random_state is not None:
             restore_random_state(self._random_state)
             self._random_state = None
 
     def non_finite_parameters(self) -> list[str]:
-        """Names of the parameters that hold an infinity or a nan. Waits for the device."""
+        """Names of the parameters with an infinity or NaN. Waits for the device."""
         parameters = dict(self.model.named_parameters())
         finite = torch.stack([parameter.detach().isfinite().all() for parameter in parameters.values()]).tolist()
         return [name for name, is_finite in zip(parameters, finite, strict=True) if not is_finite]
@@ -152,7 +152,7 @@ class TrainingState:
         return _bytes(self.model.state_dict().values())
 
     def checkpoint_bytes(self) -> int:
-        """Estimated size of a checkpoint, also before the optimizer has made its buffers."""
+        """Estimated size of a checkpoint, also before the optimizer has created its buffers."""
         defaults = self.optimizer.defaults
         buffers = 2 if "betas" in defaults else int(bool(defaults.get("momentum")))  # per parameter: Adam's, SGD's
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]

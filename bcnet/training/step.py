@@ -6,6 +6,7 @@ Letters: G instances of an image.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -36,10 +37,10 @@ class TrainingStep:
     ) -> None:
         """
         Args:
-            state: with its model on its device. With several processes they all start from the first one's weights.
-            schedule: sets the learning rate.
+            state: with its model on its device. Several processes all start from the weights of rank 0.
+            schedule: of the learning rate.
             amp_dtype: precision of autocast; None computes in float32.
-            clip: clips the gradients of the parameters that it is given, in place.
+            clip: clips the gradients of its parameters in place.
         """
         self.state = state
         self.schedule = schedule
@@ -53,18 +54,18 @@ class TrainingStep:
 
         Args:
             iteration: 0..max_iter-1.
-            batches: whose gradients are accumulated: lists of dicts with "image" (uint8 [3, h, w]) and "targets".
+            batches: their gradients are accumulated; lists of dicts with "image" (uint8 [3, h, w]) and "targets".
 
         Returns:
             dict: this process' mean of each loss and of ``total_loss`` over the batches, and its number of
-            ``instances`` and ``instances_with_occluder``; scalars, those on the device not waited for.
+            ``instances`` and ``instances_with_occluder``; scalars, without host-device synchronisation.
         """
         self.rate = self.schedule.apply(self.state.optimizer, iteration)
         values: dict[str, Tensor | float] = {}
         for index, batch in enumerate(batches):
-            # Gradients are exchanged once, in the last backward pass.
+            # DDP exchanges gradients once, in the last backward pass.
             is_last = index + 1 == len(batches)
-            with contextlib.nullcontext() if is_last or world_size() == 1 else self.network.no_sync():
+            with contextlib.nullcontext() if is_last else _no_gradient_exchange(self.network):
                 for name, value in self._forward_backward(batch, 1 / len(batches)).items():
                     values[name] = values[name] + value if name in values else value
         self._update()
@@ -76,13 +77,13 @@ class TrainingStep:
         images = [record["image"].to(device, non_blocking=True) for record in batch]
         targets = [record["targets"].to(device, non_blocking=True) for record in batch]
         with autocast(device, self.amp_dtype):
-            losses = self.network(images, targets)
-            total = sum(losses.values())
+            losses: dict[str, Tensor] = self.network(images, targets)
+            total = functools.reduce(torch.add, losses.values())
         self.state.scaler.scale(total * weight).backward()
         values: dict[str, Tensor | float] = {name: loss.detach() * weight for name, loss in losses.items()}
         values["total_loss"] = total.detach() * weight
         values["instances"] = float(sum(map(len, targets)))
-        # Of the targets as the loader gives them, on the CPU: nothing waits for the device.
+        # Of the loader's targets, on the CPU: no host-device synchronisation.
         values["instances_with_occluder"] = float(sum(int(r["targets"].masks.nonempty(OCCLUDER).sum()) for r in batch))
         return values
 
@@ -96,6 +97,10 @@ class TrainingStep:
         state.optimizer.zero_grad(set_to_none=True)
         if state.averaged is not None:
             state.averaged.update_parameters(state.model)
+
+
+def _no_gradient_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
 
 
 def _distributed(model: nn.Module, device: torch.device) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Losses and counts of an iteration: asynchronous copy to the host, mean over processes, check that they are finite."""
+"""Losses and counts of an iteration: asynchronous copy to the host, mean over processes, check for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass
 class StepValues:
-    """Values of one iteration on their way from the device.
+    """Values of one iteration during their asynchronous copy from the device.
 
     Attributes:
         iteration: 0..max_iter-1.
         images: names of the images that this process trained on, for messages.
         rate: the learning rate.
-        seconds: wall-clock time of the iteration in this process; set when it has ended.
+        seconds: wall-clock time of the iteration in this process; set at its end.
     """
 
     iteration: int
@@ -47,7 +47,7 @@ class StepValues:
             values: scalars by name, at least one of them a tensor; the same names on every process.
         """
         device = next(value.device for value in values.values() if isinstance(value, Tensor))
-        # A number is filled in on the device: copying it there from pageable memory could wait.
+        # A number is filled in on the device: copying it from pageable memory could synchronise.
         local = torch.stack(
             [
                 value.detach().float() if isinstance(value, Tensor) else torch.full((), value, device=device)
@@ -64,7 +64,7 @@ class StepValues:
         return cls(iteration, images, rate, tuple(values), local, mean, arrived)
 
     def read(self) -> dict[str, float]:
-        """The means over the processes by name; waits if they are not here yet."""
+        """The means over the processes by name; waits until they have arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return dict(zip(self._names, self._mean.tolist(), strict=True))

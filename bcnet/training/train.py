@@ -1,4 +1,4 @@
-"""Training and evaluation of the model that a config describes: checks everything first, then runs."""
+"""Training and evaluation from a config: validates all inputs first, then runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 from bcnet.checkpoint import load_weights
+from bcnet.config import CfgNode
 from bcnet.data import build_train_loader
 from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.evaluation import flat_metrics
@@ -30,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 def train(cfg, resume: bool = False) -> dict[str, float]:
-    """Trains the model that a config describes; with a process group, as one of its processes.
+    """Trains the model of a config; with a process group, as one of its processes.
 
-    ``OUTPUT_DIR`` receives ``config.yaml``, ``runs.jsonl`` (command, seed, versions, git state, hardware of
-    each start), ``log.txt``, ``metrics.json``, TensorBoard events, checkpoints and ``model_final.pth``. Nothing is
-    written before data sets, ground truth, weights or checkpoint, the folder and its disk space are checked.
+    Writes to ``OUTPUT_DIR`` ``config.yaml``, ``runs.jsonl`` (command, seed, versions, git state, hardware of
+    each start), ``log.txt``, ``metrics.json``, TensorBoard events, checkpoints and ``model_final.pth``. Data sets,
+    ground truth, weights or checkpoint, the folder and its disk space are checked before anything is written.
 
     Args:
         cfg: the config.
@@ -46,8 +47,8 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
 
     Raises:
         NonFiniteLossError: a loss is not finite; the last checkpoint is from before that.
-        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was written.
-        ValueError, OSError, KeyError: a config, data set, checkpoint or folder that cannot be used.
+        TrainingInterrupted: SIGINT or SIGTERM was received; a checkpoint was written.
+        ValueError, OSError, KeyError: an invalid config, data set, checkpoint or folder.
     """
     set_up_console_logging()
     cfg, trainer = prepare_training(cfg, resume)
@@ -64,14 +65,14 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
         raise
 
 
-def prepare_training(cfg, resume: bool = False) -> tuple[object, Trainer]:
-    """Reads all that a training needs, and checks it, without writing anything.
+def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
+    """Reads and checks all inputs of a training, without writing anything.
 
     Args:
-        cfg, resume: as `train` takes them.
+        cfg, resume: see `train`.
 
     Returns:
-        The config with ``SEED`` and ``MODEL.DEVICE`` as they are used, and the trainer, ready to run.
+        The config with ``SEED`` and ``MODEL.DEVICE`` resolved, and the trainer, ready to run.
 
     Raises:
         ValueError, OSError, KeyError: as `train`.
@@ -89,15 +90,18 @@ def prepare_training(cfg, resume: bool = False) -> tuple[object, Trainer]:
             cfg.OUTPUT_DIR,
         )
     if cfg.MODEL.FREEZE_DETECTOR and content is None and not cfg.MODEL.WEIGHTS:
-        raise ValueError("MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would stay random")
+        raise ValueError(
+            "MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would keep random weights"
+        )
     seed_everything(cfg.SEED)
     model = build_model(cfg)
     class_names = tuple(content.get("class_names", ())) if content else ()
     if content is None and cfg.MODEL.WEIGHTS:
         class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
-    # The model starts alike on every process; what each draws in training (which RoIs, which anchors) is its own.
+    # The model is initialised equally on every process; sampling in training (RoIs, anchors) differs by process.
     seed_everything(cfg.SEED + rank())
-    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names)
+    layers = {} if model.mask_branch is None else {"layers": model.mask_branch.target_layers}
+    loader = build_train_loader(cfg, content["iteration"] + 1 if content else 0, class_names=class_names, **layers)
     run_evaluation = None
     if cfg.DATASETS.TEST:
         evaluation_sets = read_evaluation_sets(cfg, model, loader.info.class_names)
@@ -116,7 +120,7 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
 
     Args:
         cfg: the config.
-        resume: take the last checkpoint in ``OUTPUT_DIR``, not MODEL.WEIGHTS.
+        resume: evaluate the last checkpoint in ``OUTPUT_DIR``, not MODEL.WEIGHTS.
 
     Raises:
         ValueError: there are no weights to evaluate, they do not fit the model, or ``DATASETS.TEST`` is empty.
@@ -143,14 +147,14 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
 
 
 def resolve_config(cfg, *, saved_seed: int | None = None):
-    """Chooses seed and device.
+    """Resolves seed and device.
 
     Args:
         cfg: the config.
-        saved_seed: seed of the run that continues; it stands in for a negative ``SEED``.
+        saved_seed: seed of the resumed run; replaces a negative ``SEED``.
 
     Returns:
-        A frozen copy of the config with ``SEED`` and ``MODEL.DEVICE`` as they are used.
+        A frozen copy of the config with ``SEED`` and ``MODEL.DEVICE`` resolved.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -158,7 +162,7 @@ def resolve_config(cfg, *, saved_seed: int | None = None):
         cfg.SEED = saved_seed
     cfg.SEED = shared_seed(cfg.SEED)
     device = resolve_device(cfg.MODEL.DEVICE)
-    # Of several processes each has its own GPU, the current one, whatever index the config names.
+    # With several processes, each uses its own current GPU, regardless of the index in the config.
     cfg.MODEL.DEVICE = device.type if world_size() > 1 else str(device)
     cfg.freeze()
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -166,11 +170,11 @@ def resolve_config(cfg, *, saved_seed: int | None = None):
 
 
 def record_run(cfg, *, config_name: str = "config.yaml") -> None:
-    """Writes down, on the main process, what the run is made with.
+    """Records command, versions, hardware and config of the run, on the main process.
 
     Args:
-        cfg: the config as it is used.
-        config_name: file in OUTPUT_DIR that receives the config.
+        cfg: the resolved config.
+        config_name: file in OUTPUT_DIR for the config.
     """
     if not is_main_process():
         return
@@ -183,7 +187,7 @@ def record_run(cfg, *, config_name: str = "config.yaml") -> None:
 
 
 def _log_config_changes(saved: str, cfg) -> None:
-    """Names the keys in which the config differs from the one of the checkpoint that continues."""
+    """Logs the keys in which the config differs from that of the resumed checkpoint."""
     before, now = _flat(yaml.safe_load(saved)), _flat(yaml.safe_load(cfg.dump()))
     changes = [
         f"  {key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"

@@ -1,4 +1,4 @@
-"""Training loop."""
+"""Training loop: optimizer steps, logging, checkpoints, periodic evaluation, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bcnet.training.step import TrainingStep
 class Trainer:
     """Trains from the next iteration of a state to the last one. `build_trainer` makes one from a config.
 
-    The losses of an iteration are read one iteration later, so that the device is never waited for; only a checkpoint
-    waits, because nothing that is not finite may get into it.
+    The losses of an iteration are read one iteration later, without host-device synchronisation; only a checkpoint
+    synchronises, to never save values that are not finite.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Trainer:
     ) -> None:
         """
         Args:
-            state: what is trained; its model in training mode (submodules in eval mode stay so).
+            state: to train; its model in training mode (submodules in eval mode stay so).
             step: of this state.
             loader: endless, from the state's next iteration on: this process' batches, lists of dicts with "image"
                 (uint8 [3, h, w]), "targets" (`Targets`), "image_id", "file_name".
-            max_iter: iterations in all, those before the state's next one included.
+            max_iter: total number of iterations, including those before the state's next one.
             recorder: checks and logs every iteration.
             checkpointer: of this state.
-            evaluation: of the state's evaluated model, when it is due and at the end.
+            evaluation: of the state's evaluated model, periodically and at the end.
             pictures: of the batches.
             accumulate_steps: batches per iteration.
 
@@ -53,7 +53,7 @@ class Trainer:
         if state.next_iteration > max_iter:
             raise ValueError(
                 f"SOLVER.MAX_ITER is {max_iter}, and the checkpoint to resume from has {state.next_iteration} "
-                f"iterations: its training cannot end before"
+                f"iterations: training cannot end before that"
             )
         self.state = state
         self.step = step
@@ -73,10 +73,10 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: a loss is not finite. The last checkpoint is from before that.
-            TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint was written.
+            TrainingInterrupted: SIGINT or SIGTERM was received; a checkpoint was written.
         """
         state, recorder = self.state, self.recorder
-        # Handlers come first: the loader's workers inherit them, and so outlive the terminal's Ctrl-C.
+        # Handlers are set first: the loader's workers inherit them, and so survive the terminal's Ctrl-C.
         with Interruption() as interruption, recorder:
             stream = self._start_stream(interruption)
             for iteration in range(state.next_iteration, self.max_iter):
@@ -92,7 +92,7 @@ class Trainer:
 
                 last = state.next_iteration == self.max_iter
                 evaluation_due = self.evaluation.due(iteration) and not last
-                # An evaluation takes long and may be cut off, so a checkpoint comes before it.
+                # An evaluation takes long and may be interrupted, so a checkpoint is saved before it.
                 if last or evaluation_due or self.checkpointer.due(iteration):
                     self._save()
                 if self.pictures.due(iteration):
@@ -105,7 +105,7 @@ class Trainer:
         return metrics
 
     def _start_stream(self, interruption: Interruption) -> BatchStream:
-        """The batches, with the workers of the loader running and the generators as they were at the checkpoint."""
+        """Starts the loader's workers, then restores the random generators of the checkpoint."""
         if not self.state.model.training:
             self.state.model.train()
         loader = self.loader if self.state.next_iteration < self.max_iter else ()

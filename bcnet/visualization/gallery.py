@@ -15,14 +15,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from bcnet.data import DatasetMapper, image_array, load_dataset
+from bcnet.data import DatasetInfo, DatasetMapper, ImageRecord, image_array, load_dataset
 from bcnet.data.image_source import is_url
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.data.videos import is_video
 from bcnet.failures import Failures
+from bcnet.files import atomic_write
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
-from bcnet.visualization.training_data import detections_from_targets
+from bcnet.visualization.training_data import detections_from_targets, target_maps
 from bcnet.visualization.video import draw_video
 
 PANEL_SIDES = (800, 1200)  # bounds of a panel's longer side, pixels
@@ -100,13 +101,12 @@ class Gallery:
         return f"{text}, {len(self.failures)} images failed" if self.failures else text
 
     def _write(self, name: str, picture: np.ndarray) -> None:
-        os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, name)
         suffix = os.path.splitext(name)[1]
         quality = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
         encoded = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1]
         # Not cv2.imwrite, which only returns False where the disk is full or the folder cannot be written to.
-        with open(path, "wb") as file:
+        with atomic_write(path, "wb", sync=False) as file:
             file.write(encoded)
         self.pictures.append(path)
 
@@ -154,7 +154,7 @@ def draw_predictions(
 
 def draw_training_data(
     mapper: DatasetMapper,
-    dataset: str,
+    dataset: str | tuple[Sequence[ImageRecord], DatasetInfo],
     output_dir: str | os.PathLike,
     *,
     max_images: int | None = None,
@@ -164,12 +164,13 @@ def draw_training_data(
     """Writes pictures as `draw_predictions` does of what the mapper makes of a data set for training.
 
     The heat maps are the 28x28 targets that the mask head learns; the panels show the same masks in more
-    detail. Images without instances have nothing to show and are passed over. An image that cannot be read,
-    or whose annotations cannot be used, is logged by name and counted.
+    detail. Pixels whose target is unknown, which have no loss, are hatched in grey. Images without instances have
+    nothing to show and are passed over. An image that cannot be read, or whose annotations cannot be used, is logged
+    by name and counted.
 
     Args:
         mapper: in training mode.
-        dataset: name or spec.
+        dataset: name or spec, or what `load_dataset` gave.
         output_dir: made when missing.
         max_images: draw the first so many; None draws all.
         seed: of the augmentation.
@@ -178,7 +179,7 @@ def draw_training_data(
     Raises:
         OSError: a picture cannot be written.
     """
-    records, info = load_dataset(dataset)
+    records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
     records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
     records = records[:max_images]
     gallery = Gallery(output_dir)
@@ -189,11 +190,12 @@ def draw_training_data(
             sample = mapper(record, generator)
             image = sample["image"].numpy()[mapper.channels].transpose(1, 2, 0)
             targets, size = sample["targets"], image.shape[:2]
+            specs = target_maps(mapper.layers)
             gallery.add(
                 name,
                 image,
-                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE),
-                explained=detections_from_targets(targets, size, info.class_names),
+                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE, specs=specs),
+                explained=detections_from_targets(targets, size, info.class_names, specs=specs),
                 scores=False,
             )
     return gallery

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from bcnet.maps import BOUNDARY, MASK, MapSpec
+from bcnet.maps import BOUNDARY, MASK, UNKNOWN, MapSpec
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
@@ -33,6 +33,7 @@ from bcnet.visualization.relations import order_panel
 LAYERS = {
     "occluder": ("Occluder layer", "what lies on an instance, in its colour", "on top"),
     "occludee": ("Occludee layer", "the instances and their boundaries", "the instance"),
+    "amodal": ("Amodal mask", "the instances with their hidden parts", ""),
 }
 COLORMAP = cv2.COLORMAP_MAGMA  # rises evenly in brightness: the same order in grey, and for any colour vision
 GAP = 12  # pixels of paper between panels
@@ -50,8 +51,9 @@ def draw_layers(
     """Panels side by side: detections, occluder layer, occludee layer, order of depth.
 
     The occluder panel shows, in the colour of each detection, what the upper layer found on top of it inside its
-    box; the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. The last panel
-    shows who lies on whom. What the detections do not carry has no panel.
+    box; the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. Of training
+    targets, pixels that are unknown are hatched in grey. The last panel shows who lies on whom. What the detections do
+    not carry has no panel.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -98,6 +100,8 @@ def _layer_panel(
     canvas = _faded(canvas)
     width = style.line_width(canvas.shape[:2])
     masks = list(map_regions(detections, detections.find(layer, MASK).name))
+    unknown_map = detections.find(layer, UNKNOWN)
+    unknown = [_hatched(r, width) for r in map_regions(detections, unknown_map.name)] if unknown_map else []
     # An instance with nothing on top of it has no place in the occluder panel.
     kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
     masks = [masks[i] for i in kept]
@@ -115,6 +119,7 @@ def _layer_panel(
     else:
         fill_regions(canvas, masks, colors, 0.6)
     outline_regions(canvas, masks, colors, width)
+    fill_regions(canvas, unknown, [style.UNKNOWN] * len(unknown), 0.8)
     if (boundary := detections.find(layer, BOUNDARY)) is not None:
         _glow(canvas, detections, boundary.name, colors)
     draw_boxes(canvas, detections, colors)
@@ -136,6 +141,13 @@ def _striped(region: tuple[Window, np.ndarray], index: int, width: int) -> tuple
     window, mask = region
     rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
     return window, mask & ((rows + columns + index * width) // width % 3 == 0)
+
+
+def _hatched(region: tuple[Window, np.ndarray], width: int) -> tuple[Window, np.ndarray]:
+    """The region's pixels that lie on thin diagonal lines, the same lines for all regions."""
+    window, mask = region
+    rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
+    return window, mask & ((columns - rows) // width % 4 == 0)
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
@@ -208,7 +220,7 @@ def draw_heat_maps(
 
 def _columns(detections: Detections) -> list[MapSpec]:
     """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first."""
-    return list(reversed(detections.present))
+    return [spec for spec in reversed(detections.present) if spec.kind != UNKNOWN]
 
 
 def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
@@ -220,7 +232,11 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     for spec in _columns(detections):
         values = (detections.maps[spec.name][index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
         heat = cv2.cvtColor(cv2.applyColorMap(values, COLORMAP), cv2.COLOR_BGR2RGB)
-        cells.append(style.resized(heat, cell, cell, smooth=False))
+        heat = style.resized(heat, cell, cell, smooth=False)
+        if (unknown := detections.find(spec.layer, UNKNOWN)) is not None:
+            area = detections.maps[unknown.name][index].numpy()
+            _hatch(heat, style.resized(np.uint8(area > 0.5), cell, cell, smooth=False).astype(bool))
+        cells.append(heat)
     gap = max(4, cell // 24)
     line = np.full((plate_height + cell, len(cells) * cell + (len(cells) - 1) * gap, 3), style.PAPER, dtype=np.uint8)
     for position, picture in enumerate(cells):
@@ -231,6 +247,13 @@ def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: 
     line[:plate_height, :width] = color
     cv2.rectangle(line, (0, plate_height), (cell - 1, plate_height + cell - 1), color, max(2, cell // 50))
     return style.draw_texts(line, [(4, 2, text, style.readable_on(color))], size)
+
+
+def _hatch(picture: np.ndarray, area: np.ndarray) -> None:
+    """Marks an area of a picture (in place) as unknown: grey, with diagonal lines."""
+    rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
+    picture[area] = style.mixed(style.UNKNOWN, style.BLACK, 0.5)
+    picture[area & ((rows + columns) % 8 < 3)] = style.UNKNOWN
 
 
 def _roi_crop(image: np.ndarray, box: Sequence[float], cell: int) -> np.ndarray:

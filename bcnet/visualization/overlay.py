@@ -109,7 +109,7 @@ def canvas_for(image: np.ndarray, detections: Detections, long_side: int | None)
 
 def map_regions(detections: Detections, name: str) -> Iterator[tuple[Window, np.ndarray]]:
     """One map of each detection where it reaches its threshold: its window in the image and bool [h, w] there."""
-    for window, values in paste_windows(getattr(detections, name), detections.boxes, detections.image_size):
+    for window, values in paste_windows(detections.maps[name], detections.boxes, detections.image_size):
         yield window, (values >= detections.mask_threshold).numpy()
 
 

@@ -24,6 +24,7 @@ OKABE_ITO: tuple[Color, ...] = (
     (0, 114, 178),  # blue
 )
 WHITE, BLACK, INK, PAPER = (255, 255, 255), (0, 0, 0), (34, 34, 34), (255, 255, 255)
+UNKNOWN = (170, 170, 170)  # lines over pixels of training targets that are unknown
 
 
 def instance_color(index: int) -> Color:

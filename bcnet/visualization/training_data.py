@@ -6,12 +6,22 @@ Letters: G instances, M mask side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from bcnet.bilayer.targets import crop_layers, map_targets
-from bcnet.maps import PUBLISHED_MAPS, MapSpec
+from bcnet.maps import AMODAL, MASK, PUBLISHED_MAPS, UNKNOWN, MapSpec, required_layers
 from bcnet.structures import Detections, Targets
+
+_AMODAL_TARGET = MapSpec(
+    name="amodal_target", short_name="amodal_target", layer=AMODAL, target=AMODAL, loss_name="", title="mask"
+)
+
+
+def target_maps(layers: Sequence[str]) -> tuple[MapSpec, ...]:
+    """Records of the maps to show of targets with these mask layers: the published ones, and the amodal mask."""
+    return tuple(spec for spec in (*PUBLISHED_MAPS, _AMODAL_TARGET) if set(required_layers([spec])) <= set(layers))
 
 
 def detections_from_targets(
@@ -25,7 +35,8 @@ def detections_from_targets(
     """The targets as if they were a perfect model's detections, so that they are drawn like those.
 
     The maps are the mask head's training targets for RoIs that are exactly the boxes: both layers' masks,
-    cropped, and their boundaries (dilation != erosion with the 3x3 cross).
+    cropped, and their boundaries (dilation != erosion with the 3x3 cross). Where pixels of a mask's target are unknown,
+    a map of kind "unknown" of its layer is 1 there.
 
     Args:
         targets: of one image.
@@ -40,7 +51,13 @@ def detections_from_targets(
     targets = targets.to("cpu")
     count = len(targets)
     layers = crop_layers(targets.masks, targets.boxes, torch.arange(count), side)
-    maps = {name: target.values.float() for name, target in map_targets(specs, layers).items()}
+    learned = map_targets(specs, layers)
+    maps = {name: target.values.float() for name, target in learned.items()}
+    specs = list(specs)
+    for spec in [spec for spec in specs if spec.kind == MASK and learned[spec.name].known is not None]:
+        name = f"{spec.name}_unknown"
+        maps[name] = (~learned[spec.name].known).float()
+        specs.append(replace(spec, name=name, short_name=f"{spec.short_name}_unknown", kind=UNKNOWN, title=UNKNOWN))
     return Detections(
         image_size=tuple(image_size),
         boxes=targets.boxes,

@@ -100,7 +100,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         ("a.pth", "a.pth", "would overwrite itself"),
         ("none.pth", "b.pth", "checkpoint not found"),
         ("text.pth", "b.pth", "cannot be read"),
-        ("unknown.pth", "b.pth", "those of no model that is known"),
+        ("unknown.pth", "b.pth", "do not belong to any known model"),
     ],
 )
 def test_command_line_errors(tmp_path, monkeypatch, capsys, input, output, message):

@@ -162,7 +162,7 @@ def test_frozen_and_live_batch_norm(saved):
         small_model(FCOS, MODEL__RESNETS__NORM=norm, MODEL__BACKBONE__FREEZE_AT=0) for norm in ("BN", "FrozenBN")
     )
     report = load_weights(frozen, saved(live))
-    assert {entry.reason for entry in report.skipped} == {"the model's BatchNorm is frozen and counts nothing"}
+    assert {entry.reason for entry in report.skipped} == {"the model's BatchNorm is frozen and has no counter"}
     assert not load_weights(live, saved(frozen)).differs
 
 

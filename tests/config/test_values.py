@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 import pytest
@@ -46,6 +45,19 @@ REFUSED = [
     ("MODEL.RPN.IOU_THRESHOLDS", "[0.7, 0.3]", "background ends below where foreground begins"),
     ("SOLVER.STEPS", "(80, 60)", "the steps must ascend"),
     ("SOLVER.STEPS", "(0, 60)", "it must be at least 1"),
+    # Augmentation.
+    ("INPUT.CROP.TYPE", "square", "it must be one of 'relative', 'relative_range', 'absolute', 'absolute_range'"),
+    ("INPUT.CROP.SIZE", "[0.9, 1.5]", "they are shares, at most 1"),
+    ("INPUT.CROP.SIZE", "[0.9, 0.0]", "it must be above 0"),
+    ("INPUT.SCALE_JITTER.MIN_SCALE", 3.0, r"must not exceed INPUT\.SCALE_JITTER\.MAX_SCALE \(2\.0\)"),
+    ("INPUT.SCALE_JITTER.SIZE", "(0, 64)", "it must be at least 1"),
+    ("INPUT.COLOR_JITTER.CONTRAST", "(1.2, 0.8)", "the lower bound comes first"),
+    ("INPUT.COMPOSITION.PROBABILITY", 1.5, r"it must lie in 0\.\.1"),
+    ("INPUT.COMPOSITION.HIDDEN_SHARE", "(0.1, 0.9)", "drops an object of which more than 0.8 is hidden"),
+    ("INPUT.COMPOSITION.SCALE", "(1.0,)", "it must have 2 values"),
+    ("INPUT.COMPOSITION.MAX_OBJECTS", 0, "it must be at least 1"),
+    ("INPUT.COMPOSITION.ENABLED", True, "MODEL.MASK_ON False; objects are cut out by their masks"),
+    ("MODEL.BILAYER.OCCLUDER_TARGET", "behind", "it must be one of 'neighbours', 'front'"),
     # Choices, and what detectron2 alone reads.
     ("VERSION", 1, "it must be one of 2"),
     ("MODEL.RESNETS.DEPTH", 20, "it must be one of 18, 34, 50, 101, 152"),
@@ -61,7 +73,6 @@ REFUSED = [
     ("INPUT.MIN_SIZE_TEST", None, "must be of type int"),
     # detectron2's keys that the engine does not have.
     ("MODEL.KEYPOINT_ON", True, "must be False .--host detectron2 has it"),
-    ("INPUT.CROP.ENABLED", "True", "must be False"),
     ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "must be 'TrainingSampler'"),
     ("MODEL.RPN.CONV_DIMS", "(64, 64)", r"must be \[-1\]"),
 ]
@@ -108,6 +119,14 @@ def test_words_with_an_equals_sign():
         split_overrides(["A=1", "SEED"])
 
 
+@pytest.mark.parametrize("words", [["A", "1", "--resume"], ["A=1", "--num-gpus", "2"], ["A=1", "--num-gpus=2"]])
+def test_options_among_the_config_keys_are_named(words):
+    with pytest.raises(
+        ValueError, match=r"options come before the config keys: '--(resume|num-gpus|num-gpus=2)' follows 'A"
+    ):
+        split_overrides(words)
+
+
 def test_a_file_with_strings_where_lists_are_expected(tmp_path):
     file = tmp_path / "own.yaml"
     file.write_text('DATASETS:\n  TRAIN: coco:a.json:images\n  TEST: ("a", "b")\nSOLVER:\n  BASE_LR: 1\n')
@@ -140,14 +159,6 @@ def test_suggestions_ignore_case():
 def test_keys_of_detectron2_that_ask_for_nothing_are_dropped():
     neutral = ["MODEL.KEYPOINT_ON", False, "MODEL.RETINANET.NUM_CLASSES", 7, "SOLVER.WEIGHT_DECAY_BIAS", None]
     assert load_config(opts=[*neutral, "MODEL.RPN.CONV_DIMS", "(-1,)"]) == load_config()
-
-
-def test_a_warm_up_longer_than_the_training_is_told(caplog):
-    with caplog.at_level(logging.WARNING):
-        load_config(opts=["SOLVER.MAX_ITER", 10, "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", 10])
-        assert not caplog.records
-        load_config(opts=["SOLVER.MAX_ITER", 10, "SOLVER.STEPS", "()", "SOLVER.WARMUP_ITERS", 11])
-    assert "SOLVER.WARMUP_ITERS is 11 and SOLVER.MAX_ITER 10" in caplog.text
 
 
 def test_keys_of_another_package(monkeypatch):

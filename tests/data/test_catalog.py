@@ -181,3 +181,9 @@ def test_paths_begin_at_home(monkeypatch, coco_files):
     register_dataset("home", f"~/{name}", image_root)
     for spec in ("home", f"coco:~/{name}:{image_root}"):
         assert dataset_info(spec).annotation_file == annotation_file
+
+
+def test_a_part_of_a_spec_is_a_file_or_a_folder():
+    """As neither, every path would be reported as missing."""
+    with pytest.raises(ValueError, match="the part 'box file' of a spec is neither a file nor a folder"):
+        SpecPart("box file", "boxes.txt")

@@ -226,6 +226,32 @@ def test_all_unreadable(make_cfg):
         take(cfg, 1)
 
 
+def test_missing_image_files_are_found_before_the_first_one_is_read(make_cfg):
+    cfg = make_cfg()
+    root = cfg.DATASETS.TRAIN[0].split(":")[-1]
+    os.remove(os.path.join(root, "3.png"))
+    for build in (build_train_loader, lambda cfg: build_test_loader(cfg, cfg.DATASETS.TEST[0])):
+        cfg.INPUT.BAD_IMAGE = "raise"
+        with pytest.raises(FileNotFoundError, match=r"1 of 7 image files that were looked for are missing.*/3.png'$"):
+            build(cfg)
+        cfg.INPUT.BAD_IMAGE = "skip"
+        build(cfg)
+    for image_id in set(SIZES) - {3}:
+        os.remove(os.path.join(root, f"{image_id}.png"))
+    with pytest.raises(FileNotFoundError, match=r"DATASETS\.TRAIN: 7 of 7 image files"):
+        build_train_loader(cfg)
+
+
+def test_windows_separators_are_the_reason_of_missing_image_files(make_cfg, coco_files):
+    cfg = make_cfg()
+    images = [{"id": 1, "file_name": "part\\1.png", "height": 20, "width": 30}]
+    path, root = coco_files({1: SIZES[1]}, [annotation(1, 1, [1, 1, 9, 9])], images=images)
+    os.mkdir(os.path.join(root, "part"))
+    os.rename(os.path.join(root, "1.png"), os.path.join(root, "part", "1.png"))
+    with pytest.raises(FileNotFoundError, match=r"/part/1.png' exists: file_name has Windows separators"):
+        build_test_loader(cfg, f"coco:{path}:{root}")
+
+
 def test_size_mismatch_is_never_skipped(make_cfg):
     cfg = make_cfg(INPUT__BAD_IMAGE="skip")
     root = cfg.DATASETS.TRAIN[0].split(":")[-1]

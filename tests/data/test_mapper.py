@@ -8,9 +8,10 @@ from pycocotools import mask as coco_mask
 
 from bcnet.config import get_cfg
 from bcnet.data import DatasetMapper, ImageRecord, InstanceRecord, read_image
+from bcnet.data.augmentation import Augmentation, ResizeShortestEdge
 from bcnet.data.coco import load_coco
 from bcnet.data.source_masks import missing_masks
-from bcnet.data.transforms import Augmentation, ResizeShortestEdge, Transform
+from bcnet.data.transforms import Transform
 from bcnet.occlusion import occluder_rles
 from bcnet.ops.rle import segmentation_to_rle
 

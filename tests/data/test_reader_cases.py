@@ -165,7 +165,7 @@ def test_two_images_of_one_id_are_refused_by_training_and_evaluation(coco_files)
 def test_ids_of_mixed_types(coco_files, caplog):
     images = [{"id": value, "file_name": "a.png", "height": 120.0, "width": 160} for value in ("b", 2.0, "1", 1)]
     annotations = [annotation(1.0, 2, BOXES[0]), annotation("1", "1", BOXES[1], category_id=3.0)]
-    annotations.append(annotation(3, "2", BOXES[1]))
+    annotations.append(annotation(3, "4", BOXES[1]))
     path, root = coco_files(SIZES, annotations, images=images)
     records, _ = load_coco(path, root)
     # Numbers before texts; a text is never a number.
@@ -178,6 +178,14 @@ def test_ids_of_mixed_types(coco_files, caplog):
     assert all(type(record.height) is int for record in records)
     assert "1 annotations of images that are not listed, dropped (annotation 3)" in caplog.text
     assert GroundTruth.from_file(path).image_ids == [1, 2, "1", "b"]
+
+
+@pytest.mark.parametrize(("listed", "used"), [("1", 1), (1, "1"), (1.0, "1"), ("1", 1.0)])
+def test_image_ids_that_differ_in_their_type_alone_are_refused(coco_files, listed, used):
+    images = [{"id": listed, "file_name": "a.png", "height": 120, "width": 160}]
+    path, root = coco_files(SIZES, [annotation(3, used, BOXES[0])], images=images)
+    with pytest.raises(ValueError, match=r"annotation 3: image_id is .*1.*, the image's id is .*1.*never a number"):
+        load_coco(path, root)
 
 
 def test_names_that_categories_share_are_said_and_kept(coco_files, caplog):
@@ -262,7 +270,7 @@ def test_the_file_of_a_data_set_is_read_once(coco_files, monkeypatch):
 def test_reading_needs_no_torch(coco_files):
     path, root = coco_files(SIZES, objects())
     code = (
-        "import sys, bcnet.occlusion.convert, bcnet.occlusion.coco_occ, bcnet.data\n"
+        "import sys, bcnet.data.occluder_annotations, bcnet.data.coco_occ, bcnet.data\n"
         f"records, info = bcnet.data.load_dataset({f'coco:{path}:{root}'!r})\n"
         "assert len(records) == 2 and 'torch' not in sys.modules, sorted(sys.modules)\n"
         "from bcnet.data import DatasetMapper, read_image\n"

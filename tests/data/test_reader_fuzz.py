@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bcnet.data import DatasetInfo, DatasetMapper, ImageRecord
+from bcnet.data.augmentation import Augmentation, ResizeShortestEdge
 from bcnet.data.coco import load_coco
 from bcnet.data.cocoa import load_cocoa
 from bcnet.data.kins import load_kins
 from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.data.source_masks import missing_masks, source_masks
-from bcnet.data.transforms import Augmentation, ResizeShortestEdge, Transform
+from bcnet.data.transforms import Transform
 
 LEAVE_SIZE = Augmentation(ResizeShortestEdge((0,), 9999))
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 4, "name": "car"}, {"id": 9, "name": "tea"}]

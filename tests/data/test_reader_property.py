@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from bcnet.data import DatasetMapper, ImageRecord
+from bcnet.data.augmentation import Augmentation, ResizeShortestEdge
 from bcnet.data.coco import load_coco
+from bcnet.data.coco_occ import box_overlaps, build_coco_occ
+from bcnet.data.occluder_annotations import convert_annotations
 from bcnet.data.source_masks import missing_masks, source_masks, visible_rle
-from bcnet.data.transforms import Augmentation, ResizeShortestEdge, Transform
+from bcnet.data.transforms import Transform
 from bcnet.evaluation import GroundTruth
 from bcnet.evaluation.coco_api import ground_truth_to_coco
-from bcnet.occlusion.coco_occ import box_overlaps, build_coco_occ
-from bcnet.occlusion.convert import convert_annotations
 from bcnet.ops.rle import rle_to_json, segmentation_to_rle
 
 ABSENT = object()

@@ -126,7 +126,7 @@ def test_bad_sources(source, tmp_path):
         CutoutLibrary.from_files(str(tmp_path / "nowhere.json"), folder)
     library = CutoutLibrary.from_files(annotation_file, folder)
     cv2.imwrite(f"{folder}/0.png", np.zeros((10, 12, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"0\.png: the image has height and width \(10, 12\).*\(160, 170\)"):
+    with pytest.raises(ValueError, match=r"0\.png' is 12 x 10 pixels .* says 170 x 160"):
         render_cutout_scene(library, CONFIG, 0, 0)
     (tmp_path / "source" / "0.png").unlink()
     with pytest.raises(UnreadableImageError, match=r"cannot read the image '.*0\.png': No such file"):

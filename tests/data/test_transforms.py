@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bcnet.config import get_cfg
-from bcnet.data.transforms import FLIPS, Augmentation, ResizeShortestEdge, Transform, resized_size
+from bcnet.data.augmentation import Augmentation, ResizeShortestEdge
+from bcnet.data.transforms import FLIPS, Transform, resized_size
 
 sides = st.integers(1, 90)
 

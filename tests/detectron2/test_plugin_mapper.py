@@ -17,7 +17,7 @@ from plugin_samples import FASTER_RCNN, plugin_cfg
 
 from bcnet.data import DatasetMapper as EngineMapper
 from bcnet.data import load_dataset
-from bcnet.data.transforms import Augmentation, ResizeShortestEdge
+from bcnet.data.augmentation import Augmentation, ResizeShortestEdge
 from bcnet.detectron2 import BCNetDatasetMapper, register_datasets
 from bcnet.detectron2.datasets import dict_to_record, record_to_dict
 

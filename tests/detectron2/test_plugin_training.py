@@ -123,6 +123,17 @@ def test_a_plain_mask_rcnn_initialises_the_occludee(tmp_path):
     assert torch.equal(again.roi_heads.mask_head.mask_fcn1.weight, before.mask_fcn1.weight)
 
 
+def test_what_the_engine_does_not_know_stays_in_a_plain_file(tmp_path):
+    """The box heads of a cascade, and another backbone."""
+    plain = build_detectron2_model(plugin_cfg(FASTER_RCNN, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"))
+    others = {"roi_heads.box_head.0.fc1.weight": torch.ones(2), "backbone.net.pos_embed": torch.zeros(3)}
+    path = str(tmp_path / "cascade.pth")
+    torch.save({"model": {**plain.state_dict(), **others}}, path)
+    loaded = BCNetCheckpointer(build_detectron2_model(plugin_cfg(FASTER_RCNN)))._load_file(path)["model"]
+    assert all(torch.equal(loaded[key], value) for key, value in others.items())
+    assert "roi_heads.mask_head.occludee_layer.convs.0.weight" in loaded
+
+
 def test_other_files_are_the_parents_business(tmp_path):
     module = torch.nn.Linear(2, 3)
     path = str(tmp_path / "linear.pth")
@@ -136,7 +147,7 @@ def test_other_files_are_the_parents_business(tmp_path):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("SOLVER.ACCUMULATE_STEPS", 2), r"SOLVER.ACCUMULATE_STEPS is 2, which detectron2's trainer cannot do"),
+        (("SOLVER.ACCUMULATE_STEPS", 2), r"SOLVER.ACCUMULATE_STEPS is 2, which detectron2's trainer does not support"),
         (("SOLVER.EMA.ENABLED", True), r"SOLVER.EMA.ENABLED is True"),
         (("INPUT.BAD_IMAGE", "skip"), r"INPUT.BAD_IMAGE is 'skip'"),
         (("MODEL.ROI_HEADS.NUM_CLASSES", 2), r"has 3 classes, but MODEL.ROI_HEADS.NUM_CLASSES is 2; set it to 3"),

@@ -374,6 +374,10 @@ def test_merge_keeps_each_image_once(tmp_path):
     before = first.results()
     first.merge([first.state(), second.state(), second.state()])
     assert first.results() == before
+    other = CocoEvaluator(path)
+    other.update(5, detections(3))
+    first.merge([other.state()])
+    assert first.results() == before  # what was there first stays
 
 
 def test_a_repeated_image_is_not_counted_twice(tmp_path):

@@ -73,7 +73,7 @@ def test_results_are_copied_not_changed():
         ({"category_id": {"id": 1}}, r"category_id {'id': 1} is not one of \[7, 8\]"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}}, "runs must sum to 40 x 50 = 2000 pixels"),
         ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [-5, 2005]}}, "none of them negative"),
-        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oR8"}}, "runs must sum to|cut off"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "oR8"}}, "runs must sum to|truncated"),
         (
             {"segmentation": {"size": [WIDTH, HEIGHT], "counts": [2000]}},
             r"is \[50, 40\], the image's is \[40, 50\]",

@@ -53,7 +53,7 @@ def test_detections_stay_those_of_the_detector(detector):
 
 def test_a_random_detector_is_not_frozen(tmp_path):
     cfg = small_config(MODEL__FREEZE_DETECTOR=True, OUTPUT_DIR=str(tmp_path))
-    with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS is empty: the detector would stay random"):
+    with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS is empty: the detector would keep random weights"):
         train(cfg)
 
 

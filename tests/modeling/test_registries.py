@@ -106,6 +106,12 @@ def test_what_is_no_backbone_is_named(registry):
         build_backbone(small_config(MODEL__BACKBONE__NAME="NoStrides"))
 
 
+def test_norm_groups_that_do_not_divide_the_channels_are_named():
+    overrides = {"MODEL__META_ARCHITECTURE": "BCNetFCOS", "MODEL__FCOS__NORM_GROUPS": 7}
+    with pytest.raises(ValueError, match=r"MODEL\.FCOS\.NORM_GROUPS is 7 and does not divide the 32 channels"):
+        build_model(small_config("BCNetFCOS", **overrides))
+
+
 def test_a_name_is_registered_once(registry):
     with pytest.raises(AssertionError, match="BilayerMaskHead"):
         MASK_HEAD_REGISTRY.register(OneConvolution, name="BilayerMaskHead")

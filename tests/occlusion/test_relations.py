@@ -131,7 +131,7 @@ def test_relations_need_both_layers():
     ):
         occluder_confidence(found)
     assert with_relations(found) is found
-    with pytest.raises(ValueError, match="carry no relations; predict with with_occluder=True"):
+    with pytest.raises(ValueError, match="have no relations; predict with with_occluder=True"):
         _ = found.occlusion
 
 

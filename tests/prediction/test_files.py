@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from bcnet.occlusion.side_file import SideFile
 from bcnet.prediction.files import predict_files
+from bcnet.side_file import SideFile
 from bcnet.structures import Detections
 
 

@@ -123,5 +123,5 @@ def test_weights_are_evaluated_by_the_names_that_they_carry(tmp_path, data_set):
     renamed = {7: 9, 8: 7, 9: 8}  # the first output is called fork, not cup, and so on
     assert results["fcp"] == [{**r, "category_id": renamed[r["category_id"]]} for r in results["cpf"]]
     write_checkpoint({"model": state, "class_names": "cup"}, weights)
-    with pytest.raises(ValueError, match=r"weights\.pth': class_names must be a list of texts, got cup"):
+    with pytest.raises(ValueError, match=r"weights\.pth': class_names must be a list of strings, got cup"):
         evaluate_only(cfg)

@@ -10,9 +10,10 @@ from PIL import Image
 from bcnet.config import get_cfg
 from bcnet.data import DatasetMapper
 from bcnet.maps import PUBLISHED_MAPS
-from bcnet.structures import Detections
-from bcnet.visualization import draw_predictions, draw_training_data
+from bcnet.structures import Detections, InstanceMasks, Targets
+from bcnet.visualization import draw_heat_maps, draw_layers, draw_predictions, draw_training_data, style
 from bcnet.visualization.gallery import output_names
+from bcnet.visualization.training_data import detections_from_targets, target_maps
 
 
 def save(path, color=(200, 100, 50), size=(40, 30)):
@@ -145,3 +146,33 @@ def test_annotations_that_cannot_be_used_are_reported(tmp_path):
     assert gallery.drawn == 0
     (message,) = gallery.failures.values()
     assert "one.png" in message and "20 x 20" in message
+
+
+def test_unknown_pixels_of_targets_are_hatched_and_amodal_targets_have_a_panel():
+    occludee = torch.zeros(1, 60, 60, dtype=torch.uint8)
+    occludee[:, 10:50, 10:30] = 1
+    unknown = torch.zeros_like(occludee)
+    unknown[:, 10:50, 30:50] = 1
+    layers = {"occludee": occludee, "occluder": torch.zeros_like(occludee), "occluder_unknown": unknown}
+    layers |= {"amodal": occludee, "amodal_unknown": unknown}
+    image = np.full((60, 60, 3), 120, np.uint8)
+
+    def drawn(names):
+        masks = InstanceMasks.from_full({name: layers[name] for name in names})
+        targets = Targets(torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([0]), masks)
+        specs = target_maps([name for name in names if not name.endswith("_unknown")])
+        detections = detections_from_targets(targets, (60, 60), ("cup",), 40, specs=specs)
+        panels = draw_layers(image, detections, long_side=240, scores=False)
+        return panels, draw_heat_maps(image, detections)[0]
+
+    known_panels, known_maps = drawn(("occludee", "occluder"))
+    panels, maps = drawn(("occludee", "occluder", "occluder_unknown"))
+    assert panels.shape == known_panels.shape and maps.shape == known_maps.shape
+    changed = (panels != known_panels).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    # In the second panel, over the right half of the box, and not all of it: lines.
+    assert 252 + 4 * 30 <= columns.min() and columns.max() < 252 + 4 * 50
+    assert 0.1 < changed[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].mean() < 0.6
+    assert (maps == style.UNKNOWN).all(axis=2).sum() > 2 * (known_maps == style.UNKNOWN).all(axis=2).sum() + 1000
+    with_amodal, more_maps = drawn(tuple(layers))
+    assert with_amodal.shape[1] == panels.shape[1] + 252 and more_maps.shape[1] > maps.shape[1]

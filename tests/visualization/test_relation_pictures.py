@@ -63,7 +63,7 @@ def test_an_arrow_is_fainter_where_its_direction_is_less_sure():
 def test_arrows_need_relations():
     found = scene([[0.0, 1.0], [0.0, 0.0]])
     found.occluded_by = None
-    with pytest.raises(ValueError, match="carry no relations"):
+    with pytest.raises(ValueError, match="have no relations"):
         draw_detections(GREY, found, relations=True)
 
 

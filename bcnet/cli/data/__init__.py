@@ -1,1 +1,1 @@
-"""``bcnet data``: commands that prepare and show annotation files."""
+"""``bcnet data``: commands that create, convert and draw annotations."""

@@ -1,4 +1,4 @@
-"""``bcnet data annotate``: occluder masks for a COCO json."""
+"""``bcnet data annotate``: adds occluder masks to a COCO json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from bcnet.occlusion.convert import FORMATS, convert_annotations
+from bcnet.data.occluder_annotations import FORMATS, convert_annotations
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:

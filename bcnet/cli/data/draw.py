@@ -1,4 +1,4 @@
-"""``bcnet data draw``: pictures of what a model is trained on."""
+"""``bcnet data draw``: draws training data: ground-truth instances, occluders and mask targets."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import logging
 from collections.abc import Sequence
 
 EXAMPLES = """examples:
-  a data set as it is:        %(prog)s --dataset coco:annotations.json:images --output pictures
+  a data set without changes: %(prog)s --dataset coco:annotations.json:images --output pictures
   as a config augments it:    %(prog)s --config-file quick/bcnet_faster_rcnn.yaml --output pictures
+  with objects pasted in:     %(prog)s --dataset coco:annotations.json:images --output pictures \\
+                                INPUT.COMPOSITION.ENABLED True MODEL.BILAYER.OCCLUDER_TARGET front
 """
-AS_THEY_ARE = ["MODEL.MASK_ON", True, "INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.RANDOM_FLIP", "none"]
+UNCHANGED = ["MODEL.MASK_ON", True, "INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.RANDOM_FLIP", "none"]
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Draws what a model is trained on: instances, their occluders, and the targets of the mask head."""
+    """Draws training data: instances, their occluders, and the targets of the mask head."""
     parser = argparse.ArgumentParser(
         prog=prog, description=main.__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,17 +27,24 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
     args = parser.parse_args(arguments)
     if not args.dataset and not args.config_file:
-        parser.error("--dataset or --config-file says what to draw")
+        parser.error("--dataset or --config-file is required")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from bcnet.config import load_config
-    from bcnet.data import DatasetMapper
+    from bcnet.data import DatasetMapper, load_dataset
+    from bcnet.data.composition import build_composition
+    from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
     from bcnet.visualization import draw_training_data
 
-    cfg = load_config(args.config_file, [*([] if args.config_file else AS_THEY_ARE), *args.opts])
-    mapper = DatasetMapper.from_config(cfg, training=True)
+    cfg = load_config(args.config_file, [*([] if args.config_file else UNCHANGED), *args.opts])
+    layers = (OCCLUDEE, OCCLUDER, AMODAL) if cfg.INPUT.COMPOSITION.ENABLED else (OCCLUDEE, OCCLUDER)
     drawn = 0
     for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
-        gallery = draw_training_data(mapper, dataset, args.output, max_images=args.max_images, seed=max(cfg.SEED, 0))
+        records, info = load_dataset(dataset)
+        composition = build_composition(cfg, records, info.class_names)
+        mapper = DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition)
+        gallery = draw_training_data(
+            mapper, (records, info), args.output, max_images=args.max_images, seed=max(cfg.SEED, 0)
+        )
         print(f"{dataset}: {gallery.summary()} to {args.output}")
         drawn += gallery.drawn
     if not drawn:

@@ -1,11 +1,11 @@
-"""``bcnet data occ-split``: the images of a COCO json in which objects overlap, COCO-OCC."""
+"""``bcnet data occ-split``: selects the images of a COCO json in which objects overlap (COCO-OCC)."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
-from bcnet.occlusion.coco_occ import DEFAULT_OVERLAP, OVERLAPS, THRESHOLD, build_coco_occ
+from bcnet.data.coco_occ import DEFAULT_OVERLAP, OVERLAPS, THRESHOLD, build_coco_occ
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""``bcnet data scenes``: a COCO data set of synthetic scenes with occlusion and exact visible and amodal masks."""
+"""``bcnet data scenes``: generates a COCO data set of synthetic occluded scenes with visible and amodal masks."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``bcnet weights``: commands that work on weights files."""
+"""``bcnet weights``: commands for weights files."""

@@ -1,4 +1,4 @@
-"""``bcnet weights convert``: tensor names of bcnet or detectron2 for weights of any of the known code bases."""
+"""``bcnet weights convert``: converts weights of known code bases to the tensor names of bcnet or detectron2."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from bcnet.data.cutouts import blend, overlap
 from bcnet.data.synthetic.config import SceneConfig
 
 _DIRECTIONS = 5  # directions tried around the object that is to hide a new one
@@ -88,7 +89,7 @@ class Layout:
         if position is None:
             return False
         x, y = position
-        window, part = _clip(mask.shape, x, y, self.size)
+        window, part = overlap(mask.shape, x, y, self._occupied.shape)
         amodal = np.zeros((self.size, self.size), bool)
         amodal[window] = mask[part]
         visible = amodal & ~self._occupied
@@ -140,7 +141,7 @@ class Layout:
 
     def _hidden_fraction(self, mask: np.ndarray, x: int, y: int) -> float | None:
         """Hidden fraction of a mask placed there; None where the object may not lie."""
-        window, part = _clip(mask.shape, x, y, self.size)
+        window, part = overlap(mask.shape, x, y, self._occupied.shape)
         inside = mask[part]
         amodal_area = np.count_nonzero(inside)
         if amodal_area == 0 or amodal_area < (1 - self.config.max_outside) * np.count_nonzero(mask):
@@ -168,11 +169,9 @@ def paint(canvas: np.ndarray, placed: Placed, colours: np.ndarray, shadow: float
         # Two box filters make a soft edge in time that does not depend on its width.
         soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))
         # Light falls from above: the shadow lies a little lower.
-        window, part = _clip(soft.shape, placed.x - margin, placed.y - margin + spread // 2, size)
+        window, part = overlap(soft.shape, placed.x - margin, placed.y - margin + spread // 2, canvas.shape)
         canvas[window] *= (1 - soft[part] * np.float32(shadow / 255))[..., None]
-    window, part = _clip(placed.coverage.shape, placed.x, placed.y, size)
-    opacity = placed.coverage[part] * np.float32(1 / 255)
-    canvas[window] = cv2.blendLinear(colours[part], canvas[window], opacity, 1 - opacity)
+    blend(canvas, placed.coverage, colours, placed.x, placed.y)
 
 
 def finish(canvas: np.ndarray, noise: int, rng: np.random.Generator) -> np.ndarray:
@@ -185,11 +184,3 @@ def _bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """(x, y, width, height) around the True pixels of a bool [H, W] mask."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return x, y, width, height
-
-
-def _clip(shape: tuple[int, ...], x: int, y: int, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The window's part inside a square image: slices of the image and slices of the window."""
-    height, width = shape[:2]
-    x0, y0 = min(max(x, 0), size), min(max(y, 0), size)
-    x1, y1 = max(min(x + width, size), x0), max(min(y + height, size), y0)
-    return (slice(y0, y1), slice(x0, x1)), (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcnet.data.images import read_image
+from bcnet.data.cutouts import MAX_MAGNIFICATION, cut_out, is_large_and_whole, mask_area
+from bcnet.data.images import open_record_image
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.synthetic.composition import Layout, Scene, finish, paint
 from bcnet.data.synthetic.config import SceneConfig
@@ -25,8 +26,6 @@ from bcnet.ops.rle import segmentation_to_rle
 _TRIES_PER_OBJECT = 4
 _BACKGROUND_TRIES = 6
 _IMAGES_KEPT = 64
-_MAX_MAGNIFICATION = 1.25  # beyond it a cut-out looks blurred beside the others
-_BORDER = 2  # an instance whose box comes this close to the image's border (pixels) is taken to be cut off
 _FEATHER = 0.7  # pixels (standard deviation) over which a cut-out's edge fades
 
 
@@ -79,7 +78,8 @@ class CutoutLibrary:
             _Template(index, position, instance.category)
             for index, record in enumerate(self.records)
             for position, instance in enumerate(record.instances)
-            if _is_usable(record, instance, min_pixels, whole_only)
+            if is_large_and_whole(record, instance, min_pixels=min_pixels, whole_only=whole_only)
+            and mask_area(record, instance) >= min_pixels
         ]
         if not self.templates:
             raise ValueError(
@@ -127,19 +127,11 @@ class CutoutLibrary:
         template = choices[rng.integers(len(choices))]
         record = self.records[template.record]
         mask = self._mask(record, record.instances[template.instance])
-        x, y, width, height = cv2.boundingRect(mask)
-        scale = min(size / max(width, height), _MAX_MAGNIFICATION)
-        target = (max(round(width * scale), 1), max(round(height * scale), 1))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        window = np.s_[y : y + height, x : x + width]
-        coverage = cv2.resize(mask[window] * np.uint8(255), target, interpolation=interpolation)
-        colours = cv2.resize(self._image(template.record)[window], target, interpolation=interpolation)
-        if rng.random() < 0.5:
-            coverage, colours = coverage[:, ::-1], colours[:, ::-1]
-        # Around the window lies nothing: the feathered edge must fade there too.
-        coverage = cv2.GaussianBlur(np.ascontiguousarray(coverage), (0, 0), _FEATHER, borderType=cv2.BORDER_CONSTANT)
+        cutout = cut_out(self._image(template.record), mask, category)
+        scale = min(size / max(cutout.mask.shape), MAX_MAGNIFICATION)
+        coverage, colours = cutout.scaled(scale, mirrored=rng.random() < 0.5, feather=_FEATHER)
         exposure = rng.uniform(0.85, 1.15)
-        return coverage, np.ascontiguousarray(colours) * np.float32(exposure)
+        return coverage, colours * np.float32(exposure)
 
     def background(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """float32 [size, size, 3] RGB: a piece of one of the images without its annotated objects.
@@ -187,18 +179,8 @@ class CutoutLibrary:
         if index not in self._images:
             if len(self._images) >= _IMAGES_KEPT:
                 self._images.pop(next(iter(self._images)))
-            self._images[index] = self._read_image(index)
+            self._images[index] = np.asarray(open_record_image(self.records[index]))
         return self._images[index]
-
-    def _read_image(self, index: int) -> np.ndarray:
-        record = self.records[index]
-        image = read_image(record.file_name, "RGB")
-        if image.shape[:2] != (record.height, record.width):
-            raise ValueError(
-                f"{record.file_name}: the image has height and width {image.shape[:2]}, "
-                f"{self.info.annotation_file} says {(record.height, record.width)}"
-            )
-        return image
 
 
 def render_cutout_scene(
@@ -236,26 +218,6 @@ def render_cutout_scene(
     for placed, colours in reversed(list(zip(layout.placed, colours_of_placed, strict=True))):
         paint(canvas, placed, colours, config.shadow)
     return Scene(finish(canvas, config.noise, rng), layout.objects)
-
-
-def _is_usable(record: ImageRecord, instance: InstanceRecord, min_pixels: int, whole_only: bool) -> bool:
-    if instance.iscrowd or not instance.segmentation:
-        return False
-    x, y, width, height = instance.bbox
-    # The box bounds the mask from above; the mask itself is only decoded where the box is large enough.
-    if width * height < min_pixels:
-        return False
-    if whole_only:
-        inside = (
-            x >= _BORDER
-            and y >= _BORDER
-            and x + width <= record.width - _BORDER
-            and y + height <= record.height - _BORDER
-        )
-        if not inside or (isinstance(instance.segmentation, list) and len(instance.segmentation) > 1):
-            return False
-    area = coco_mask.area(segmentation_to_rle(instance.segmentation, record.height, record.width))
-    return int(area) >= min_pixels
 
 
 def _fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:

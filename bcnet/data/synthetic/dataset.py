@@ -19,7 +19,7 @@ from bcnet.data.synthetic.config import SceneConfig
 from bcnet.data.synthetic.cutouts import CutoutLibrary, render_cutout_scene
 from bcnet.data.synthetic.scene import render_scene
 from bcnet.data.synthetic.shapes import CLASS_NAMES
-from bcnet.files import read_json, write_json
+from bcnet.files import atomic_write, read_json, write_json
 from bcnet.ops.rle import rle_to_json
 
 # Part of what a data set is recognised by: to be raised whenever the same parameters give other bytes.
@@ -140,7 +140,7 @@ class _Job:
         file_name = f"{self.split}/{index:06d}.{extension}"
         path = os.path.join(self.image_root, file_name)
         _, encoded = cv2.imencode(f".{extension}", scene.image[..., ::-1], _ENCODING[extension])
-        with open(path, "wb") as file:
+        with atomic_write(path, "wb", sync=False) as file:
             file.write(encoded.tobytes())
         height, width = scene.image.shape[:2]
         image = {"id": index, "file_name": file_name, "height": height, "width": width}

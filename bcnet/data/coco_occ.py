@@ -27,10 +27,10 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.coco import mask_reader
 from bcnet.data.coco_json import is_id
+from bcnet.data.occluder_annotations import check_output
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import visible_rle
 from bcnet.files import read_json, write_json
-from bcnet.occlusion.convert import check_output
 from bcnet.occlusion.rule import crop_rle
 
 _logger = logging.getLogger(__name__)

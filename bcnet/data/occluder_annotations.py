@@ -1,4 +1,4 @@
-"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet annotate``.
+"""Conversion of a COCO json: the occluder mask of every annotation, for `process.sh` and ``bcnet data annotate``.
 
 The work is done image by image, in worker processes, into a side file next to the output, from which the
 output is put together in the end. Everything is in the order of the input, so the same bytes come out
@@ -18,18 +18,19 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 from tqdm import tqdm
 
 from bcnet.data.coco import mask_reader
+from bcnet.data.occlusion_statistics import OcclusionStatistics
 from bcnet.data.reader import CocoReader, ReadImage
-from bcnet.data.source_masks import in_front_matrix, visible_rle
+from bcnet.data.source_masks import depth_order, visible_rle
 from bcnet.files import atomic_write, parse_json
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.occlusion.shares import covered_share, occluder_share
-from bcnet.occlusion.side_file import SideFile
-from bcnet.occlusion.statistics import OcclusionStatistics
 from bcnet.ops.rle import rle_to_json
+from bcnet.side_file import SideFile
 
 FORMATS = ("rle", "polygon")
 KEY = "bg_object_segmentation"
@@ -139,7 +140,7 @@ def _process_image(image: ReadImage, format: str, iou_threshold: float, min_pixe
         (record.height, record.width),
         iou_threshold=iou_threshold,
         min_pixels=min_pixels,
-        in_front=in_front_matrix(record, objects),
+        in_front=np.logical_or(*depth_order(record, objects)),
     )
     positions = [image.annotations[number] for number in objects]
     occluded = [entry for entry in zip(positions, masks, occluders, strict=True) if entry[2] is not None]

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from bcnet.occlusion import convert, occluder_rles
-from bcnet.occlusion.convert import convert_annotations
-from bcnet.occlusion.side_file import SideFile
+from bcnet.data import occluder_annotations
+from bcnet.data.occluder_annotations import convert_annotations
+from bcnet.occlusion import occluder_rles
 from bcnet.ops.rle import segmentation_to_rle
+from bcnet.side_file import SideFile
 
 HEIGHT, WIDTH = 60, 80
 KEY = "bg_object_segmentation"
@@ -130,7 +131,7 @@ def test_a_converted_file_converts_to_itself(source, tmp_path):
 
 def interrupt_after(monkeypatch, images):
     """Ctrl-C in the middle of the work."""
-    process = convert._process_image
+    process = occluder_annotations._process_image
     calls = []
 
     def interrupted(*args, **options):
@@ -139,7 +140,7 @@ def interrupt_after(monkeypatch, images):
             raise KeyboardInterrupt
         return process(*args, **options)
 
-    monkeypatch.setattr(convert, "_process_image", interrupted)
+    monkeypatch.setattr(occluder_annotations, "_process_image", interrupted)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100], ids=["whole lines", "a byte short", "within a line"])
@@ -153,7 +154,7 @@ def test_an_interrupted_run_goes_on_and_writes_the_same_bytes(source, tmp_path, 
     side = tmp_path / "resumed.json.partial"
     assert not resumed.exists()
     done = side.read_bytes()
-    assert done.count(b"\n") == 1 + convert.IMAGES_PER_TASK
+    assert done.count(b"\n") == 1 + occluder_annotations.IMAGES_PER_TASK
     side.write_bytes(done[: len(done) - cut])
     with monkeypatch.context() as patch:
         interrupt_after(patch, 40)  # enough for what is left, not for all
@@ -184,7 +185,7 @@ def test_a_killed_run_goes_on(tmp_path):
     side = tmp_path / "out.json.partial"
     code = f"""
 import sys
-from bcnet.occlusion.convert import convert_annotations
+from bcnet.data.occluder_annotations import convert_annotations
 if __name__ == "__main__":
     convert_annotations({source!r}, {str(output)!r}, workers=2)
 """

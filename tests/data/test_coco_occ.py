@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bcnet.data.coco import mask_reader
-from bcnet.occlusion.coco_occ import OVERLAPS, box_overlaps, build_coco_occ, mask_overlaps, select_images
+from bcnet.data.coco_occ import OVERLAPS, box_overlaps, build_coco_occ, mask_overlaps, select_images
 from bcnet.ops.rle import segmentation_to_rle
 
 # Two boxes of 100 that share 40, and one of 25 inside the first.

@@ -1,0 +1,412 @@
+"""Composition as augmentation: objects cut from other images are pasted so that they hide part of an object.
+
+COCO's masks do not say who lies in front. Of a pasted object it is known: it lies in front of everything, and what it
+covers was there before. `bcnet.data.source_masks` makes the targets of the composed image, by the table in
+docs/composition.md.
+
+Letters: H x W image, h x w window.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from bcnet.data.catalog import load_dataset
+from bcnet.data.classes import match_classes
+from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, blend, is_large_and_whole, overlap
+from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, open_record_image
+from bcnet.data.masks import decode_window
+from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
+from bcnet.data.source_masks import visible_rle
+from bcnet.ops.rle import encode_window, rle_difference
+
+MIN_OBJECT_PIXELS = 40**2  # of an object that is cut out, in its source image
+MIN_TARGET_PIXELS = 24**2  # visible, of an object that is to be hidden in part
+_ONE_PIECE = 0.95  # share of an object's pixels that its largest connected part must have
+_EXPOSURE = (0.85, 1.15)  # range of a pasted object's brightness
+_TRIES = 2  # draws of target, share, object and place for each object to paste
+_DIRECTIONS = 4  # directions tried around the target
+_STEPS = 7  # halvings of the distance along each
+_TOLERANCE = 0.03  # a hidden share this close to the drawn one is taken at once
+_MAX_ERROR = 0.1  # a place whose hidden share is farther from the drawn one is not taken
+_MIN_INSIDE = 0.5  # share of a pasted object that must lie in the image
+
+_logger = logging.getLogger(__name__)
+
+
+class Donors:
+    """The images of a data set that objects can be cut from, with a cache of cut-outs that is bounded in memory.
+
+    Args:
+        records: the data set.
+        candidates: int [n], indices of the records that have an object to cut out (`donor_indices`).
+        cache_bytes: memory for cut-outs.
+        min_pixels: smallest area of an object.
+        max_image_pixels: as `DatasetMapper`.
+        skip_unreadable: log an unreadable image and cut nothing from it.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        candidates: np.ndarray,
+        *,
+        cache_bytes: int,
+        min_pixels: int = MIN_OBJECT_PIXELS,
+        max_image_pixels: int = MAX_IMAGE_PIXELS,
+        skip_unreadable: bool = False,
+    ) -> None:
+        self.records = records
+        self.candidates = candidates
+        self.cache_bytes = cache_bytes
+        self.min_pixels = min_pixels
+        self.max_image_pixels = max_image_pixels
+        self.skip_unreadable = skip_unreadable
+        self.cached_bytes = 0
+        self._cache: OrderedDict[int, list[Cutout]] = OrderedDict()
+
+    def draw(self, rng: np.random.Generator, *, but: str = "") -> list[Cutout]:
+        """The objects of a random image other than the file `but`; none where nothing can be cut out of it.
+
+        All come from one image: to read it costs more than all the rest of a composition.
+
+        Raises:
+            UnreadableImageError: the image cannot be read, and `skip_unreadable` is False.
+            ValueError: the image's size is not the record's, or a segmentation is malformed.
+        """
+        if len(self.candidates) == 0:
+            return []
+        position = int(rng.integers(len(self.candidates)))
+        for index in np.roll(self.candidates, -position)[:2].tolist():
+            if self.records[index].file_name != but:
+                return self._cutouts(index)
+        return []
+
+    def _cutouts(self, index: int) -> list[Cutout]:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        cutouts = self._cut(self.records[index])
+        self._cache[index] = cutouts
+        self.cached_bytes += sum(cutout.nbytes for cutout in cutouts)
+        while self.cached_bytes > self.cache_bytes and self._cache:
+            _, dropped = self._cache.popitem(last=False)
+            self.cached_bytes -= sum(cutout.nbytes for cutout in dropped)
+        return cutouts
+
+    def _cut(self, record: ImageRecord) -> list[Cutout]:
+        try:
+            image = open_record_image(record, max_pixels=self.max_image_pixels)
+        except UnreadableImageError as error:
+            if not self.skip_unreadable:
+                raise
+            _logger.warning("nothing is cut from an image, by INPUT.BAD_IMAGE 'skip': %s", error)
+            return []
+        cutouts = []
+        for instance in record.instances:
+            if not is_large_and_whole(record, instance, min_pixels=self.min_pixels):
+                continue
+            rle = visible_rle(record, instance)
+            if coco_mask.area(rle) < self.min_pixels:
+                continue
+            x0, y0, width, height = (int(value) for value in coco_mask.toBbox(rle))
+            x1, y1 = x0 + width, y0 + height
+            mask = np.ascontiguousarray(decode_window(rle, x0, y0, x1, y1))
+            if _in_one_piece(mask):
+                cutouts.append(Cutout(instance.category, mask, np.asarray(image.crop((x0, y0, x1, y1)))))
+        return cutouts
+
+
+def donor_indices(records: Sequence[ImageRecord], min_pixels: int = MIN_OBJECT_PIXELS) -> np.ndarray:
+    """Indices of the records that have an object to cut out, as far as boxes tell: int64 [n]."""
+    usable = [any(is_large_and_whole(r, i, min_pixels=min_pixels) for i in r.instances) for r in records]
+    return np.flatnonzero(np.asarray(usable, dtype=bool))
+
+
+def _in_one_piece(mask: np.ndarray) -> bool:
+    count, _, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = statistics[1:count, cv2.CC_STAT_AREA]
+    return areas.max() >= _ONE_PIECE * areas.sum()
+
+
+class Composition:
+    """Pastes objects into an image so that each hides a drawn share of a target object.
+
+    Args:
+        donors: what the pasted objects are cut from.
+        probability: share of the images that objects are pasted into.
+        max_objects: maximum number of pasted objects; the number is drawn from 1 to it. Fewer are pasted where there is
+            no fitting object or place.
+        hidden_share: range of the share of the target that is to be hidden.
+        scale: range of the pasted object's size, the root of its area, relative to the target's. An object too small to
+            hide the drawn share is made larger.
+        feather: standard deviation in pixels over which the edge of a pasted object fades.
+        min_visible: an object of which pasted ones leave a smaller visible share is no longer an instance.
+        min_target_pixels: smallest visible area of a target.
+    """
+
+    def __init__(
+        self,
+        donors: Donors,
+        *,
+        probability: float = 0.5,
+        max_objects: int = 2,
+        hidden_share: tuple[float, float] = (0.1, 0.6),
+        scale: tuple[float, float] = (0.6, 1.5),
+        feather: float = 0.7,
+        min_visible: float = 0.2,
+        min_target_pixels: int = MIN_TARGET_PIXELS,
+    ) -> None:
+        self.donors = donors
+        self.probability = probability
+        self.max_objects = max_objects
+        self.hidden_share = hidden_share
+        self.scale = scale
+        self.feather = feather
+        self.min_visible = min_visible
+        self.min_target_pixels = min_target_pixels
+
+    def __call__(
+        self, image: Image.Image, record: ImageRecord, rng: np.random.Generator
+    ) -> tuple[Image.Image, ImageRecord]:
+        """Composes an image.
+
+        Args:
+            image: of mode "RGB".
+            record: of the image.
+            rng: draws everything.
+
+        Returns:
+            The composed image, of mode "RGB", and its record: visible masks and boxes without what is covered
+            now, objects of which too little is left as crowds, the pasted objects at the end (`ImageRecord.pasted`).
+            Where nothing was pasted, what came.
+
+        Raises:
+            UnreadableImageError, ValueError: of `Donors.draw`; a segmentation of the record is missing or malformed.
+        """
+        if rng.random() >= self.probability:
+            return image, record
+        count = int(rng.integers(1, self.max_objects + 1))
+        cutouts = self.donors.draw(rng, but=record.file_name)
+        if not cutouts:
+            return image, record
+        scene = _Scene(image, record)
+        for _ in range(count):
+            any(self._paste_one(scene, cutouts, rng) for _ in range(_TRIES))
+        return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
+
+    def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
+        """Pastes one object over a target that one of the cut-outs is large enough for; False if nothing fits."""
+        share = rng.uniform(*self.hidden_share)
+        relative_size = max(rng.uniform(*self.scale), np.sqrt(1.3 * share))
+        sizes = [MAX_MAGNIFICATION * np.sqrt(np.count_nonzero(cutout.mask)) for cutout in cutouts]
+        targets = [
+            (item, size) for item, size in scene.targets(self.min_target_pixels) if relative_size * size <= max(sizes)
+        ]
+        if not targets:
+            return False
+        target, size = targets[int(rng.integers(len(targets)))]
+        fitting = [i for i, largest in enumerate(sizes) if relative_size * size <= largest]
+        chosen = fitting[int(rng.integers(len(fitting)))]
+        scale = MAX_MAGNIFICATION * relative_size * size / sizes[chosen]
+        coverage, colours = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
+        colours = cv2.convertScaleAbs(colours, alpha=rng.uniform(*_EXPOSURE))
+        place = _place(coverage >= 128, target, share, scene.size, rng)
+        if place is None:
+            return False
+        scene.paste(cutouts[chosen].category, coverage, colours, *place)
+        return True
+
+
+@dataclass
+class _Object:
+    """An instance or a pasted object: its visible masks before and after objects were pasted over it, RLEs."""
+
+    uncovered: dict
+    visible: dict
+    position: int | None = None  # in the record's instances
+    category: int = -1  # of a pasted object
+
+
+class _Scene:
+    """An image under composition."""
+
+    def __init__(self, image: Image.Image, record: ImageRecord) -> None:
+        self.source = record
+        self.size = (record.height, record.width)
+        self.image = image.copy()
+        self.objects = []
+        self.pasted = 0
+        for position, instance in enumerate(record.instances):
+            if not instance.iscrowd:
+                rle = visible_rle(record, instance)
+                self.objects.append(_Object(rle, rle, position))
+
+    def targets(self, min_pixels: int) -> list[tuple[_Object, float]]:
+        """The objects of the source image with so many visible pixels, and their sizes, the root of the area."""
+        originals = [item for item in self.objects if item.position is not None]
+        visible = coco_mask.area([item.visible for item in originals]) if originals else []
+        large = [item for item, area in zip(originals, visible, strict=True) if area >= min_pixels]
+        return [(item, float(coco_mask.area(item.uncovered)) ** 0.5) for item in large]
+
+    def paste(self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
+        """Adds an object in front of all others."""
+        (rows, columns), part = overlap(coverage.shape, x, y, self.size)
+        patch = np.array(self.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
+        blend(patch, coverage[part], colours[part], 0, 0)
+        self.image.paste(Image.fromarray(patch), (columns.start, rows.start))
+        rle = encode_window(coverage[part] >= 128, columns.start, rows.start, self.size)
+        covered = coco_mask.toBbox(rle)
+        boxes = coco_mask.toBbox([o.visible for o in self.objects]).reshape(-1, 4)
+        near = (boxes[:, :2] < covered[:2] + covered[2:]) & (boxes[:, :2] + boxes[:, 2:] > covered[:2])
+        for index in np.flatnonzero(near.all(axis=1)):
+            self.objects[index].visible = rle_difference(self.objects[index].visible, rle)
+        self.objects.append(_Object(rle, rle, category=category))
+        self.pasted += 1
+
+    def record(self, min_visible: float) -> ImageRecord:
+        """The record of the composed image."""
+        instances = list(self.source.instances)
+        for item in self.objects:
+            if item.position is None:
+                whole = InstanceRecord(
+                    bbox=_box(item.uncovered),
+                    category=item.category,
+                    segmentation=item.uncovered,
+                    amodal=item.uncovered,
+                    amodal_bbox=_box(item.uncovered),
+                )
+                instances.append(_covered(whole, item, min_visible))
+            else:
+                instances[item.position] = _covered(instances[item.position], item, min_visible)
+        return replace(self.source, instances=instances, pasted=self.pasted)
+
+
+def _covered(instance: InstanceRecord, item: _Object, min_visible: float) -> InstanceRecord:
+    """An instance of the composed image; the file's own occluder mask, if any, is derived anew."""
+    before, now = (int(area) for area in coco_mask.area([item.uncovered, item.visible]))
+    if now == before:
+        segmentation = item.visible if instance.segmentation else instance.segmentation
+        return replace(instance, segmentation=segmentation, occluder=None)
+    return replace(
+        instance,
+        bbox=_box(item.visible),
+        iscrowd=now < min_visible * before,
+        segmentation=item.visible,
+        occluder=None,
+        area=None,
+        amodal_bbox=instance.amodal_bbox or instance.bbox,
+        hidden_fraction=None,
+        uncovered=item.uncovered,
+    )
+
+
+def _box(rle: dict) -> list[float]:
+    return coco_mask.toBbox(rle).tolist()
+
+
+def _place(
+    mask: np.ndarray, target: _Object, share: float, image_size: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int] | None:
+    """Where a mask hides a share of the target: (x, y) of the mask's first pixel, or None if there is no such place.
+
+    Along a direction from the target's centre, the hidden share falls with the distance: it is halved until it fits.
+    """
+    left, top, target_width, target_height = (int(v) for v in coco_mask.toBbox(target.uncovered))
+    window = decode_window(target.visible, left, top, left + target_width, top + target_height).astype(bool)
+    area, visible = int(coco_mask.area(target.uncovered)), np.count_nonzero(window)
+    height, width = mask.shape
+    total = np.count_nonzero(mask)
+    reach = np.hypot(height + target_height, width + target_width) / 2
+    best, best_error = None, _MAX_ERROR
+    for angle in rng.uniform(0, 2 * np.pi, _DIRECTIONS):
+        near, far = 0.0, reach
+        for _ in range(_STEPS):
+            distance = (near + far) / 2
+            x = round(left + (target_width - width) / 2 + distance * np.cos(angle))
+            y = round(top + (target_height - height) / 2 + distance * np.sin(angle))
+            inside, part = overlap(mask.shape, x - left, y - top, window.shape)
+            hidden = 1 - (visible - np.count_nonzero(window[inside] & mask[part])) / area
+            if abs(hidden - share) <= best_error and _inside(mask, x, y, image_size) >= _MIN_INSIDE * total:
+                best, best_error = (x, y), abs(hidden - share)
+            near, far = (distance, far) if hidden > share else (near, distance)
+        if best_error < _TOLERANCE:
+            break
+    return best
+
+
+def _inside(mask: np.ndarray, x: int, y: int, image_size: tuple[int, int]) -> int:
+    return np.count_nonzero(mask[overlap(mask.shape, x, y, image_size)[1]])
+
+
+def build_composition(
+    cfg, records: Sequence[ImageRecord], class_names: Sequence[str], stored: Sequence[ImageRecord] | None = None
+) -> Composition | None:
+    """The composition that INPUT.COMPOSITION describes; None where it is not enabled.
+
+    Args:
+        cfg: the config.
+        records: the training images, of which objects are cut out unless INPUT.COMPOSITION.SOURCE names a data set.
+        class_names: of the training classes 0..K-1. Of another data set, objects of the classes of these names are
+            taken (`match_classes`).
+        stored: the same records as workers read them (`SerializedList`).
+
+    Raises:
+        KeyError, FileNotFoundError: of `load_dataset`, for SOURCE.
+        ValueError: malformed content, or there is no object to cut out.
+    """
+    keys = cfg.INPUT.COMPOSITION
+    if not keys.ENABLED:
+        return None
+    if keys.SOURCE:
+        records, info = load_dataset(keys.SOURCE)
+        stored = records = _of_classes(records, info, class_names)
+    candidates = donor_indices(records)
+    source = keys.SOURCE or "DATASETS.TRAIN"
+    if len(candidates) == 0:
+        raise ValueError(
+            f"INPUT.COMPOSITION: none of the {sum(len(r.instances) for r in records)} objects of {source} can be cut "
+            f"out (not a crowd, in one piece, inside the image, at least {MIN_OBJECT_PIXELS} pixels)"
+        )
+    _logger.info("composition: objects are cut from %d of the %d images of %s", len(candidates), len(records), source)
+    donors = Donors(
+        records if stored is None else stored,
+        candidates,
+        cache_bytes=int(keys.CACHE_MB * 2**20),
+        max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
+        skip_unreadable=cfg.INPUT.BAD_IMAGE == "skip",
+    )
+    return Composition(
+        donors,
+        probability=keys.PROBABILITY,
+        max_objects=keys.MAX_OBJECTS,
+        hidden_share=tuple(keys.HIDDEN_SHARE),
+        scale=tuple(keys.SCALE),
+        feather=keys.FEATHER,
+        min_visible=keys.MIN_VISIBLE,
+    )
+
+
+def _of_classes(records: Sequence[ImageRecord], info: DatasetInfo, class_names: Sequence[str]) -> list[ImageRecord]:
+    """The records with the objects whose class has the name of a training class, in the training's numbers."""
+    classes = match_classes(info.class_names, class_names)
+    return [
+        replace(
+            record,
+            instances=[
+                replace(instance, category=classes[instance.category])
+                for instance in record.instances
+                if classes[instance.category] is not None
+            ],
+            in_front=None,
+        )
+        for record in records
+    ]

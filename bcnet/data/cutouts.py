@@ -1,0 +1,136 @@
+"""Cut-outs: whole objects cut from images by their masks, scaled, feathered and pasted elsewhere.
+
+Composition as augmentation (`bcnet.data.composition`) and synthetic scenes (`bcnet.data.synthetic`) share this file.
+
+Letters: H x W image, h x w window of an object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from bcnet.data.records import ImageRecord, InstanceRecord
+from bcnet.ops.rle import segmentation_to_rle
+
+MAX_MAGNIFICATION = 1.25  # beyond it a cut-out looks blurred beside the others
+_BORDER = 2  # an instance whose box comes this close to the image's border (pixels) is taken to be cut off
+_MAX_HIDDEN = 0.02  # share of an object that may be hidden, where the annotations say it
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """An object at the size of its source image.
+
+    Attributes:
+        category: 0..K-1.
+        mask: uint8 [h, w], 0 or 1, tight around the object.
+        colours: uint8 [h, w, 3] RGB.
+    """
+
+    category: int
+    mask: np.ndarray
+    colours: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays."""
+        return self.mask.nbytes + self.colours.nbytes
+
+    def scaled(self, scale: float, *, mirrored: bool, feather: float) -> tuple[np.ndarray, np.ndarray]:
+        """The object resized by a factor, perhaps mirrored, with an edge that fades.
+
+        Args:
+            scale: factor of both sides.
+            mirrored: left and right are exchanged.
+            feather: standard deviation in pixels of the edge's blur; 0 leaves it sharp.
+
+        Returns:
+            coverage uint8 [h, w], 255 inside the object; colours uint8 [h, w, 3] RGB. The object's binary mask is
+            ``coverage >= 128``.
+        """
+        height, width = self.mask.shape
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        coverage = cv2.resize(self.mask * np.uint8(255), size, interpolation=interpolation)
+        colours = cv2.resize(self.colours, size, interpolation=interpolation)
+        if mirrored:
+            coverage, colours = coverage[:, ::-1], colours[:, ::-1]
+        coverage, colours = np.ascontiguousarray(coverage), np.ascontiguousarray(colours)
+        if feather > 0:
+            # Around the window lies nothing: the feathered edge must fade there too.
+            coverage = cv2.GaussianBlur(coverage, (0, 0), feather, borderType=cv2.BORDER_CONSTANT)
+        return coverage, colours
+
+
+def cut_out(image: np.ndarray, mask: np.ndarray, category: int) -> Cutout:
+    """Cuts an object out of its image.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        mask: uint8 [H, W], 0 or 1, not empty.
+        category: 0..K-1.
+    """
+    x, y, width, height = cv2.boundingRect(mask)
+    window = np.s_[y : y + height, x : x + width]
+    return Cutout(category, mask[window].copy(), image[window].copy())
+
+
+def is_large_and_whole(
+    record: ImageRecord, instance: InstanceRecord, *, min_pixels: int, whole_only: bool = True
+) -> bool:
+    """Whether an object can be cut out, as far as its box and its kind of segmentation tell; no mask is decoded.
+
+    Args:
+        record: the image of the object.
+        instance: the object. Crowds and objects without a visible mask cannot be cut out.
+        min_pixels: smallest area of the box.
+        whole_only: leave out objects that are visibly incomplete: cut off by the image's border, of several polygons,
+            which is how COCO draws what something else splits, or hidden in part by their amodal annotation.
+    """
+    if instance.iscrowd or not instance.segmentation:
+        return False
+    x, y, width, height = instance.bbox
+    if width * height < min_pixels:
+        return False
+    if not whole_only:
+        return True
+    if isinstance(instance.segmentation, list) and len(instance.segmentation) > 1:
+        return False
+    if instance.hidden_fraction is not None and instance.hidden_fraction > _MAX_HIDDEN:
+        return False
+    return (
+        x >= _BORDER and y >= _BORDER and x + width <= record.width - _BORDER and y + height <= record.height - _BORDER
+    )
+
+
+def mask_area(record: ImageRecord, instance: InstanceRecord) -> int:
+    """Pixels of an object's visible mask."""
+    return int(coco_mask.area(segmentation_to_rle(instance.segmentation, record.height, record.width)))
+
+
+def blend(canvas: np.ndarray, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
+    """Draws an object over a canvas (in place); what lies outside the canvas is cut off.
+
+    Args:
+        canvas: uint8 or float32 [H, W, 3].
+        coverage: uint8 [h, w], 255 where the object is opaque.
+        colours: [h, w, 3], of the canvas' dtype.
+        x, y: place of the window's first pixel in the canvas.
+    """
+    window, part = overlap(coverage.shape, x, y, canvas.shape)
+    opacity = coverage[part] * np.float32(1 / 255)
+    canvas[window] = cv2.blendLinear(colours[part], canvas[window], opacity, 1 - opacity)
+
+
+def overlap(
+    shape: tuple[int, ...], x: int, y: int, image_shape: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part of a window (h, w) at (x, y) that lies in an image (H, W): slices of the image and of the window."""
+    (height, width), (image_height, image_width) = shape[:2], image_shape[:2]
+    x0, y0 = min(max(x, 0), image_width), min(max(y, 0), image_height)
+    x1, y1 = max(min(x + width, image_width), x0), max(min(y + height, image_height), y0)
+    return (slice(y0, y1), slice(x0, x1)), (slice(y0 - y, y1 - y), slice(x0 - x, x1 - x))

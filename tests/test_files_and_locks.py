@@ -1,0 +1,82 @@
+"""Atomic writing and locks of bcnet.files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import portalocker
+import pytest
+import torch
+
+from bcnet.checkpoint import write_checkpoint
+from bcnet.checkpoint.files import write_weights
+from bcnet.files import atomic_write, open_locked, write_json, write_json_list, write_text
+
+MANY = 100_000
+
+
+def write_picture(path):
+    """As pictures are written: without waiting for the disk."""
+    with atomic_write(path, "wb", sync=False) as file:
+        file.write(b"x" * 10)
+
+
+WRITERS = {
+    "picture": write_picture,
+    "text": lambda path: write_text("x" * MANY, path),
+    "json": lambda path: write_json(path, ["x"] * MANY),
+    "json list": lambda path: write_json_list(path, range(MANY)),
+    "checkpoint": lambda path: write_checkpoint({"model": {"w": torch.zeros(MANY)}}, path),
+    "numbers in a checkpoint": lambda path: write_checkpoint({"numbers": list(range(MANY))}, path),
+    "weights": lambda path: write_weights({"w": torch.zeros(MANY)}, path),
+}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, a device that is always full")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path, writer, suffix):
+    path = tmp_path / f"file{suffix}"
+    path.write_text("old")
+    (tmp_path / f"{path.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"no space left on the disk to write '.*file\{suffix}'") as raised:
+        WRITERS[writer](str(path))
+    assert raised.value.errno == errno.ENOSPC
+    assert path.read_text() == "old" and os.listdir(tmp_path) == [path.name]
+
+
+def test_another_error_is_not_renamed(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "file.json", [object()])
+    assert os.listdir(tmp_path) == []
+
+
+LOCK = "import sys; from bcnet.files import atomic_write, open_locked; open_locked(sys.argv[1], 'a', 'taken')"
+
+
+def test_a_lock_holds_against_another_process(tmp_path):
+    path = str(tmp_path / "file")
+    with open_locked(path, "a", "taken"):
+        second = subprocess.run([sys.executable, "-c", LOCK, path], capture_output=True, text=True)
+        assert "BlockingIOError: taken" in second.stderr
+    assert subprocess.run([sys.executable, "-c", LOCK, path]).returncode == 0
+
+
+def test_a_lock_of_a_deleted_file_is_none(tmp_path, monkeypatch):
+    """Another process deletes its file between our opening and locking it: the next one would lock a new file."""
+    path = tmp_path / "file"
+    lock, calls = portalocker.lock, []
+
+    def locked_after_deletion(file, flags):
+        if not calls:
+            path.unlink()
+        calls.append(file)
+        lock(file, flags)
+
+    monkeypatch.setattr(portalocker, "lock", locked_after_deletion)
+    with open_locked(path, "a", "taken"):
+        second = subprocess.run([sys.executable, "-c", LOCK, str(path)], capture_output=True, text=True)
+    assert "BlockingIOError: taken" in second.stderr and len(calls) == 2 and calls[0].closed
