@@ -22,7 +22,7 @@ from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
-from bcnet.maps import OCCLUDEE, OCCLUDER
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
 
@@ -280,6 +280,8 @@ def _load_training_sets(
 def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequence[str]) -> None:
     """Raises ValueError where an annotation of a training set lacks a mask that training needs."""
     target = cfg.INPUT.MASK_TARGET
+    if cfg.INPUT.COMPOSITION.ENABLED:  # makes amodal targets where the annotations have none
+        layers = [layer for layer in layers if layer != AMODAL]
     if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
         raise ValueError(
             f"training set {name!r}: {len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {target!r}, "

@@ -20,12 +20,13 @@ from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
+import numpy as np
 from tqdm import tqdm
 
 from bcnet.data.coco import mask_reader
 from bcnet.data.occlusion_statistics import OcclusionStatistics
 from bcnet.data.reader import CocoReader, ReadImage
-from bcnet.data.source_masks import in_front_matrix, visible_rle
+from bcnet.data.source_masks import depth_order, visible_rle
 from bcnet.files import atomic_write, parse_json
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
@@ -141,7 +142,7 @@ def _process_image(image: ReadImage, format: str, iou_threshold: float, min_pixe
         (record.height, record.width),
         iou_threshold=iou_threshold,
         min_pixels=min_pixels,
-        in_front=in_front_matrix(record, objects),
+        in_front=np.logical_or(*depth_order(record, objects)),
     )
     positions = [image.annotations[number] for number in objects]
     occluded = [

@@ -205,7 +205,8 @@ def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarr
         bool [G, G] each: True at [i, j] where j lies in front of i, and where the order of i and j is not known.
     """
     in_front = in_front_matrix(record, positions)
-    unknown = np.full((len(positions),) * 2, in_front is None)
+    unordered = np.isin(positions, record.unordered)
+    unknown = (unordered | unordered[:, None]) if in_front is not None else np.full((len(positions),) * 2, True)
     np.fill_diagonal(unknown, False)
     in_front = np.zeros_like(unknown) if in_front is None else in_front
     pasted = _is_pasted(record, positions)
@@ -216,17 +217,13 @@ def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarr
 def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:
     """bool [G, G] of the instances at these positions, True at [i, j] where j lies in front of i.
 
-    An object of unknown order (`ImageRecord.unordered`) and every other one lie in front of each other, so that
-    neighbours count as in an image of unknown order. None where no order is known.
+    None where the order is not known.
     """
     if record.in_front is None:
         return None
     matrix = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
     for behind, front in record.in_front:
         matrix[behind, front] = True
-    for unordered in record.unordered:
-        matrix[unordered, :] = matrix[:, unordered] = True
-    np.fill_diagonal(matrix, False)
     return matrix[np.ix_(positions, positions)]
 
 

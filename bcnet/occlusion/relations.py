@@ -26,24 +26,24 @@ PAIRS_AT_ONCE = 512
 def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) -> Tensor:
     """Pairwise confidence that one detection occludes another, from the occluder layer.
 
-            The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
-        inside the RoI of i (`Detections.map_boxes`). A pixel is weighted as a visible pixel of j by the mask probability of
-        j times one minus the occluder probability of j; the second factor matters for amodal masks, which extend below
-        other objects. Where these
-        weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is zero.
-    
-        The maps are sampled bilinearly at S x S points spread evenly over the intersection of both boxes, so that the cost
-        depends on the number of overlapping pairs and not on their size in the image.
+    The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
+    inside the RoI of i (`Detections.map_boxes`). A pixel is weighted as a visible pixel of j by the mask probability of
+    j times one minus the occluder probability of j; the second factor matters for amodal masks, which extend below
+    other objects. Where these weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is
+    zero.
 
-        Args:
-            detections: with ``occludee_mask`` and ``occluder_mask``, on any device.
-            min_pixels: in the pixels of the detections' image.
+    The maps are sampled bilinearly at S x S points spread evenly over the intersection of both boxes, so that the cost
+    depends on the number of overlapping pairs and not on their size in the image.
 
-        Returns:
-            Tensor: float32 [D, D], 0..1, zero on the diagonal and for boxes that do not overlap.
+    Args:
+        detections: with ``occludee_mask`` and ``occluder_mask``, on any device.
+        min_pixels: in the pixels of the detections' image.
 
-        Raises:
-            ValueError: one of the two maps is absent.
+    Returns:
+        Tensor: float32 [D, D], 0..1, zero on the diagonal and for boxes that do not overlap.
+
+    Raises:
+        ValueError: one of the two maps is absent.
     """
     maps = []
     for name in ("occludee_mask", "occluder_mask"):

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from bcnet.data import dataset_files, load_dataset
-from bcnet.data.source_masks import in_front_matrix
+from bcnet.data.source_masks import depth_order, source_masks
 
 
 def coco():
@@ -70,15 +71,21 @@ def test_occlusion_both_ways_gives_both_pairs(spec, orders):
 def test_an_image_of_which_nothing_occludes_has_a_known_order(spec):
     first = load_dataset(spec(entry(instance_ids=(60, 70, 80, 90))))[0][0]
     assert first.in_front == [] and first.unordered == ()
-    assert not in_front_matrix(first, range(4)).any()
+    assert not np.any(depth_order(first, range(4)))
 
 
-def test_an_object_that_was_not_compared_counts_as_in_an_image_of_unknown_order(spec):
+def test_the_order_with_an_object_that_was_not_compared_is_unknown(spec):
     first = load_dataset(spec(entry("0<2")))[0][0]
+    in_front, unknown = depth_order(first, range(4))
+    assert np.argwhere(in_front).tolist() == [[0, 1]]
     expected = np.zeros((4, 4), dtype=bool)
-    expected[0, 1] = True
     expected[3, :3] = expected[:3, 3] = True
-    np.testing.assert_array_equal(in_front_matrix(first, range(4)), expected)
+    np.testing.assert_array_equal(unknown, expected)
+    _, unknown = depth_order(first, [1, 3])  # of some of the objects
+    np.testing.assert_array_equal(unknown, [[False, True], [True, False]])
+    # By the published rule such neighbours count as occluders, beside the annotated ones; boxes overlap by 5 columns.
+    areas = [0 if rle is None else int(coco_mask.area(rle)) for rle in source_masks(first).layers["occluder"]]
+    assert areas == [100, 0, 100, 100]
 
 
 def test_pairs_of_crowds_and_of_missing_instances_are_left_out(spec, caplog):
