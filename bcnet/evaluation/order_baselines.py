@@ -59,9 +59,9 @@ BASELINES: dict[str, Callable[[OrderedObject, OrderedObject], tuple[float, float
 """A cue of each of two objects; the one with the larger cue is in front, of equal ones neither.
 
 "larger_area" and "lower_edge" are the baselines "Area" and "Y-axis" that InstaOrder and Zhan et al. (CVPR 2020) compare
-with, there by the centre of the mask. "more_pixels_in_common_box" is the cue that the abstract of BBBD names (Saleh and Vámossy, VISAPP 2022):
-who has more visible pixels where the two boxes intersect. It is not BBBD itself, whose rules for which pairs
-occlude at all are others.
+with, there by the centre of the mask. "more_pixels_in_common_box" is our reading of the abstract of BBBD (Saleh and
+Vámossy, VISAPP 2022): more visible pixels in the intersection of the two boxes. It is not BBBD itself, whose rules for
+which pairs occlude each other are different.
 """
 
 
