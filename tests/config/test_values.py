@@ -38,7 +38,7 @@ REFUSED = [
     # Lists of another length than their meaning, or that nothing can be drawn from.
     ("INPUT.MIN_SIZE_TRAIN", "()", "is empty; give at least one short side"),
     ("TEST.AUG.MIN_SIZES", "()", "is empty; give at least one short side"),
-    ("MODEL.RPN.IN_FEATURES", "[]", "is empty; give the levels that carry anchors"),
+    ("MODEL.RPN.IN_FEATURES", "[]", "is empty; give the levels with anchors"),
     ("MODEL.ROI_HEADS.IN_FEATURES", "[]", "is empty; give the levels that RoIs are pooled from"),
     ("MODEL.PIXEL_MEAN", "[103.5]", "must have 3 values"),
     ("MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.5, 0.7]", "must have 1 value$"),
