@@ -187,18 +187,26 @@ class Augmentation:
 
     def draw(self, height: int, width: int, rng: np.random.Generator | None = None) -> Transform:
         """The transform of an image of height x width; `rng` is needed where there is something to draw."""
-        if rng is None and self.cuts_objects:
-            raise ValueError("a random generator is needed to draw a crop or the scale jitter")
-        region = None if self.crop is None else self.crop.draw(height, width, rng)
+        region = None if self.crop is None else self.crop.draw(height, width, required_rng(rng, "a crop"))
         region_width, region_height = (width, height) if region is None else region[2:]
         if self.scale_jitter is None:
             output_size, resized, offset = self.resize.output_size(region_height, region_width, rng), None, (0, 0)
         else:
             output_size = self.scale_jitter.size
-            resized, offset = self.scale_jitter.draw(region_height, region_width, rng)
+            jitter_rng = required_rng(rng, "the scale jitter")
+            resized, offset = self.scale_jitter.draw(region_height, region_width, jitter_rng)
         flip = "none"
         if self.flip != "none":
-            if rng is None:
-                raise ValueError(f"a random generator is needed to draw the flip {self.flip!r}")
-            flip = self.flip if rng.random() < 0.5 else "none"
+            flip = self.flip if required_rng(rng, f"the flip {self.flip!r}").random() < 0.5 else "none"
         return Transform((height, width), output_size, flip, region, resized, offset)
+
+
+def required_rng(rng: np.random.Generator | None, what: str) -> np.random.Generator:
+    """The generator.
+
+    Raises:
+        ValueError: there is none; names what it would draw.
+    """
+    if rng is None:
+        raise ValueError(f"a random generator is needed to draw {what}")
+    return rng

@@ -26,7 +26,7 @@ from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, open_recor
 from bcnet.data.masks import decode_window
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.source_masks import visible_rle
-from bcnet.ops.rle import encode_window, rle_difference
+from bcnet.ops.rle import RLE, encode_window, rle_difference
 
 MIN_OBJECT_PIXELS = 40**2  # of an object that is cut out, in its source image
 MIN_TARGET_PIXELS = 24**2  # visible, of an object that is to be hidden in part
@@ -230,8 +230,8 @@ class Composition:
 class _Object:
     """An instance or a pasted object: its visible masks before and after objects were pasted over it, RLEs."""
 
-    uncovered: dict
-    visible: dict
+    uncovered: RLE
+    visible: RLE
     position: int | None = None  # in the record's instances
     category: int = -1  # of a pasted object
 
@@ -243,7 +243,7 @@ class _Scene:
         self.source = record
         self.size = (record.height, record.width)
         self.image = image.copy()
-        self.objects = []
+        self.objects: list[_Object] = []
         self.pasted = 0
         for position, instance in enumerate(record.instances):
             if not instance.iscrowd:
@@ -253,8 +253,7 @@ class _Scene:
     def targets(self, min_pixels: int) -> list[tuple[_Object, float]]:
         """The objects of the source image with so many visible pixels, and their sizes, the root of the area."""
         originals = [item for item in self.objects if item.position is not None]
-        visible = coco_mask.area([item.visible for item in originals]) if originals else []
-        large = [item for item, area in zip(originals, visible, strict=True) if area >= min_pixels]
+        large = [item for item in originals if coco_mask.area(item.visible) >= min_pixels]
         return [(item, float(coco_mask.area(item.uncovered)) ** 0.5) for item in large]
 
     def paste(self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
@@ -265,7 +264,7 @@ class _Scene:
         self.image.paste(Image.fromarray(patch), (columns.start, rows.start))
         rle = encode_window(coverage[part] >= 128, columns.start, rows.start, self.size)
         covered = coco_mask.toBbox(rle)
-        boxes = coco_mask.toBbox([o.visible for o in self.objects]).reshape(-1, 4)
+        boxes = np.array([coco_mask.toBbox(o.visible) for o in self.objects]).reshape(-1, 4)
         near = (boxes[:, :2] < covered[:2] + covered[2:]) & (boxes[:, :2] + boxes[:, 2:] > covered[:2])
         for index in np.flatnonzero(near.all(axis=1)):
             self.objects[index].visible = rle_difference(self.objects[index].visible, rle)
@@ -292,7 +291,7 @@ class _Scene:
 
 def _covered(instance: InstanceRecord, item: _Object, min_visible: float) -> InstanceRecord:
     """An instance of the composed image; the file's own occluder mask, if any, is derived anew."""
-    before, now = (int(area) for area in coco_mask.area([item.uncovered, item.visible]))
+    before, now = (int(coco_mask.area(rle)) for rle in (item.uncovered, item.visible))
     if now == before:
         segmentation = item.visible if instance.segmentation else instance.segmentation
         return replace(instance, segmentation=segmentation, occluder=None)
@@ -309,7 +308,7 @@ def _covered(instance: InstanceRecord, item: _Object, min_visible: float) -> Ins
     )
 
 
-def _box(rle: dict) -> list[float]:
+def _box(rle: RLE) -> list[float]:
     return coco_mask.toBbox(rle).tolist()
 
 
@@ -344,7 +343,7 @@ def _place(
 
 
 def _inside(mask: np.ndarray, x: int, y: int, image_size: tuple[int, int]) -> int:
-    return np.count_nonzero(mask[overlap(mask.shape, x, y, image_size)[1]])
+    return int(np.count_nonzero(mask[overlap(mask.shape, x, y, image_size)[1]]))
 
 
 def build_composition(

@@ -20,10 +20,9 @@ image lacks is noted, and its pairs are dropped.
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -65,7 +64,11 @@ def load_instaorder(
         ValueError: malformed content of one of the files; names the file, and the ids and values of the first faults.
     """
     entries = _read_entries(instaorder_file)
-    format = AnnotationFormat(order=functools.partial(_occlusion_order, entries))
+
+    def order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
+        return _occlusion_order(entries, record, annotations, findings)
+
+    format = AnnotationFormat(order=order)
     content = read_coco_json(annotation_file)
     records, info = read_annotations(content, annotation_file, image_root, name, format=format)
     ordered = sum(record.in_front is not None for record in records)

@@ -307,7 +307,7 @@ def _to_common_classes(
                 "training sets must have the same classes as the first one, or a subset of them: "
                 f"{first.name!r} has {listed(first.class_names)}, {info.name!r} has {listed(info.class_names)}"
             )
-        new_classes = [rows[position] for position in positions]
+        new_classes = [rows[position] for position in positions if position is not None]
         if new_classes != list(range(len(new_classes))):
             for record in records:
                 for instance in record.instances:

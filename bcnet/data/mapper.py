@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from bcnet.data.augmentation import Augmentation
+from bcnet.data.augmentation import Augmentation, required_rng
 from bcnet.data.composition import Composition
 from bcnet.data.images import MAX_IMAGE_PIXELS, channel_order, open_record_image
 from bcnet.data.masks import instance_masks
@@ -108,10 +108,10 @@ class DatasetMapper:
         """
         image = open_record_image(record, max_pixels=self.max_image_pixels)
         if self.composition is not None:
-            image, record = self.composition(image, record, rng)
+            image, record = self.composition(image, record, required_rng(rng, "a composition"))
         transform = self.augmentation.draw(record.height, record.width, rng)
         if self.augmentation.color_jitter is not None:
-            image = self.augmentation.color_jitter.apply(np.asarray(image), rng)
+            image = self.augmentation.color_jitter.apply(np.asarray(image), required_rng(rng, "the colour jitter"))
         pixels = transform.apply_image(image)
         sample = {
             "image": torch.from_numpy(np.ascontiguousarray(pixels[:, :, self.channels].transpose(2, 0, 1))),

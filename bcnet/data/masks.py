@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from bcnet.ops.rle import compressed_runs
+from bcnet.ops.rle import RLE, compressed_runs
 from bcnet.structures import InstanceMasks
 
 
-def decode_window(rle: dict, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+def decode_window(rle: RLE, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     """Pixels [y0, y1) x [x0, x1) of a compressed RLE mask, in time proportional to the window's columns.
 
     Returns:
@@ -34,7 +34,7 @@ def decode_window(rle: dict, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def instance_masks(
-    layers: Mapping[str, Sequence[dict | None]], rows: np.ndarray, columns: np.ndarray
+    layers: Mapping[str, Sequence[RLE | None]], rows: np.ndarray, columns: np.ndarray
 ) -> tuple[InstanceMasks, list[bool]]:
     """The masks of one image's instances after a nearest resize and a flip.
 
@@ -60,10 +60,10 @@ def instance_masks(
 
 
 def _transformed_layers(
-    rles: Sequence[dict | None], rows: np.ndarray, columns: np.ndarray
+    rles: Sequence[RLE | None], rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, int, int]:
     """The transformed layers where any may be set: uint8 [L, h, w], and the x and y of the first pixel."""
-    boxes = coco_mask.toBbox([rle for rle in rles if rle is not None]).reshape(-1, 4)
+    boxes = np.array([coco_mask.toBbox(rle) for rle in rles if rle is not None]).reshape(-1, 4)
     boxes = boxes[boxes[:, 2] > 0].astype(np.int64)
     if len(boxes) == 0:
         return np.zeros((len(rles), 0, 0), dtype=np.uint8), 0, 0
@@ -96,7 +96,7 @@ def _span(table: np.ndarray, start: int, stop: int) -> tuple[int, int]:
 def _tight_window(layers: np.ndarray, x0: int, y0: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
     """Cuts uint8 [L, h, w] at (x0, y0) of a height x width image to what is set, with the margin of one."""
     union = layers.any(axis=0)
-    ys, xs = np.flatnonzero(union.any(axis=1)), np.flatnonzero(union.any(axis=0))
+    ys, xs = (np.flatnonzero(np.any(union, axis=axis)) for axis in (1, 0))
     top, bottom, left, right = ys[0], ys[-1] + 1, xs[0], xs[-1] + 1
     window = np.zeros((len(layers), bottom - top + 2, right - left + 2), dtype=np.uint8)
     window[:, 1:-1, 1:-1] = layers[:, top:bottom, left:right]

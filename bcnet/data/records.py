@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bcnet.ops.rle import RLE
+
 
 @dataclass(slots=True)
 class InstanceRecord:
@@ -37,14 +39,14 @@ class InstanceRecord:
     bbox: Sequence[float]
     category: int
     iscrowd: bool = False
-    segmentation: list | dict | None = None
+    segmentation: list | dict | RLE | None = None
     occluder: list | dict | None = None
-    amodal: list | dict | None = None
+    amodal: list | dict | RLE | None = None
     amodal_bbox: Sequence[float] | None = None
     annotation_id: int | str | None = None
     area: float | None = None
     hidden_fraction: float | None = None
-    uncovered: dict | None = None
+    uncovered: RLE | None = None
 
 
 @dataclass(slots=True)

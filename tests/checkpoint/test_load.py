@@ -213,7 +213,9 @@ def test_hardly_anything_fits(saved):
 
 def test_unknown_architecture(saved):
     path = saved({"cls_token": torch.zeros(1, 1, 8), "blocks.0.attn.qkv.weight": torch.zeros(24, 8)})
-    with pytest.raises(ValueError, match=r"model\.pth: the names of these 2 tensors .* do not belong to any known model"):
+    with pytest.raises(
+        ValueError, match=r"model\.pth: the names of these 2 tensors .* do not belong to any known model"
+    ):
         load_weights(small_model(), path, strict=False)
 
 

@@ -37,12 +37,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from bcnet.visualization import draw_training_data
 
     cfg = load_config(args.config_file, [*([] if args.config_file else UNCHANGED), *args.opts])
-    layers = dict.fromkeys([*required_layers(bilayer_maps(cfg)), *([AMODAL] if cfg.INPUT.COMPOSITION.ENABLED else [])])
+    layers = list(required_layers(bilayer_maps(cfg)))
+    if cfg.INPUT.COMPOSITION.ENABLED and AMODAL not in layers:
+        layers.append(AMODAL)
     drawn = 0
     for dataset in [args.dataset] if args.dataset else cfg.DATASETS.TRAIN:
         records, info = load_dataset(dataset)
         composition = build_composition(cfg, records, info.class_names)
-        mapper = DatasetMapper.from_config(cfg, training=True, layers=tuple(layers), composition=composition)
+        mapper = DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition)
         gallery = draw_training_data(
             mapper, (records, info), args.output, max_images=args.max_images, seed=max(cfg.SEED, 0)
         )
