@@ -279,8 +279,8 @@ class _Scene:
                 whole = InstanceRecord(
                     bbox=_box(item.uncovered),
                     category=item.category,
-                    segmentation=item.uncovered,
-                    amodal=item.uncovered,
+                    segmentation=dict(item.uncovered),
+                    amodal=dict(item.uncovered),
                     amodal_bbox=_box(item.uncovered),
                 )
                 instances.append(_covered(whole, item, min_visible))

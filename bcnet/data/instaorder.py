@@ -66,7 +66,7 @@ def load_instaorder(
     entries = _read_entries(instaorder_file)
 
     def order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
-        return _occlusion_order(entries, record, annotations, findings)
+        return _occlusion_order(entries, record, list(annotations), findings)
 
     format = AnnotationFormat(order=order)
     content = read_coco_json(annotation_file)

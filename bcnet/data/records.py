@@ -39,9 +39,9 @@ class InstanceRecord:
     bbox: Sequence[float]
     category: int
     iscrowd: bool = False
-    segmentation: list | dict | RLE | None = None
+    segmentation: list | dict | None = None
     occluder: list | dict | None = None
-    amodal: list | dict | RLE | None = None
+    amodal: list | dict | None = None
     amodal_bbox: Sequence[float] | None = None
     annotation_id: int | str | None = None
     area: float | None = None

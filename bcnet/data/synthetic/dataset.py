@@ -20,7 +20,7 @@ from bcnet.data.synthetic.cutouts import CutoutLibrary, render_cutout_scene
 from bcnet.data.synthetic.scene import render_scene
 from bcnet.data.synthetic.shapes import CLASS_NAMES
 from bcnet.files import atomic_write, read_json, write_json
-from bcnet.ops.rle import rle_to_json
+from bcnet.ops.rle import RLE, rle_to_json
 
 # Part of what a data set is recognised by: to be raised whenever the same parameters give other bytes.
 GENERATOR_VERSION = 2
@@ -169,7 +169,7 @@ def scene_annotations(scene: Scene, image_id: int, first_id: int = 1) -> list[di
     ]
 
 
-def _encoded(mask: np.ndarray) -> dict:
+def _encoded(mask: np.ndarray) -> RLE:
     """Compressed RLE of a bool [H, W] mask, as JSON values."""
     return rle_to_json(coco_mask.encode(np.asfortranarray(mask.view(np.uint8))))
 
