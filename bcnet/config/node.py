@@ -14,6 +14,13 @@ from fvcore.common.config import CfgNode as _FvcoreCfgNode
 from bcnet.config.detectron2_keys import accept_detectron2_key
 
 
+class _WithoutAnchors(yaml.SafeDumper):
+    """Writes a value that occurs twice twice, not as an anchor and an alias."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 class CfgNode(_FvcoreCfgNode):
     """fvcore's config node (YAML with ``_BASE_``) that accepts only known keys with values of the default's type.
 
@@ -49,6 +56,10 @@ class CfgNode(_FvcoreCfgNode):
         except yaml.YAMLError as error:
             raise ValueError(f"{source} is not YAML of plain values: {error}") from error
         self._merge(loaded, source)
+
+    def dump(self, *args, **kwargs) -> str:
+        """The config as YAML, in which equal values are written out: no anchors, so that one config has one text."""
+        return yaml.dump(yaml.safe_load(super().dump(*args, **kwargs)), Dumper=_WithoutAnchors)
 
     def merge_from_list(self, cfg_list: Sequence[object]) -> None:
         """Merges overrides as given on a command line: ``KEY VALUE`` pairs and ``KEY=VALUE`` words.

@@ -16,6 +16,8 @@ _EXTRA_KEYS = {
     "amodal": "amodal_segmentation",
     "amodal_bbox": "amodal_bbox",
     "annotation_id": "id",
+    "area": "area",
+    "hidden_fraction": "hidden_fraction",
 }
 
 

@@ -11,7 +11,16 @@ from dataclasses import replace
 import torch
 
 from bcnet.bilayer.targets import crop_layers, map_targets
-from bcnet.maps import AMODAL, MASK, PUBLISHED_MAPS, UNKNOWN, MapSpec, required_layers
+from bcnet.maps import (
+    AMODAL,
+    MASK,
+    OCCLUDEE_AMODAL,
+    PUBLISHED_MAPS,
+    UNKNOWN,
+    MapSpec,
+    required_layers,
+    unknown_layer,
+)
 from bcnet.structures import Detections, Targets
 
 _AMODAL_TARGET = MapSpec(
@@ -20,8 +29,12 @@ _AMODAL_TARGET = MapSpec(
 
 
 def target_maps(layers: Sequence[str]) -> tuple[MapSpec, ...]:
-    """Records of the maps to show of targets with these mask layers: the published ones, and the amodal mask."""
-    return tuple(spec for spec in (*PUBLISHED_MAPS, _AMODAL_TARGET) if set(required_layers([spec])) <= set(layers))
+    """Records of the maps to show of targets with these mask layers: the published ones, and the amodal mask.
+
+    An amodal mask that is unknown in part has a panel of its own, which shows the unknown pixels.
+    """
+    amodal = _AMODAL_TARGET if unknown_layer(AMODAL) in layers else OCCLUDEE_AMODAL
+    return tuple(spec for spec in (*PUBLISHED_MAPS, amodal) if set(required_layers([spec])) <= set(layers))
 
 
 def detections_from_targets(

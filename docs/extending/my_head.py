@@ -1,7 +1,7 @@
 """A mask head: the bilayer head with one more map, the core of each object, and one more loss."""
 
 from bcnet.bilayer import mask_boundary
-from bcnet.maps import OCCLUDEE, PUBLISHED_MAPS, MapSpec
+from bcnet.maps import OCCLUDEE, MapSpec
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from bcnet.modeling.mask_heads import BilayerMaskHead, bilayer_keywords
 
@@ -30,7 +30,8 @@ class CoreMaskHead(BilayerMaskHead):
 
     @classmethod
     def from_config(cls, cfg, in_channels):
-        return cls(in_channels, maps=(*PUBLISHED_MAPS, OCCLUDEE_CORE), **bilayer_keywords(cfg, in_channels))
+        keywords = bilayer_keywords(cfg, in_channels)
+        return cls(in_channels, **{**keywords, "maps": (*keywords["maps"], OCCLUDEE_CORE)})
 
     def losses(self, logits, layers, *, negative_ratio=1.0):
         losses = super().losses(logits, layers, negative_ratio=negative_ratio)

@@ -49,7 +49,7 @@ def test_a_module_of_the_current_folder_is_imported_when_it_is_named(module, par
 def test_what_cannot_be_imported_is_an_error_of_the_command_line(module, parser, capsys, name, message):
     with pytest.raises(SystemExit) as caught:
         parser.parse_args(["--import", name])
-    assert caught.value.code == 2 and f"--import {name}: {message}" in capsys.readouterr().err
+    assert caught.value.code == 2 and f"argument --import: {name}: {message}" in capsys.readouterr().err
 
 
 def test_every_process_of_a_training_imports(module, monkeypatch):

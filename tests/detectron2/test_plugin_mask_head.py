@@ -232,9 +232,10 @@ def test_masks_are_drawn_into_the_event_storage_every_vis_period():
     x = torch.randn(6, 8, 14, 14)
     with EventStorage() as storage:
         module(x, [rois()])
-        assert len(storage._vis_data) == 6
-        _name, drawing, iteration = storage._vis_data[0]
-        assert drawing.shape == (3, 28, 4 * 28) and iteration == 0
+        assert len(storage._vis_data) == 4 * 6  # maps and RoIs
+        name, drawing, iteration = storage._vis_data[0]
+        assert name == "occludee_mask, prediction and target (0)"
+        assert drawing.shape == (3, 28, 2 * 28) and iteration == 0
         storage.iter = 1
         module(x, [rois()])
-        assert len(storage._vis_data) == 6
+        assert len(storage._vis_data) == 4 * 6

@@ -76,8 +76,8 @@ def test_rois_that_repeat_their_object_derive_the_same_targets(polygons):
     provided = roi_targets([rois], side=28, device=torch.device("cpu"))
     rois.remove("gt_occluder_masks")
     derived = roi_targets([rois], side=28, device=torch.device("cpu"))
-    for expected, found in zip(provided, derived, strict=True):
-        assert expected.any() and torch.equal(found, expected)
+    for layer, (expected, _) in provided.items():
+        assert expected.any() and torch.equal(derived[layer].values, expected)
 
 
 def test_two_objects_of_one_box_and_class_stay_two():
@@ -89,9 +89,10 @@ def test_two_objects_of_one_box_and_class_stay_two():
     rois = Instances(size, gt_boxes=Boxes(box), gt_classes=torch.zeros(2, dtype=torch.int64), gt_masks=BitMasks(masks))
     rois.proposal_boxes = Boxes(box)
     found = roi_targets([rois], side=28, device=torch.device("cpu"))
-    assert found.occluder_mask[0].any() and not (found.occluder_mask[0] & found.occludee_mask[0]).all()
-    # What occludes one is the other.
-    assert torch.equal(found.occluder_mask[0], found.occludee_mask[1])
+    occludee, occluder = found["occludee"].values, found["occluder"].values
+    assert occluder[0].any() and not (occluder[0] & occludee[0]).all()
+    # The occluder of one is the other.
+    assert torch.equal(occluder[0], occludee[1])
 
 
 def test_the_batch_with_masks_of_its_own_mapper_says_so_once(caplog):

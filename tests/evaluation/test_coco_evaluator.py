@@ -331,7 +331,7 @@ def test_annotations_of_other_images_and_categories_are_left_out(tmp_path, caplo
     annotations = [good, {**good, "id": 2, "image_id": 6}, {**good, "id": 3, "category_id": 1}]
     truth = GroundTruth.from_file(annotated(tmp_path, annotations=annotations), [2], ["cat"])
     assert "1 annotations of images that are not listed, dropped (annotation 2)" in caplog.text
-    assert "1 of 2 annotations are of categories that are not asked for" in caplog.text
+    assert "1 of 2 annotations are of other categories than the requested ones" in caplog.text
     evaluator = CocoEvaluator(truth)
     evaluator.update(5, detections(0))
     assert [annotation["annotation_id"] for annotation in truth.annotations] == [1]

@@ -56,7 +56,7 @@ def test_hidden_parts_need_both_masks(present):
     found = half_hidden(maps={present: found.maps[present]})
     assert not found.has_hidden_parts
     for name in ("hidden_masks", "occluded_fraction"):
-        with pytest.raises(ValueError, match=f"carry no occludee_.*present are: {present}"):
+        with pytest.raises(ValueError, match=f"have no occludee_.*present are: {present}"):
             getattr(found, name)
     assert "occluded_fraction" not in found.to_coco(1, [1], names=("occludee_mask", "occludee_amodal"))[0]
 
