@@ -147,7 +147,7 @@ def convert_checkpoint(input: str, output: str, to: str = names.BCNET) -> Conver
     """Reads weights of any known origin and writes them under our or detectron2's names.
 
     Args:
-        input: path or address of `bcnet.checkpoint.local_path`.
+        input: path or URL of `bcnet.checkpoint.local_path`.
         output: ``.pth`` or ``.safetensors``. Class names that a ``.pth`` of ours carries go into a ``.pth``.
         to: "bcnet" or "detectron2".
 

@@ -1,4 +1,4 @@
-"""Where weights are: a path, or an address that is downloaded once and kept.
+"""Where weights are: a path, or a URL that is downloaded once and kept.
 
 ``https://...``
 ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` and everything else in detectron2's model zoo
@@ -25,11 +25,11 @@ _DETECTRON2_ZOO = f"https://{_DETECTRON2_HOST}/detectron2/"
 
 
 def local_path(location: str) -> str:
-    """The file at a path or address, downloaded unless it is there already.
+    """The file at a path or URL, downloaded unless it is there already.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of address, or weights that torchvision does not have.
+        ValueError: another kind of URL, or weights that torchvision does not have.
         OSError: the download failed; says what to download and where to put it.
     """
     location = os.fspath(location)
@@ -54,13 +54,13 @@ def local_path(location: str) -> str:
         raise OSError(
             f"{location} cannot be downloaded: {error}. On a machine with a network, download\n  {url}\n"
             f"and put the file here under the name\n  {path}\n"
-            "or give its path instead of the address. Another cache folder can be named by the environment variable "
+            "or give its path instead of the URL. Another cache folder can be named by the environment variable "
             "FVCORE_CACHE."
         ) from error
 
 
 def cached_path(url: str) -> str:
-    """Where the download of an https address is kept."""
+    """Where the download of an https URL is kept."""
     parsed = urlparse(url)
     # detectron2 leaves the host out; for other hosts it keeps equal file names apart.
     folder = "" if parsed.hostname == _DETECTRON2_HOST else parsed.hostname
