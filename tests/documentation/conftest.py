@@ -13,9 +13,18 @@ from small_models import write_small_data_set
 
 from bcnet.checkpoint import write_checkpoint
 from bcnet.config import load_config
+from bcnet.data.formats import READER_REGISTRY
 from bcnet.data.synthetic import SceneConfig, generate_dataset
 from bcnet.data.synthetic.shapes import CLASS_NAMES
-from bcnet.modeling import build_model
+from bcnet.evaluation import METRIC_REGISTRY
+from bcnet.modeling import BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY, build_model
+
+
+@pytest.fixture(autouse=True)
+def registries_restored(monkeypatch):
+    """What an example registers in this process is gone after its test."""
+    for registry in (BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY, METRIC_REGISTRY, READER_REGISTRY):
+        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
 
 
 @pytest.fixture(scope="session")
