@@ -10,7 +10,6 @@ Letters: H x W image, h x w window.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,16 +20,14 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import match_classes
-from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, blend, is_large_and_whole, overlap
-from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, open_record_image
+from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, blend, overlap
+from bcnet.data.donors import MIN_OBJECT_PIXELS, Donors, donor_indices
 from bcnet.data.masks import decode_window
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.source_masks import visible_rle
 from bcnet.ops.rle import RLE, encode_window, rle_difference
 
-MIN_OBJECT_PIXELS = 40**2  # of an object that is cut out, in its source image
 MIN_TARGET_PIXELS = 24**2  # visible, of an object that is to be hidden in part
-_ONE_PIECE = 0.95  # share of an object's pixels that its largest connected part must have
 _EXPOSURE = (0.85, 1.15)  # range of a pasted object's brightness
 _TRIES = 2  # draws of target, share, object and place for each object to paste
 _DIRECTIONS = 4  # directions tried around the target
@@ -40,101 +37,6 @@ _MAX_ERROR = 0.1  # a place whose hidden share is farther from the drawn one is 
 _MIN_INSIDE = 0.5  # share of a pasted object that must lie in the image
 
 _logger = logging.getLogger(__name__)
-
-
-class Donors:
-    """The images of a data set that objects can be cut from, with a cache of cut-outs that is bounded in memory.
-
-    Args:
-        records: the data set.
-        candidates: int [n], indices of the records that have an object to cut out (`donor_indices`).
-        cache_bytes: memory for cut-outs.
-        min_pixels: smallest area of an object.
-        max_image_pixels: as `DatasetMapper`.
-        skip_unreadable: log an unreadable image and cut nothing from it.
-    """
-
-    def __init__(
-        self,
-        records: Sequence[ImageRecord],
-        candidates: np.ndarray,
-        *,
-        cache_bytes: int,
-        min_pixels: int = MIN_OBJECT_PIXELS,
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
-        skip_unreadable: bool = False,
-    ) -> None:
-        self.records = records
-        self.candidates = candidates
-        self.cache_bytes = cache_bytes
-        self.min_pixels = min_pixels
-        self.max_image_pixels = max_image_pixels
-        self.skip_unreadable = skip_unreadable
-        self.cached_bytes = 0
-        self._cache: OrderedDict[int, list[Cutout]] = OrderedDict()
-
-    def draw(self, rng: np.random.Generator, *, but: str = "") -> list[Cutout]:
-        """The objects of a random image other than the file `but`; none where nothing can be cut out of it.
-
-        All come from one image: to read it costs more than all the rest of a composition.
-
-        Raises:
-            UnreadableImageError: the image cannot be read, and `skip_unreadable` is False.
-            ValueError: the image's size is not the record's, or a segmentation is malformed.
-        """
-        if len(self.candidates) == 0:
-            return []
-        position = int(rng.integers(len(self.candidates)))
-        for index in np.roll(self.candidates, -position)[:2].tolist():
-            if self.records[index].file_name != but:
-                return self._cutouts(index)
-        return []
-
-    def _cutouts(self, index: int) -> list[Cutout]:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        cutouts = self._cut(self.records[index])
-        self._cache[index] = cutouts
-        self.cached_bytes += sum(cutout.nbytes for cutout in cutouts)
-        while self.cached_bytes > self.cache_bytes and self._cache:
-            _, dropped = self._cache.popitem(last=False)
-            self.cached_bytes -= sum(cutout.nbytes for cutout in dropped)
-        return cutouts
-
-    def _cut(self, record: ImageRecord) -> list[Cutout]:
-        try:
-            image = open_record_image(record, max_pixels=self.max_image_pixels)
-        except UnreadableImageError as error:
-            if not self.skip_unreadable:
-                raise
-            _logger.warning("nothing is cut from an image, by INPUT.BAD_IMAGE 'skip': %s", error)
-            return []
-        cutouts = []
-        for instance in record.instances:
-            if not is_large_and_whole(record, instance, min_pixels=self.min_pixels):
-                continue
-            rle = visible_rle(record, instance)
-            if coco_mask.area(rle) < self.min_pixels:
-                continue
-            x0, y0, width, height = (int(value) for value in coco_mask.toBbox(rle))
-            x1, y1 = x0 + width, y0 + height
-            mask = np.ascontiguousarray(decode_window(rle, x0, y0, x1, y1))
-            if _in_one_piece(mask):
-                cutouts.append(Cutout(instance.category, mask, np.asarray(image.crop((x0, y0, x1, y1)))))
-        return cutouts
-
-
-def donor_indices(records: Sequence[ImageRecord], min_pixels: int = MIN_OBJECT_PIXELS) -> np.ndarray:
-    """Indices of the records that have an object to cut out, as far as boxes tell: int64 [n]."""
-    usable = [any(is_large_and_whole(r, i, min_pixels=min_pixels) for i in r.instances) for r in records]
-    return np.flatnonzero(np.asarray(usable, dtype=bool))
-
-
-def _in_one_piece(mask: np.ndarray) -> bool:
-    count, _, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    areas = statistics[1:count, cv2.CC_STAT_AREA]
-    return areas.max() >= _ONE_PIECE * areas.sum()
 
 
 class Composition:

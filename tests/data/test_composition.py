@@ -22,7 +22,8 @@ from bcnet.data import (
     build_train_loader,
     load_dataset,
 )
-from bcnet.data.composition import Composition, Donors, _Scene, build_composition, donor_indices
+from bcnet.data.composition import Composition, _Scene, build_composition
+from bcnet.data.donors import Donors, donor_indices
 from bcnet.data.sampling import augmentation_rng
 from bcnet.data.source_masks import source_masks
 from bcnet.ops.rle import encode_window
