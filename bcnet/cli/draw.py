@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Sequence
 
-from bcnet.cli.imports import add_import_argument
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments
 
 EXAMPLES = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" walk.mp4 webcam --output pictures
@@ -21,12 +21,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser = argparse.ArgumentParser(
         prog=prog, description=main.__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        help="YAML file, or the name of one that comes with bcnet (default: the config saved with the weights)",
-    )
-    parser.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
+    add_model_arguments(parser)
     parser.add_argument(
         "--input",
         nargs="+",
@@ -39,8 +34,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument(
         "--max-images", type=int, metavar="N", help="draw the first N images, and N frames of each video"
     )
-    add_import_argument(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    add_config_arguments(parser)
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     from bcnet.config import load_config

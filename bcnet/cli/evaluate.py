@@ -7,8 +7,8 @@ import inspect
 import logging
 from collections.abc import Sequence
 
+from bcnet.cli.arguments import add_config_arguments
 from bcnet.cli.errors import one_line_errors
-from bcnet.cli.imports import add_import_argument
 
 EPILOG = """examples:
   a model on DATASETS.TEST:  %(prog)s --config-file CONFIG --weights model_final.pth
@@ -73,8 +73,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         metavar=("OCCLUDED", "SEPARATED"),
         help="the lists of Occluded COCO and Separated COCO, for recall (default: split by the annotations)",
     )
-    add_import_argument(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    add_config_arguments(parser)
     args = parser.parse_args(arguments)
     of_file = bool(args.annotations or args.results)
     if of_file == bool(args.config_file):

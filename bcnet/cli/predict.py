@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bcnet.cli.imports import add_import_argument
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments
 
 EPILOG = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
@@ -20,12 +20,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser = argparse.ArgumentParser(
         prog=prog, description=main.__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        help="YAML file, or the name of one that comes with bcnet (default: the config saved with the weights)",
-    )
-    parser.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
+    add_model_arguments(parser)
     parser.add_argument(
         "--input",
         nargs="+",
@@ -56,8 +51,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         default="fp32",
         help="autocast precision (default: %(default)s)",
     )
-    add_import_argument(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    add_config_arguments(parser)
     args = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):

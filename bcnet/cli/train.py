@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from bcnet.cli.arguments import add_config_arguments
 from bcnet.cli.errors import USER_ERRORS, one_line_errors
-from bcnet.cli.imports import add_import_argument
 from bcnet.config import load_config
 from bcnet.registry import import_modules
 from bcnet.training.interruption import TrainingInterrupted
@@ -56,8 +56,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         default="torchvision",
         help="bcnet's own trainer or detectron2's",
     )
-    add_import_argument(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    add_config_arguments(parser)
     return parser
 
 

@@ -10,8 +10,8 @@ from small_models import small_config
 from torch import nn
 
 import bcnet.cli.train as command_line
+from bcnet.cli.arguments import add_config_arguments
 from bcnet.cli.describe import describe_config
-from bcnet.cli.imports import add_import_argument
 from bcnet.modeling import BACKBONE_REGISTRY
 
 
@@ -31,8 +31,7 @@ def module(tmp_path, monkeypatch):
 @pytest.fixture
 def parser():
     parser = argparse.ArgumentParser(prog="bcnet")
-    add_import_argument(parser)
-    parser.add_argument("opts", nargs=argparse.REMAINDER)
+    add_config_arguments(parser)
     return parser
 
 
