@@ -13,8 +13,11 @@ from bcnet.config import load_config
 
 # The run that all arms of one detector and seed start from: the detector without masks.
 START = "start"
-_KEYS = ("seeds", "data", "detectors", "arms", "baseline", "candidate", "start", "settings")
-_SPLIT_KEYS = {"count", "seed", "size", "difficulty", "pool", "annotations", "images"}
+_KEYS = ("seeds", "data", "detectors", "arms", "visible_only", "baseline", "candidate", "start", "settings")
+_OPTIONAL_KEYS = ("visible_only", "start", "settings")
+_SPLIT_KEYS = {"count", "seed", "size", "difficulty", "pool", "annotations", "images", "single_class"}
+# The training split without depth order and amodal masks.
+VISIBLE_TRAIN = "train_visible"
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,14 @@ class StudyPlan:
         seeds: each trains every arm of every detector once.
         data: sets of scenes by name; of each, the splits "train" and "test" with ``count``, ``seed``, ``size``,
             ``difficulty`` (`SceneConfig.preset`) and ``pool``; with ``annotations`` and ``images``, scenes are
-            composed of cut-outs of that COCO data set.
+            composed of cut-outs of that COCO data set, with ``single_class`` all of one class.
         detectors: config files by name.
         arms: by name, what an arm changes in the detector's config, nested as in a config file.
         baseline: the arm that the others are compared with.
         candidate: the arm that the ablations are compared with.
         start: what the detector without masks changes; None trains every arm from the detector's own weights.
         settings: what all runs change.
+        visible_only: arms that train on the visible masks alone, without depth order and amodal masks.
     """
 
     seeds: tuple[int, ...]
@@ -62,6 +66,7 @@ class StudyPlan:
     candidate: str
     start: Mapping | None
     settings: Mapping
+    visible_only: tuple[str, ...] = ()
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that a study that is cut off has complete seeds; those that others start from
@@ -95,13 +100,14 @@ class StudyPlan:
             KeyError, ValueError, FileNotFoundError: of `load_config`.
         """
         is_start = run.arm == START
+        train = VISIBLE_TRAIN if run.arm in self.visible_only else "train"
         changes = _merged(self.settings, (self.start or {}) if is_start else self.arms[run.arm])
         own = {
             "OUTPUT_DIR": run_folder(output, run),
             "SEED": run.seed,
             "MODEL": {"MASK_ON": not is_start, "ROI_HEADS": {"NUM_CLASSES": num_classes}},
             "DATASETS": {
-                "TRAIN": [scene_spec(output, run.data, "train")],
+                "TRAIN": [scene_spec(output, run.data, train)],
                 "TEST": [scene_spec(output, run.data, "test")],
             },
         }
@@ -144,7 +150,7 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
         _replace(content, key, yaml.safe_load(value))
     unknown = sorted(set(content) - set(_KEYS))
-    missing = [key for key in _KEYS if key not in content and key not in ("start", "settings")]
+    missing = [key for key in _KEYS if key not in content and key not in _OPTIONAL_KEYS]
     if unknown or missing:
         raise ValueError(f"{path}: a plan has the keys {', '.join(_KEYS)}; unknown: {unknown}, missing: {missing}")
     plan = StudyPlan(
@@ -156,6 +162,7 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
         candidate=content["candidate"],
         start=content.get("start"),
         settings=content.get("settings") or {},
+        visible_only=tuple(content.get("visible_only") or ()),
     )
     _check(plan, str(path))
     return plan
@@ -167,6 +174,8 @@ def _check(plan: StudyPlan, source: str) -> None:
     for key in ("baseline", "candidate"):
         if getattr(plan, key) not in plan.arms:
             raise ValueError(f"{source}: {key} {getattr(plan, key)!r} is none of the arms {', '.join(plan.arms)}")
+    if unknown := [arm for arm in plan.visible_only if arm not in plan.arms]:
+        raise ValueError(f"{source}: visible_only names {unknown[0]!r}, none of the arms {', '.join(plan.arms)}")
     if START in plan.arms:
         raise ValueError(f"{source}: {START!r} is the name of the detector without masks, no arm can have it")
     for name, splits in plan.data.items():

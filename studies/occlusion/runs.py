@@ -17,11 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bcnet.checkpoint import load_weights
 from bcnet.config import load_config
 from bcnet.files import open_locked, write_json, write_text
+from bcnet.maps import OCCLUDER_MASK
 from bcnet.modeling import build_model
 from bcnet.training import train
 from bcnet.training.reproducibility import describe_run
 from studies.occlusion.ground_truth_boxes import masks_in_ground_truth_boxes
 from studies.occlusion.plan import START, Run, StudyPlan, run_folder
+from studies.occlusion.relations import order_by_estimate
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +143,8 @@ def _execute(folder: str) -> None:
         load_weights(model, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
         result["true_boxes"] = masks_in_ground_truth_boxes(cfg, model.eval(), dataset)
         result["mask_head"] = mask_head_cost(model)
+        if any(spec.name == OCCLUDER_MASK.name for spec in model.mask_branch.head.maps):
+            result["relations"] = order_by_estimate(cfg, model)
     result["seconds"] = {
         "training_and_evaluation": trained - start,
         "true_boxes": time.perf_counter() - trained,

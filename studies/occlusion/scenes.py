@@ -7,8 +7,11 @@ from collections.abc import Iterable
 
 from bcnet.data.coco_json import read_coco_json
 from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, occlusion_statistics
+from bcnet.files import write_json
 from bcnet.progress import progress_wanted
-from studies.occlusion.plan import Run, StudyPlan
+from studies.occlusion.plan import VISIBLE_TRAIN, Run, StudyPlan
+
+_COCO_KEYS = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "segmentation")
 
 
 def make_scenes(plan: StudyPlan, output: str, workers: int, runs: Iterable[Run] | None = None) -> dict[str, int]:
@@ -33,6 +36,8 @@ def make_scenes(plan: StudyPlan, output: str, workers: int, runs: Iterable[Run] 
         if name not in asked:
             continue
         categories = [_make_split(output, name, split, dict(values), workers) for split, values in splits.items()]
+        if plan.visible_only:
+            _write_visible(os.path.join(output, "data", name, "annotations"))
         if categories[0] != categories[1]:
             raise ValueError(f"data {name!r}: train and test scenes have different classes")
         num_classes[name] = len(categories[0])
@@ -46,7 +51,9 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
     )
     library = None
     if "annotations" in values:
-        library = CutoutLibrary.from_files(values["annotations"], values["images"])
+        library = CutoutLibrary.from_files(
+            values["annotations"], values["images"], single_class=values.get("single_class", False)
+        )
     annotation_file = generate_dataset(
         os.path.join(output, "data", name),
         values["count"],
@@ -58,6 +65,15 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
         progress=progress_wanted(),
     )
     return read_coco_json(annotation_file)["categories"]
+
+
+def _write_visible(folder: str) -> None:
+    """The training annotations as a plain COCO json: visible masks and boxes, no depth order, nothing amodal."""
+    path = os.path.join(folder, f"{VISIBLE_TRAIN}.json")
+    if not os.path.exists(path):
+        content = read_coco_json(os.path.join(folder, "train.json"))
+        plain = [{key: a[key] for key in _COCO_KEYS} for a in content["annotations"]]
+        write_json(path, {**content, "annotations": plain}, indent=None)
 
 
 def describe_scenes(names: Iterable[str], output: str) -> dict[str, dict[str, str]]:

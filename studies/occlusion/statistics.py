@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bcnet.evaluation import OCCLUSION_LEVELS
+from bcnet.evaluation.order_baselines import BASELINES
 from studies.occlusion.plan import Run, StudyPlan
 
 # Title and place in a run's result of every figure that the report compares; all in percent.
@@ -17,7 +18,19 @@ FIGURES: dict[str, str] = {
     "mask AP50": "metrics/segm/AP50",
     "boundary AP": "metrics/boundary/AP",
     **{f"mask AP, {level}": f"metrics/occlusion/levels/{level}/AP" for level in OCCLUSION_LEVELS},
+    "amodal AP": "metrics/amodal/AP",
+    "mIoU of whole objects": "metrics/miou/full",
+    "mIoU of hidden parts": "metrics/miou/hidden",
     "order": "metrics/order/accuracy",
+    "order, decided pairs": "metrics/order/accuracy_decided",
+    "order, precision of edges": "metrics/order/edge_precision",
+    "order, F1": "metrics/order/f1",
+    **{f"order of the baseline {name}": f"metrics/order/baselines/{name}/accuracy" for name in BASELINES},
+    **{
+        f"order by {estimate}, {title}": f"relations/{estimate}/{name}"
+        for estimate in ("occluder", "hidden_part", "mean")
+        for title, name in (("found pairs", "accuracy"), ("decided pairs", "accuracy_decided"))
+    },
     "IoU in ground-truth boxes": "true_boxes/all/mean_iou",
     **{f"IoU in ground-truth boxes, {level}": f"true_boxes/{level}/mean_iou" for level in OCCLUSION_LEVELS},
     "occluder IoU in ground-truth boxes": "true_boxes/all/occluder_mean_iou",

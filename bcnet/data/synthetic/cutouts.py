@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -57,6 +57,7 @@ class CutoutLibrary:
         min_pixels: smallest area of an instance in its source image.
         whole_only: leave out instances that are visibly incomplete: cut off by the image's border, or of
             several polygons, which is how COCO draws what something else splits.
+        single_class: make all objects of one class, "object".
 
     Raises:
         ValueError: no instance is left.
@@ -69,13 +70,15 @@ class CutoutLibrary:
         *,
         min_pixels: int = 40**2,
         whole_only: bool = True,
+        single_class: bool = False,
     ) -> None:
         self.records = list(records)
-        self.info = info
+        self.info = replace(info, category_ids=(1,), class_names=("object",)) if single_class else info
+        self.single_class = single_class
         self.min_pixels = min_pixels
         self.whole_only = whole_only
         self.templates = [
-            _Template(index, position, instance.category)
+            _Template(index, position, 0 if single_class else instance.category)
             for index, record in enumerate(self.records)
             for position, instance in enumerate(record.instances)
             if is_large_and_whole(record, instance, min_pixels=min_pixels, whole_only=whole_only)
@@ -107,7 +110,8 @@ class CutoutLibrary:
         """What distinguishes this library from others, as JSON values; the source by its content."""
         with open(self.info.annotation_file, "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
-        return {"annotations_sha256": digest, "min_pixels": self.min_pixels, "whole_only": self.whole_only}
+        parameters = {"annotations_sha256": digest, "min_pixels": self.min_pixels, "whole_only": self.whole_only}
+        return {**parameters, "single_class": True} if self.single_class else parameters
 
     def draw_category(self, rng: np.random.Generator) -> int:
         """A class 0..K-1, as often as the source has instances of it."""
