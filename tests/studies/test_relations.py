@@ -55,7 +55,7 @@ def test_single_class_cutouts_are_all_objects(tmp_path):
 
 
 def occluded_pair(image_size=(32, 48)) -> Detections:
-    """Detection 1 lies on the right half of detection 0, whose occluder layer names it, and whose amodal mask is whole."""
+    """Detection 1 covers the right half of detection 0, as both its occluder layer and its amodal mask say."""
     left = (torch.arange(28) < 14).float().expand(28, 28)
     ones, zeros = torch.ones(28, 28), torch.zeros(28, 28)
     return Detections(
