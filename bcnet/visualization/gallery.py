@@ -23,7 +23,7 @@ from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.structures import Detections
 from bcnet.visualization.layers import draw_heat_maps, draw_layers
-from bcnet.visualization.training_data import detections_from_targets, target_maps
+from bcnet.visualization.training_data import detections_from_targets
 from bcnet.visualization.video import draw_video
 
 PANEL_SIDES = (800, 1200)  # bounds of a panel's longer side, pixels
@@ -189,12 +189,11 @@ def draw_training_data(
             sample = mapper(record, generator)
             image = sample["image"].numpy()[mapper.channels].transpose(1, 2, 0)
             targets, size = sample["targets"], image.shape[:2]
-            specs = target_maps(mapper.layers)
             gallery.add(
                 name,
                 image,
-                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE, specs=specs),
-                explained=detections_from_targets(targets, size, info.class_names, specs=specs),
+                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE),
+                explained=detections_from_targets(targets, size, info.class_names),
                 scores=False,
             )
     return gallery

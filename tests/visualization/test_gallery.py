@@ -1,6 +1,7 @@
 """Pictures of many images, from files, folders, patterns and data sets."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import torch
 from PIL import Image
 
 from bcnet.config import get_cfg
-from bcnet.data import DatasetMapper
-from bcnet.maps import PUBLISHED_MAPS
+from bcnet.data import DatasetMapper, load_dataset
+from bcnet.data.synthetic import SceneConfig, generate_dataset
+from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS, required_layers
 from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import draw_heat_maps, draw_layers, draw_predictions, draw_training_data, style
-from bcnet.visualization.gallery import output_names
-from bcnet.visualization.training_data import detections_from_targets, target_maps
+from bcnet.visualization.gallery import Gallery, output_names
+from bcnet.visualization.training_data import detections_from_targets
 
 
 def save(path, color=(200, 100, 50), size=(40, 30)):
@@ -160,8 +162,7 @@ def test_unknown_pixels_of_targets_are_hatched_and_amodal_targets_have_a_panel()
     def drawn(names):
         masks = InstanceMasks.from_full({name: layers[name] for name in names})
         targets = Targets(torch.tensor([[10.0, 10, 50, 50]]), torch.tensor([0]), masks)
-        specs = target_maps([name for name in names if not name.endswith("_unknown")])
-        detections = detections_from_targets(targets, (60, 60), ("cup",), 40, specs=specs)
+        detections = detections_from_targets(targets, (60, 60), ("cup",), 40)
         panels = draw_layers(image, detections, long_side=240, scores=False)
         return panels, draw_heat_maps(image, detections)[0]
 
@@ -176,3 +177,25 @@ def test_unknown_pixels_of_targets_are_hatched_and_amodal_targets_have_a_panel()
     assert (maps == style.UNKNOWN).all(axis=2).sum() > 2 * (known_maps == style.UNKNOWN).all(axis=2).sum() + 1000
     with_amodal, more_maps = drawn(tuple(layers))
     assert with_amodal.shape[1] == panels.shape[1] + 252 and more_maps.shape[1] > maps.shape[1]
+    known_amodal, _ = drawn(tuple(name for name in layers if name != "amodal_unknown"))
+    assert (with_amodal[:, -240:] != known_amodal[:, -240:]).any(axis=2)[:, 120:200].mean() > 0.05
+
+
+def test_pictures_of_composed_images_show_the_unknown_pixels_of_the_amodal_mask(tmp_path):
+    folder = tmp_path / "scenes"
+    annotations = generate_dataset(str(folder), 4, SceneConfig.preset("easy"), split="train")
+    content = json.loads(Path(annotations).read_text())
+    for annotation in content["annotations"]:
+        for key in [key for key in annotation if "amodal" in key or key in ("depth", "hidden_fraction")]:
+            del annotation[key]
+    Path(annotations).write_text(json.dumps(content))
+    records, info = load_dataset(f"coco:{annotations}:{folder / 'images'}")
+    cfg = get_cfg()
+    cfg.MODEL.MASK_ON = True
+    layers = required_layers((*PUBLISHED_MAPS, OCCLUDEE_AMODAL))
+    drawn = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Gallery, "add", lambda self, name, image, detections, **_: drawn.append(detections))
+        draw_training_data(DatasetMapper.from_config(cfg, True, layers=layers), (records, info), tmp_path / "out")
+    assert all("amodal_target_unknown" in detections.maps for detections in drawn)
+    assert any(detections.maps["amodal_target_unknown"].any() for detections in drawn)
