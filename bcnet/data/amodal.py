@@ -1,4 +1,4 @@
-"""Helpers of the amodal readers: translate a visible and an amodal mask into one COCO annotation."""
+"""Helpers of the amodal readers: convert a visible and an amodal mask into one COCO annotation."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ def amodal_annotation(
     bbox: Any = None,
     amodal_bbox: Any = None,
 ) -> dict | None:
-    """An annotation of `bcnet.data.coco` with both masks and the boxes of both.
+    """An annotation in the form that `bcnet.data.coco` reads, with both masks and their boxes.
 
-    - No usable amodal mask (absent, empty, polygons of fewer than 3 points, no pixel in the image): None, counted.
-    - No usable visible mask: the object is hidden altogether, which is counted. It has an amodal mask alone,
-      and a visible box of zero size.
-    - A box that is absent, or starts left of or above the image, is replaced by that of the mask's pixels.
+    - No usable amodal mask (absent, empty, polygons of fewer than 3 points, no pixel in the image): returns None, and
+      the annotation is counted as dropped.
+    - No usable visible mask: the object is fully hidden, which is counted. It has only an amodal mask, and its visible
+      box has zero size.
+    - A box that is absent, or whose x, y lies outside the image, is replaced by the box of the mask's pixels.
 
-    Crowds get the visible mask alone; one without a usable mask is its box, and without a box it is dropped, counted.
+    Crowds get only the visible mask. A crowd without a usable mask is represented by its box; without a box it is
+    dropped and counted.
 
     Args:
-        annotation: gives ``id``, ``category_id``, ``iscrowd`` and ``ignore``.
+        annotation: source of ``id``, ``category_id``, ``iscrowd`` and ``ignore``.
         record: its image.
-        findings: takes what is odd.
-        visible, amodal: polygons or RLE; None where there is none.
-        bbox, amodal_bbox: xywh boxes of the file; None where it has none, or where it is not known whose
-            they are.
+        findings: collects unusual values.
+        visible, amodal: polygons or RLE; None if absent.
+        bbox, amodal_bbox: xywh boxes of the file; None if it has none, or if it is not known which of the two masks
+            they belong to.
 
     Raises:
         ValueError: a mask is neither polygons nor an RLE of the image's size, or its content is malformed.
@@ -53,7 +55,7 @@ def amodal_annotation(
     else:
         usable_visible, bbox = _mask_and_box("visible mask", visible, bbox, record, findings, label)
     if usable_visible is None:
-        findings.note("objects without a visible pixel, hidden altogether", label)
+        findings.note("objects without a visible pixel, fully hidden", label)
         bbox = [*amodal_bbox[:2], 0, 0]
     return {
         **common,
@@ -69,7 +71,7 @@ def _crowd(
 ) -> dict | None:
     try:
         segmentation, box = _mask_and_box("visible mask", visible, bbox, record, findings, label)
-    except ValueError:  # malformed; the reader takes the box instead, and says so
+    except ValueError:  # malformed; the reader uses the box instead and reports it
         segmentation, box = visible, bbox
     if segmentation is None:
         box = bbox
@@ -82,7 +84,7 @@ def _crowd(
 def _mask_and_box(
     key: str, segmentation: object, box: Any, record: ImageRecord, findings: Findings, label: str
 ) -> tuple[list | dict | None, list[float]]:
-    """A mask with its box, or None and an empty box where it has no pixels."""
+    """A mask with its box, or None and an empty box if it has no pixels."""
     nothing = None, [0.0, 0.0, 0.0, 0.0]
     if segmentation is None or segmentation == []:
         return nothing
@@ -108,7 +110,7 @@ def _is_box_in_image(box: Any, record: ImageRecord) -> bool:
 
 
 def as_polygons(segmentation: object) -> object:
-    """One flat polygon as the list of polygons that COCO's format has; anything else as it is."""
+    """Wraps a single flat polygon in a list, as in COCO's format; returns anything else unchanged."""
     if isinstance(segmentation, list) and segmentation and not isinstance(segmentation[0], (list, dict)):
         return [segmentation]
     return segmentation

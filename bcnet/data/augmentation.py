@@ -1,7 +1,7 @@
 """Data augmentation of training images: random crop, resize, large-scale jitter, flip and colour jitter.
 
-detectron2's augmentations and config keys; random numbers come from a generator that is handed in. Composition, which
-pastes objects before all of these, is in `bcnet.data.composition`.
+The augmentations and config keys are detectron2's; random numbers are drawn from a generator that the caller passes in.
+Composition, which pastes objects before any of these, is in `bcnet.data.composition`.
 
 Letters: H x W source image, h x w transformed image.
 """
@@ -17,17 +17,17 @@ import numpy as np
 from bcnet.data.transforms import Transform, resized_size
 
 CROP_TYPES = ("relative", "relative_range", "absolute", "absolute_range")
-_LUMINANCE = np.array([0.299, 0.587, 0.114])  # of RGB, as detectron2's `RandomSaturation` weights
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # RGB weights of detectron2's `RandomSaturation`
 
 
 @dataclass(frozen=True)
 class ResizeShortestEdge:
-    """Draws the short side that an image is resized to.
+    """Resizes the short side of an image to a drawn length.
 
     Attributes:
-        short_sides: pixels; with "choice" any of them, with "range" the two ends of an interval (inclusive).
-            0 leaves the image at its size.
-        max_size: bound of the long side.
+        short_sides: pixels; with "choice" one of them is drawn, with "range" they are the two ends of an inclusive
+            interval. 0 keeps the image's size.
+        max_size: upper bound of the long side.
         sampling: "choice" or "range".
     """
 
@@ -42,11 +42,11 @@ class ResizeShortestEdge:
             raise ValueError(f"sampling {self.sampling!r} cannot draw from the short sides {tuple(self.short_sides)}")
 
     def output_size(self, height: int, width: int, rng: np.random.Generator | None = None) -> tuple[int, int]:
-        """The size (h, w) of an image of height x width; `rng` is needed where there is something to draw."""
+        """Output size (h, w) of an image of height x width; `rng` is required if anything is random."""
         if len(set(self.short_sides)) == 1:
             short_side = self.short_sides[0]
         elif rng is None:
-            raise ValueError(f"the short side is drawn from {tuple(self.short_sides)}: a random generator is needed")
+            raise ValueError(f"the short side is drawn from {tuple(self.short_sides)}: a random generator is required")
         elif self.sampling == "range":
             short_side = int(rng.integers(self.short_sides[0], self.short_sides[1] + 1))
         else:
@@ -56,12 +56,12 @@ class ResizeShortestEdge:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Draws the region of the source image that is kept: detectron2's `RandomCrop`.
+    """Random crop of the source image: detectron2's `RandomCrop`.
 
     Attributes:
-        type: "relative": `size` are shares of height and width. "relative_range": the shares are drawn from `size` to
-            1. "absolute": `size` is height and width in pixels. "absolute_range": height and width are drawn, each from
-            the two numbers of `size`. A region is never larger than the image.
+        type: "relative": `size` holds fractions of height and width. "relative_range": the fractions are drawn between
+            `size` and 1. "absolute": `size` is height and width in pixels. "absolute_range": height and width are drawn
+            independently between the two numbers of `size`. A crop is never larger than the image.
         size: two numbers.
     """
 
@@ -70,10 +70,10 @@ class RandomCrop:
 
     def __post_init__(self) -> None:
         if self.type not in CROP_TYPES:
-            raise ValueError(f"the crop's type must be one of {', '.join(CROP_TYPES)}, got {self.type!r}")
+            raise ValueError(f"the crop type must be one of {', '.join(CROP_TYPES)}, got {self.type!r}")
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """The region (x, y, width, height) of an image of height x width."""
+        """The crop (x, y, width, height) of an image of height x width."""
         h, w = self._size(height, width, rng)
         y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
         return x, y, w, h
@@ -96,7 +96,7 @@ class ScaleJitter:
     """Large-scale jitter: a random resize, then a random crop or padding to a fixed size.
 
     detectron2's `ResizeScale` and `FixedSizeCrop`: the image is resized to fit a box of `size` times a drawn scale,
-    keeping its aspect ratio. What exceeds `size` is cropped at random, what is missing is padded.
+    keeping its aspect ratio. A result larger than `size` is cropped at random, a smaller one is padded.
 
     Attributes:
         min_scale, max_scale: bounds of the scale.
@@ -119,9 +119,9 @@ class ScaleJitter:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Random brightness, contrast and saturation, as detectron2's `RandomBrightness` and its siblings change them.
+    """Random brightness, contrast and saturation, as detectron2's `RandomBrightness` etc. apply them.
 
-    Each is a range that an intensity is drawn from; 1 leaves the image as it is. They follow each other in this order.
+    Each is the range of a drawn intensity; 1 leaves the image unchanged. They are applied in this order.
     """
 
     brightness: tuple[float, float] = (1.0, 1.0)
@@ -129,7 +129,7 @@ class ColorJitter:
     saturation: tuple[float, float] = (1.0, 1.0)
 
     def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """An image with drawn intensities: uint8 [H, W, 3] RGB to the same."""
+        """Applies drawn intensities to an image: uint8 [H, W, 3] RGB in and out."""
         brightness, contrast, saturation = (
             rng.uniform(*bounds) for bounds in (self.brightness, self.contrast, self.saturation)
         )
@@ -140,21 +140,21 @@ class ColorJitter:
 
 
 def _blended(pixels: np.ndarray, other: float | np.ndarray, weight: float) -> np.ndarray:
-    """fvcore's `BlendTransform`: weight x pixels + (1 - weight) x other, cut to uint8."""
+    """fvcore's `BlendTransform`: weight x pixels + (1 - weight) x other, clipped to uint8."""
     mixed = (1 - weight) * other + weight * pixels.astype(np.float32)
     return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to an image: a crop, a resize and, in training, a flip with probability 1/2, and colour jitter.
+    """Augmentation of an image: crop, resize and, in training, a flip with probability 1/2, and colour jitter.
 
     Attributes:
-        resize: of the short side.
+        resize: resize of the short side.
         flip: "none", "horizontal" or "vertical".
-        crop: of the source image, before the resize.
-        scale_jitter: takes the place of the resize.
-        color_jitter: of the source image.
+        crop: crop of the source image, before the resize.
+        scale_jitter: replaces the resize.
+        color_jitter: applied to the source image.
     """
 
     resize: ResizeShortestEdge
@@ -182,11 +182,11 @@ class Augmentation:
 
     @property
     def cuts_objects(self) -> bool:
-        """Whether objects may be cropped, so that boxes no longer follow from the annotations' boxes."""
+        """Whether objects may be cropped, so that boxes must be recomputed from the masks."""
         return self.crop is not None or self.scale_jitter is not None
 
     def draw(self, height: int, width: int, rng: np.random.Generator | None = None) -> Transform:
-        """The transform of an image of height x width; `rng` is needed where there is something to draw."""
+        """The transform of an image of height x width; `rng` is required if anything is random."""
         region = None if self.crop is None else self.crop.draw(height, width, required_rng(rng, "a crop"))
         region_width, region_height = (width, height) if region is None else region[2:]
         if self.scale_jitter is None:
@@ -202,11 +202,11 @@ class Augmentation:
 
 
 def required_rng(rng: np.random.Generator | None, what: str) -> np.random.Generator:
-    """The generator.
+    """Returns the generator.
 
     Raises:
-        ValueError: there is none; names what it would draw.
+        ValueError: it is None; names what it would draw.
     """
     if rng is None:
-        raise ValueError(f"a random generator is needed to draw {what}")
+        raise ValueError(f"a random generator is required to draw {what}")
     return rng

@@ -1,16 +1,16 @@
-"""Data set catalog: registered names and specs, and the files that they stand for.
+"""Data set catalog: registered names and specs, and the files behind them.
 
-A data set is named in three ways, all of them accepted wherever the config or a tool takes a data set:
+There are three ways to name a data set, all accepted wherever the config or a tool takes a data set:
 
-- a built-in name such as ``coco_2017_train``, whose files lie under the data root,
-- a name that `register_dataset` was called with,
+- a built-in name such as ``coco_2017_train``, with its files under the data root,
+- a name registered with `register_dataset`,
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
-  "coco", "coco_used" (without the categories that no annotation has), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa",
-  "occluded_coco", "instaorder" (of three paths: ``instaorder:instaorder.json:coco.json:images``), and those that other
-  packages register (`bcnet.data.formats`), which say what their paths are.
+  "coco", "coco_used" (without unused categories), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa", "occluded_coco",
+  "instaorder" (three paths: ``instaorder:instaorder.json:coco.json:images``), and those that other packages register
+  (`bcnet.data.formats`), each with its own list of paths.
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
-``datasets`` of the current directory, as detectron2 has it.
+``datasets`` in the current directory, as in detectron2.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.data.records import DatasetInfo, ImageRecord
 
 READER_REGISTRY.register(load_coco, name="coco")
-READER_REGISTRY.register(load_coco_used, name="coco_used")  # without the categories that no annotation has
+READER_REGISTRY.register(load_coco_used, name="coco_used")  # without unused categories
 READER_REGISTRY.register(load_kins, name="kins")
 READER_REGISTRY.register(load_cocoa, name="cocoa", parts=(ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER))
 READER_REGISTRY.register(load_cocoa, name="d2sa")  # the same format as COCOA-cls
@@ -43,7 +43,7 @@ class DatasetFiles:
     """Files and folders of a data set in a format: one path for each part of its spec (`bcnet.data.formats`).
 
     Attributes:
-        under_root: the paths start at the data root.
+        under_root: the paths are relative to the data root.
     """
 
     paths: tuple[str, ...]
@@ -61,20 +61,20 @@ class DatasetFiles:
         return self.paths[-1] if len(self.paths) > 1 else ""
 
     def missing(self) -> list[str]:
-        """The paths that do not exist, each with what it should be."""
+        """Descriptions of the paths that do not exist, such as "image folder 'x'"."""
         return READER_REGISTRY.get(self.format).missing(self.paths)
 
 
 _D2SA, _D2SA_IMAGES = "d2sa/d2s_amodal_annotations_v1/D2S_amodal", "d2sa/d2s_amodal_images_v1/images"
 
-# Annotation file, image folder and format ("coco" where there is none) under the data root, as the downloads unpack.
+# Annotation file, image folder and format (default "coco") under the data root, in the layout of the downloads.
 _BUILTIN: dict[str, tuple[str, ...]] = {
     "coco_2017_train": ("coco/annotations/instances_train2017.json", "coco/train2017"),
     "coco_2017_val": ("coco/annotations/instances_val2017.json", "coco/val2017"),
     "coco_2017_test-dev": ("coco/annotations/image_info_test-dev2017.json", "coco/test2017"),
     # COCO-OCC: the images of val2017 in which two objects' boxes overlap.
     "coco_2017_occ": ("coco/annotations/instances_val2017_occ.json", "coco/val2017"),
-    # Some objects of val2017, hidden in part or cut into pieces: for recall alone.
+    # Some objects of val2017, partly hidden or split by an occluder: for measuring recall only.
     "coco_2017_occluded": ("coco/annotations/occluded_coco.pkl", "coco/val2017", "occluded_coco"),
     "coco_2017_separated": ("coco/annotations/separated_coco.pkl", "coco/val2017", "occluded_coco"),
     "kins_2019_train": ("kins/instances_train.json", "kins/training/image_2", "kins"),
@@ -113,7 +113,7 @@ _catalog |= {
 
 
 def dataset_root() -> str:
-    """The folder that the built-in names' files lie under (see the module's text)."""
+    """The folder that holds the files of the built-in data sets (see the module docstring)."""
     for variable in _ROOT_VARIABLES:
         if os.environ.get(variable):
             return os.path.expanduser(os.environ[variable])
@@ -121,17 +121,17 @@ def dataset_root() -> str:
 
 
 def register_dataset(name: str, annotation_file: str, image_root: str | None = None, format: str = "coco") -> None:
-    """Gives a name to a data set's files.
+    """Registers a name for the files of a data set.
 
     Args:
-        name: the new name; it may be used in the config at once.
+        name: the new name; it can be used in the config immediately.
         annotation_file: path of the annotation file; it is opened when the data set is loaded.
-        image_root: folder that the file names of the images start at; None for a format that needs none.
+        image_root: folder that image file names are relative to; None for a format without one.
         format: one of `READER_REGISTRY`.
 
     Raises:
-        ValueError: the name is taken by other files or contains a colon, the format is not known, or it needs another
-            number of paths.
+        ValueError: the name is already registered for other files or contains a colon, the format is unknown, or it
+            takes a different number of paths.
     """
     if ":" in name or not name:
         raise ValueError(f"a data set's name must be a word without a colon, got {name!r}")
@@ -148,15 +148,15 @@ def register_dataset(name: str, annotation_file: str, image_root: str | None = N
 
 
 def dataset_names() -> list[str]:
-    """The names that are known, built-in and registered."""
+    """All known names, built-in and registered."""
     return sorted(_catalog)
 
 
 def dataset_files(name_or_spec: str) -> DatasetFiles:
-    """The files behind a name or spec, with the data root joined in. Whether they exist is not checked.
+    """The files behind a name or spec, with the data root prepended. Does not check that they exist.
 
     Raises:
-        KeyError: the name is not known; the message has the nearest known names.
+        KeyError: the name is unknown; the message lists the nearest known names.
         ValueError: a spec of an unknown format, or without a path for each part that its format has.
     """
     format, colon, rest = name_or_spec.partition(":")
@@ -171,7 +171,7 @@ def dataset_files(name_or_spec: str) -> DatasetFiles:
         forms = ", ".join(repr(reader.form) for _, reader in READER_REGISTRY)
         raise KeyError(
             f"unknown data set {name_or_spec!r}; nearest known names: {', '.join(map(repr, nearest))}. "
-            f"A data set of your own is named by its files ({forms}) or by register_dataset"
+            f"For your own data set, pass its files as a spec ({forms}) or call register_dataset"
         )
     files = _catalog[name_or_spec]
     if files.under_root:
@@ -180,7 +180,7 @@ def dataset_files(name_or_spec: str) -> DatasetFiles:
 
 
 def load_dataset(name_or_spec: str) -> tuple[list[ImageRecord], DatasetInfo]:
-    """Reads a data set's annotations; no image is opened (but COCOA's where nothing else says its size).
+    """Reads the annotations of a data set without opening images (except in COCOA files that lack image sizes).
 
     Args:
         name_or_spec: a known name, or a spec such as ``coco:annotations.json:image_folder``.
@@ -189,9 +189,9 @@ def load_dataset(name_or_spec: str) -> tuple[list[ImageRecord], DatasetInfo]:
         The images in the order of their ids, and the data set's classes and files.
 
     Raises:
-        KeyError: the name is not known.
-        FileNotFoundError: the annotation file or the image folder does not exist; the message names the
-            file, the data set and what to set.
+        KeyError: the name is unknown.
+        FileNotFoundError: the annotation file or the image folder does not exist; the message names the file, the data
+            set and the environment variable or path to set.
         ValueError: a malformed spec or annotation file.
     """
     files = dataset_files(name_or_spec)
@@ -204,13 +204,13 @@ def load_dataset(name_or_spec: str) -> tuple[list[ImageRecord], DatasetInfo]:
 
 
 def dataset_info(name_or_spec: str) -> DatasetInfo:
-    """Classes and files of a data set; reads it as `load_dataset` does, and raises the same."""
+    """Classes and files of a data set; reads it with `load_dataset` and raises the same errors."""
     return load_dataset(name_or_spec)[1]
 
 
 def _what_to_set(name: str) -> str:
     if name not in _catalog or not _catalog[name].under_root:
-        return f"relative paths start at the current directory, {os.getcwd()!r}"
+        return f"relative paths are resolved against the current directory, {os.getcwd()!r}"
     files = _catalog[name]
     folders = " and ".join(dict.fromkeys(f"{p.split('/')[0]}/" for p in files.paths))
     for variable in _ROOT_VARIABLES:

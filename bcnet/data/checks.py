@@ -1,6 +1,6 @@
-"""Consistency checks of masks and boxes while a file is read, with the likely cause of disagreements.
+"""Consistency checks between masks and boxes while a file is read, with the likely cause of mismatches.
 
-Boxes are xyxy here, but for those of the records, which are COCO's xywh.
+Boxes are xyxy here, except those of the records, which are COCO's xywh.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bcnet.ops.rle import segmentation_to_rle
 
 Box = tuple[float, float, float, float]
 
-_SLACK = 1.0  # pixels between a mask and its box that are rounding
-_AGREEMENT = 0.5  # IoU of the mask's extents and the box, below which the two disagree
-_FRACTIONS = 1.001  # the largest coordinate of a file in fractions, with some rounding
-_SAMPLES = 200  # disagreeing objects that the likely cause is judged by
-_PERCENT_OBJECTS, _PERCENT_SIDE = 20, 200  # fewer objects, or smaller images, may have small coordinates by chance
+_SLACK = 1.0  # pixels between a mask and its box that are attributed to rounding
+_AGREEMENT = 0.5  # minimum IoU of the mask's extents and the box
+_FRACTIONS = 1.001  # maximum coordinate of a file in fractions of the image size, with tolerance for rounding
+_SAMPLES = 200  # maximum number of mismatched objects from which the likely cause is inferred
+_PERCENT_OBJECTS, _PERCENT_SIDE = 20, 200  # minima; few objects or small images have small coordinates by chance
 
 
 class _Sample(NamedTuple):
@@ -36,11 +36,11 @@ class _Sample(NamedTuple):
 
 
 class MaskBoxCheck:
-    """Compares the masks of one file with their boxes.
+    """Compares the masks of a file with their boxes.
 
-    - A mask that lies wholly outside its box is a fault of the annotation.
-    - A mask whose extents have an IoU below 0.5 with the box is noted, and so is one that covers no pixel's centre.
-    - A file whose coordinates all lie in 0..1 is a fault; all in 0..100 of larger images is noted.
+    - A mask that lies entirely outside its box is a fault of the annotation.
+    - A mask whose extents have an IoU below 0.5 with the box is noted, and so is one that covers no pixel centre.
+    - A file with all coordinates in 0..1 is a fault; one with all in 0..100 on larger images is noted.
 
     Objects with a box of zero size are not compared.
     """
@@ -50,7 +50,7 @@ class MaskBoxCheck:
         self._samples: list[_Sample] = []
         self._objects = 0
         self._first: tuple[str, Sequence[float]] = "", ()  # label and box of the first object
-        self._largest = 0.0  # coordinate of all masks and boxes
+        self._largest = 0.0  # largest coordinate of all masks and boxes
         self._fractional = False
         self._smallest_side = float("inf")
 
@@ -58,10 +58,10 @@ class MaskBoxCheck:
         """Compares one mask with its box (xywh).
 
         Raises:
-            AnnotationError: the mask lies wholly outside the box.
+            AnnotationError: the mask lies entirely outside the box.
         """
         if not covers_a_pixel(mask, record):
-            self._findings.note(f"masks ({key}) that cover no pixel's centre, not trained on", label, f"bbox is {bbox}")
+            self._findings.note(f"masks ({key}) that cover no pixel centre, not trained on", label, f"bbox is {bbox}")
         x, y, width, height = bbox
         if mask.extents is None or width == 0 or height == 0:
             return
@@ -74,7 +74,7 @@ class MaskBoxCheck:
         if self._largest <= _FRACTIONS:
             self._fractional |= not all(float(value).is_integer() for value in bbox)
         if all(abs(first - second) <= _SLACK for first, second in zip(extents, box, strict=True)):
-            return  # as nearly always, and quicker to tell than the IoU
+            return  # the common case, cheaper than the IoU
         if _agree(extents, box):
             return
         if len(self._samples) < _SAMPLES:
@@ -82,26 +82,26 @@ class MaskBoxCheck:
         spans = f"{key} spans x {extents[0]:g}..{extents[2]:g} and y {extents[1]:g}..{extents[3]:g}"
         if _are_apart(extents, box):
             raise AnnotationError(f"{spans}, outside its box {list(bbox)}", f"{key} outside its box")
-        if min(*_sides(extents), *_sides(box)) > 2 * _SLACK:  # the IoU of smaller ones is rounding
+        if min(*_sides(extents), *_sides(box)) > 2 * _SLACK:  # in smaller ones the IoU is dominated by rounding
             what = "masks that disagree with their boxes (IoU of the mask's extents and the box below 0.5)"
             self._findings.note(what, label, f"{spans}, its box is {list(bbox)}")
 
     def finish(self) -> None:
-        """Adds what shows in all objects together only."""
+        """Adds the findings that concern the file as a whole."""
         if self._objects and self._fractional and self._largest <= _FRACTIONS:
             self._findings.fault(
                 "annotations",
                 AnnotationError(
                     f"all coordinates of all {self._objects} objects lie in 0..1 (bbox of {self._first[0]}: "
-                    f"{self._first[1]}); likely cause: fractions of the image's sides, where COCO has pixels",
+                    f"{self._first[1]}); likely cause: fractions of the image size instead of pixels",
                     "coordinates in 0..1",
                 ),
                 of_annotation=False,
             )
         elif self._objects >= _PERCENT_OBJECTS and self._largest <= 100 and self._smallest_side >= _PERCENT_SIDE:
             self._findings.hints.append(
-                f"no coordinate exceeds 100 in images of at least {self._smallest_side} pixels: do they give percent, "
-                "where COCO has pixels?"
+                f"no coordinate exceeds 100 in images of at least {self._smallest_side} pixels: are they in percent, "
+                "not pixels?"
             )
         explained = {cause: sum(map(agrees, self._samples)) for cause, agrees in _CAUSES.items()}
         likely = max(explained, key=explained.__getitem__)
@@ -112,7 +112,7 @@ class MaskBoxCheck:
 
 
 def covers_a_pixel(mask: Mask, record: ImageRecord) -> bool:
-    """Whether a mask covers a pixel's centre of its image; only polygons that may not are rasterised."""
+    """Whether a mask covers a pixel centre of its image; only polygons for which this is uncertain are rasterised."""
     if mask.extents is None:
         return False
     x0, y0, x1, y1 = mask.extents
@@ -123,7 +123,7 @@ def covers_a_pixel(mask: Mask, record: ImageRecord) -> bool:
 
 
 def _area(polygon: np.ndarray) -> float:
-    """The area that a polygon encloses, by the shoelace formula."""
+    """Area of a polygon by the shoelace formula."""
     x, y = polygon[0::2], polygon[1::2]
     return abs(float(x[:-1] @ y[1:] - x[1:] @ y[:-1] + x[-1] * y[0] - x[0] * y[-1])) / 2
 
@@ -158,7 +158,7 @@ def _swapped(box: Box) -> Box:
     return box[1], box[0], box[3], box[2]
 
 
-def _along_rows(sample: _Sample) -> bool:
+def _row_major(sample: _Sample) -> bool:
     if not isinstance(sample.segmentation, dict):
         return False
     height, width = sample.record.height, sample.record.width
@@ -173,13 +173,13 @@ def _as_corners(sample: _Sample) -> bool:
     return x0 < x1 and y0 < y1 and _agree(sample.extents, (x0, y0, x1, y1))
 
 
-# What would make masks and boxes agree; of equally good ones the first is taken.
+# Corrections that would make masks and boxes agree; of equally good ones the first is reported.
 _CAUSES: dict[str, Callable[[_Sample], bool]] = {
     "masks with x and y swapped": lambda s: _agree(_swapped(s.extents), s.box),
-    "boxes of two corners [x0, y0, x1, y1]": _as_corners,
-    "masks in fractions (0..1) of the image's sides": lambda s: _agree(_scaled(s.extents, s.record, 1), s.box),
-    "masks in percent of the image's sides": lambda s: _agree(_scaled(s.extents, s.record, 100), s.box),
-    "boxes in fractions (0..1) of the image's sides": lambda s: _agree(s.extents, _scaled(s.box, s.record, 1)),
-    "boxes in percent of the image's sides": lambda s: _agree(s.extents, _scaled(s.box, s.record, 100)),
-    "RLE with runs along the rows (COCO's go down the columns)": _along_rows,
+    "boxes as two corners [x0, y0, x1, y1]": _as_corners,
+    "masks in fractions (0..1) of the image size": lambda s: _agree(_scaled(s.extents, s.record, 1), s.box),
+    "masks in percent of the image size": lambda s: _agree(_scaled(s.extents, s.record, 100), s.box),
+    "boxes in fractions (0..1) of the image size": lambda s: _agree(s.extents, _scaled(s.box, s.record, 1)),
+    "boxes in percent of the image size": lambda s: _agree(s.extents, _scaled(s.box, s.record, 100)),
+    "RLE in row-major order (COCO's is column-major)": _row_major,
 }

@@ -10,11 +10,11 @@ logger = logging.getLogger(__name__)
 
 
 def match_classes(names: Sequence[str], others: Sequence[str]) -> list[int | None]:
-    """The position in `others` of the class of each name; None where there is none.
+    """The position in `others` of the class of each name; None if it has no match.
 
-    Two equal lists match position by position, namesakes included. Otherwise a name matches an equal one; names
-    that have none match without regard to case and surrounding space. A name that occurs twice on either side has no
-    match, for it does not say which of the two is meant.
+    Two equal lists match position by position, duplicate names included. Otherwise a name matches an equal one; names
+    without an equal one are compared ignoring case and surrounding white space. A name that occurs twice on either side
+    has no match, because it is ambiguous.
     """
     if list(names) == list(others):
         return list(range(len(names)))
@@ -28,13 +28,13 @@ def match_classes(names: Sequence[str], others: Sequence[str]) -> list[int | Non
 
 
 def class_positions(names: Sequence[str], others: Sequence[str], source: str, other_source: str) -> list[int | None]:
-    """`match_classes`, with a warning that has both lists where some names have no match.
+    """`match_classes`, with a warning that shows both lists if some names have no match.
 
     Args:
-        source, other_source: whose names they are, for messages.
+        source, other_source: where the names come from, for messages.
 
     Raises:
-        ValueError: no name has a match; with both lists.
+        ValueError: no name has a match; the message shows both lists.
     """
     positions = match_classes(names, others)
     without = [name for name, position in zip(names, positions, strict=True) if position is None]
@@ -51,23 +51,23 @@ def class_positions(names: Sequence[str], others: Sequence[str], source: str, ot
 def detected_classes(
     class_names: Sequence[str], num_classes: int, dataset_names: Sequence[str], dataset: str
 ) -> list[int]:
-    """The class of a data set that each class of a model is, to evaluate the model on it.
+    """Maps the classes of a model to those of a data set, to evaluate the model on it.
 
-    Classes are matched by name where the model's names are known, otherwise by position. The data set may have its
-    classes in another order, or a subset of the model's. Classes of the data set that the model lacks are never
-    detected, so their AP is 0; this is a warning.
+    Classes are matched by name if the model's names are known, otherwise by position. The data set may have its classes
+    in another order, or a subset of the model's. Classes of the data set that the model lacks are never detected, so
+    their AP is 0; a warning names them.
 
     Args:
-        class_names: of the model's classes 0..K-1; empty where they are not known.
+        class_names: names of the model's classes 0..K-1; empty if unknown.
         num_classes: K.
-        dataset_names: of the data set's classes.
+        dataset_names: names of the data set's classes.
         dataset: its name, for messages.
 
     Returns:
-        list: for each of the K classes the data set's class, or -1 where it has none.
+        list: for each of the K classes the data set's class, or -1 if the data set lacks it.
 
     Raises:
-        ValueError: no class of the data set is one of the model; or the names are not known and the data set has more
+        ValueError: no class of the data set is a class of the model; or the names are unknown and the data set has more
             classes than the model.
     """
     count = len(dataset_names)
@@ -99,16 +99,16 @@ def detected_classes(
 def training_classes(
     names: Sequence[str], weights_names: Sequence[str], num_classes: int
 ) -> tuple[list[str], list[int]]:
-    """The order in which the classes of the training data are trained: that of the weights that training starts from.
+    """Assigns the classes of the training data to the predictor rows of the weights that training starts from.
 
-    The predictors' rows of the weights stay where they are. Each class of the data takes the row of its namesake in
-    the weights; a class that the weights lack takes a row without a name, or else that of a class that the data lacks,
+    The predictors' rows keep their order. Each class of the data takes the row of the class of the same name in the
+    weights; a class that the weights lack takes a row without a name, or else the row of a class that the data lacks,
     and is named in a warning.
 
     Args:
-        names: of the training data's classes.
-        weights_names: of the weights' classes; empty where they are not known. More than `num_classes` are passed
-            over: the predictors are of another shape then, and re-initialised.
+        names: class names of the training data.
+        weights_names: class names of the weights; empty if unknown. If there are more than `num_classes` they are
+            ignored: the predictors then have another shape and are re-initialised.
         num_classes: rows of the predictors, at least as many as there are names.
 
     Returns:
@@ -141,7 +141,7 @@ def training_classes(
 
 
 def class_labels(names: Sequence[str], category_ids: Sequence[int]) -> list[str]:
-    """Labels of classes that differ from each other: the name, followed by the category id where names are equal."""
+    """Unique labels of classes: the name, followed by the category id where names are equal."""
     counts = Counter(names)
     return [
         name if counts[name] == 1 else f"{name} (id {category_id})"
@@ -155,7 +155,7 @@ def both(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str], limit: int = 20) -> str:
-    """Class names for a message; of a long list its beginning and length."""
+    """Class names for a message; a long list is truncated, followed by its length."""
     return ", ".join(names) if len(names) <= limit else f"{', '.join(names[:limit])}, ... ({len(names)})"
 
 

@@ -1,89 +1,89 @@
 """Reader of COCO's json: instances files, image-info files, and files converted by the occluder tool.
 
-One reader serves training, evaluation, the occluder conversion, COCO-OCC and statistics (`bcnet.data.reader`): what
-trains also evaluates, with the same objects, crowds, ids and sizes. Training and evaluation refuse a file with faults,
-the "errors" of the table; conversion and COCO-OCC leave such annotations out and count them.
+One reader serves training, evaluation, the occluder conversion, COCO-OCC and statistics (`bcnet.data.reader`), so all
+of them see the same objects, crowds, ids and sizes. Training and evaluation reject a file with faults ("error" in the
+table); conversion and COCO-OCC skip such annotations and count them.
 
-Category ids become classes 0..K-1 in the order of rising id, as in detectron2. Images come in the order
-of their ids (numbers before texts), annotations in the file's order. Keys of an annotation that are read though COCO's
-own files do not have them: ``bg_object_segmentation`` (the occluder mask), ``amodal_segmentation`` and
-``amodal_bbox`` (the whole object), ``depth`` (the depth order in its image, smaller is nearer), ``hidden_fraction``
-(hidden share of the object, 0..1) and ``ignore``. What happens to what is not as it should be:
+Category ids are mapped to classes 0..K-1 in ascending order, as in detectron2. Images are sorted by id (numbers before
+strings), annotations keep the file's order. Besides COCO's own keys, annotations may have ``bg_object_segmentation``
+(the occluder mask), ``amodal_segmentation`` and ``amodal_bbox`` (the whole object), ``depth`` (the depth order in its
+image, smaller is nearer), ``hidden_fraction`` (hidden fraction of the object, 0..1) and ``ignore``. Handling of
+malformed and unusual content:
 
 =============================================  ===========================================================
-what                                           what is done
+content                                        handling
 =============================================  ===========================================================
-UTF-8, UTF-16 or UTF-32, with a byte order     read
-mark or without
+UTF-8, UTF-16 or UTF-32, with or without a     read
+byte order mark
 the file is not JSON, or has no images or      error (conversion needs no categories)
 categories; annotations not a list
 **images**
 image without id or size; height or width      error
-below 1, or not whole
-image without file name                        error where the image would be opened (training)
-two images of one id                           error
-float ids and sizes (``1.0``, ``480.0``)       read as whole numbers
-ids of mixed types                             read; a text is never a number: ``"1"`` and ``1`` are two ids
-image without annotations, or crowds only      kept; the training loader drops it by
-                                               ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``
+below 1, or not an integer
+image without file name                        error if the image is to be opened (training)
+two images with one id                         error
+float ids and sizes (``1.0``, ``480.0``)       read as integers
+ids of mixed types                             read; strings and numbers differ: ``"1"`` and ``1`` are two ids
+image without annotations, or crowds only      kept; the training loader drops it if
+                                               ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` is set
 **categories**
-category without a whole number as id or       error
-without a name; two categories of one id
-two categories of one name                     kept as two classes, counted
+category without an integer id or without a    error
+name; two categories with one id
+two categories with one name                   kept as two classes, counted
 category without any annotation                kept as a class, named in the log; dropped by the format
                                                ``coco_used`` (``coco_used:annotations.json:images``)
 category_id not in the file's categories       error
 **annotations**
 annotation without id, image_id or             error
-category_id; two annotations of one id
+category_id; two annotations with one id
 image_id ``"7"`` where image ``7`` is listed,  error: otherwise all objects would be dropped
-or the other way about
-annotation of an image that is not listed      dropped, counted (subsets of COCO are made so)
+or vice versa
+annotation of an image that is not listed      dropped, counted (common in subsets of COCO)
 iscrowd or ignore as 0, 1, false or true, as   read; absent or null is 0, as in COCO's API
-number, bool or text
-iscrowd or ignore of another value             error
-annotation with ``ignore``                     a crowd in every respect (pycocotools' evaluation does not
-                                               look at ``ignore``), counted
+number, bool or string
+iscrowd or ignore with another value           error
+annotation with ``ignore``                     treated as a crowd (pycocotools' evaluation does not read
+                                               ``ignore``), counted
 crowds                                         neither trained on nor occluders, ignored in evaluation;
                                                more than a tenth of the annotations: counted in a warning
-area null, text, NaN, negative or missing      that of the mask (or else the box) is taken, counted
-bbox null, empty or missing                    that of the mask is taken, counted; without a mask an error
+area null, string, NaN, negative or missing    computed from the mask (or else the box), counted
+bbox null, empty or missing                    computed from the mask, counted; error without a mask
 bbox or amodal_bbox not four finite numbers    error
-(text, NaN), or of negative size; depth not a
-number; hidden_fraction not in 0..1
-bbox or amodal_bbox wholly outside the image   error
-bbox of zero width or height                   kept, counted; the mapper leaves it out of the targets
+(string, NaN), or of negative size; depth not
+a number; hidden_fraction not in 0..1
+bbox or amodal_bbox entirely outside the       error
+image
+bbox of zero width or height                   kept, counted; the mapper makes no target of it
                                                (COCO's train2017 has two)
-bbox partly outside the image                  kept; counted where it is by more than a pixel; the mapper
+bbox partly outside the image                  kept; counted if it extends by more than a pixel; the mapper
                                                clips it (as detectron2 does)
-depth on some objects of an image only         its order is taken as unknown; counted
+depth on only some objects of an image         the depth order is treated as unknown, counted
 **masks**
-segmentation of another kind than polygons     error
-or RLE; polygon not a flat list of finite
+segmentation that is neither polygons nor      error
+RLE; polygon not a flat list of finite
 numbers; RLE of another size than the image,
 unreadable, or not filling the image
 some polygons have fewer than 3 points         those polygons are dropped, counted (as detectron2 does)
-some have an odd number of coordinates         the same, counted as such
-no polygon of a mask is left                   error (an occluder of such polygons is none)
-no segmentation, or an empty one               kept, counted; training masks with it is a ValueError that names
-                                               the annotation (detectors of boxes need none); evaluation
-                                               then compares boxes alone; conversion leaves it out
-no segmentation but amodal_segmentation        an object that is hidden altogether: its visible mask is empty
-crowd without a mask, or with a malformed one  its box is taken as its region, counted
-mask that covers no pixel's centre             kept, counted; it is no training target
-mask wholly outside its box                    error, with the likely cause where most of such masks have it: x
-                                               and y swapped, fractions or percent, box of two corners, RLE
-                                               along the rows
+some have an odd number of coordinates         the same, counted separately
+all polygons of a mask are dropped             error (an occluder mask is then treated as empty)
+no segmentation, or an empty one               kept, counted; training masks with it raises a ValueError that
+                                               names the annotation (box detectors need none); evaluation
+                                               then compares only boxes; conversion skips it
+no segmentation but amodal_segmentation        a fully hidden object: its visible mask is empty
+crowd without a mask, or with a malformed one  its box is used as its region, counted
+mask that covers no pixel centre               kept, counted; the mapper makes no target of it
+mask entirely outside its box                  error, with the likely cause if most such masks share one: x and y
+                                               swapped, fractions or percent, box as two corners, row-major RLE
 mask that disagrees with its box (IoU of the   kept, counted, with the likely cause
 mask's extents and the box below 0.5)
 all coordinates in 0..1                        error
-all coordinates in 0..100 of larger images     said (20 objects or more)
-image file missing or unreadable, or of        the mapper's business (``INPUT.BAD_IMAGE``; another size is
-another size than the file says                always an error)
+all coordinates in 0..100 of larger images     noted in the warning (20 objects or more)
+image file missing, unreadable, or of another  handled by the mapper (``INPUT.BAD_IMAGE``; a wrong size is
+size than the annotation file says             always an error)
 =============================================  ===========================================================
 
-All errors of one file come as one ValueError, which lists the first of them with id and value and says how many
-there are. What is counted is logged in one warning per file, with the first ids.
+All errors of a file are raised as one ValueError, which lists the first ones with id and value, and the number of the
+others. Counted items are logged in one warning per file, with the first ids.
 """
 
 from __future__ import annotations
@@ -100,15 +100,15 @@ _logger = logging.getLogger(__name__)
 
 
 def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """Reads a COCO json (see the module's text for what malformed content gets).
+    """Reads a COCO json (the module docstring lists how malformed content is handled).
 
     Args:
         annotation_file: path of the json.
-        image_root: folder that the images' file names start at.
-        name: what to call the data set; the file's path by default.
+        image_root: folder that image file names are relative to.
+        name: name of the data set; default: the file's path.
 
     Returns:
-        The images by rising id, with segmentations as in the json, and the data set's description.
+        The images in ascending order of id, with segmentations as in the json, and the data set's description.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -118,9 +118,9 @@ def load_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[li
 
 
 def load_coco_used(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """`load_coco` without the categories that no annotation has; the others are renumbered, 0..K-1.
+    """`load_coco` without unused categories; the others are renumbered 0..K-1.
 
-    Some exports have a category above all others, without annotations of its own (Roboflow's).
+    Some exports (Roboflow's) have a supercategory in the list of categories, which no annotation uses.
     """
     records, info = load_coco(annotation_file, image_root, name)
     used = sorted({instance.category for record in records for instance in record.instances})
@@ -144,14 +144,14 @@ def read_annotations(
     format: AnnotationFormat = COCO,
     findings: Findings | None = None,
 ) -> tuple[list[ImageRecord], DatasetInfo]:
-    """The records of COCO content, or of a format like it, without faults.
+    """Reads the records of a COCO json, or of a similar format; faults are raised.
 
     Args:
-        content: with lists of images, categories and annotations (the last may be absent).
-        annotation_file, name: as for `load_coco`.
-        image_root: as for `load_coco`; None where no image will be opened, and then images need no file name.
+        content: dict with lists of images, categories and annotations (the last may be absent).
+        annotation_file, name: as in `load_coco`.
+        image_root: as in `load_coco`; None if no image will be opened: images then need no file name.
         format: how the annotations differ from COCO's.
-        findings: what was found before.
+        findings: findings so far.
 
     Returns, Raises:
         As `load_coco`.
@@ -175,10 +175,10 @@ def read_annotations(
 
 
 def mask_reader(content: dict, annotation_file: str, *, masks_required: bool = False) -> CocoReader:
-    """The reader for tools that work on masks and boxes alone, and leave out what cannot be used.
+    """The reader for tools that need only masks and boxes, and skip what cannot be used.
 
-    The content needs no file names of images, and no list of categories: without one, the ids that occur are the
-    categories.
+    The content needs neither image file names nor a list of categories: without one, the category ids of the
+    annotations are used.
 
     Raises:
         ValueError: no list of images or of annotations.

@@ -1,4 +1,4 @@
-"""COCO's 80 classes, for files that name them without listing them."""
+"""Names and category ids of COCO's 80 classes, for files that do not list them."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _NAMES = (
     "refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"
 )
 
-# Name by category id, in the order of the classes 0..79.
+# Name by category id, in ascending order of id: classes 0..79.
 COCO_CLASSES = dict(zip((i for i in range(1, 91) if i not in _UNUSED_IDS), _NAMES.split(", "), strict=True))

@@ -1,7 +1,7 @@
-"""Values of a COCO json: parsing and normalising of ids, flags, sizes, numbers, boxes and masks.
+"""Values of a COCO json: parsing and validation of ids, flags, sizes, numbers, boxes and masks.
 
 Functions raise `AnnotationError`, a ValueError, with the actual value and the kind of fault; the reader adds the file
-and the id. What is odd but usable goes to the `Findings`.
+and the id. Unusual but usable values are added to the `Findings`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _FLAGS = {"0": False, "false": False, "1": True, "true": True}
 
 
 def read_coco_json(path: str) -> dict:
-    """The content of a json file with lists of images and categories, neither of them empty.
+    """The content of a COCO json with non-empty lists of images and categories.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a file; names it.
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a COCO json; names the file.
     """
     content = read_json(path)
     check_coco_json(content, path)
@@ -36,7 +36,7 @@ def read_coco_json(path: str) -> dict:
 
 
 def check_coco_json(content: object, path: str, lists: tuple[str, ...] = ("images", "categories")) -> None:
-    """Raises ValueError unless the content has these lists, none of them empty."""
+    """Raises ValueError unless the content is a dict with these lists, none of them empty."""
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
             raise ValueError(f"{path} is not a COCO file: it has no list of {key}")
@@ -45,12 +45,12 @@ def check_coco_json(content: object, path: str, lists: tuple[str, ...] = ("image
 def read_categories(
     categories: list, annotation_file: str, image_root: str, name: str, findings: Findings
 ) -> tuple[DatasetInfo, dict[int, int]]:
-    """The data set's description, classes by rising id, and the class 0..K-1 of each category id.
+    """The data set's description, with classes in ascending order of id, and the class 0..K-1 of each category id.
 
-    Names that several categories share are noted.
+    Duplicate category names are noted.
 
     Raises:
-        ValueError: a category without an integer id and a name, or two of one id; names the file.
+        ValueError: a category without an integer id and a name, or a duplicate id; names the file.
     """
     names: dict[int, str] = {}
     for category in categories:
@@ -67,7 +67,7 @@ def read_categories(
     for category_id in ids:
         if uses[names[category_id]] > 1:
             label = f"category {category_id} {names[category_id]!r}"
-            findings.note("categories with a name that another one has too", label)
+            findings.note("categories with a duplicate name", label)
     info = DatasetInfo(
         name=name or annotation_file,
         class_names=tuple(names[category_id] for category_id in ids),
@@ -89,16 +89,16 @@ def read_image(image: Any, annotation_file: str, image_root: str | None) -> Imag
     if fault is not None:
         raise AnnotationError(fault, "images without an id, a size or a file name")
     if not is_id(image["id"]):
-        raise AnnotationError(f"its id must be a whole number or a text, got {short(image['id'])}", "malformed ids")
+        raise AnnotationError(f"its id must be an integer or a string, got {short(image['id'])}", "malformed ids")
     file_name = image.get("file_name")
     if image_root is None:
         file_name = file_name if isinstance(file_name, str) else ""
     elif not isinstance(file_name, str):
-        raise AnnotationError(f"its file_name must be a text, got {short(file_name)}", "malformed file names")
+        raise AnnotationError(f"its file_name must be a string, got {short(file_name)}", "malformed file names")
     height, width = image["height"], image["width"]
     if not (is_size(height) and is_size(width)):
         raise AnnotationError(
-            f"height and width are {short(height)} and {short(width)}; they must be whole numbers of at least 1",
+            f"height and width are {short(height)} and {short(width)}; they must be integers of at least 1",
             "images without a valid height and width",
         )
     if height * width > MAX_PIXELS:
@@ -113,7 +113,7 @@ def read_image(image: Any, annotation_file: str, image_root: str | None) -> Imag
 
 
 def read_flag(key: str, value: object) -> bool:
-    """A flag as 0, 1, false or true, as a number, a text or a bool; absent or null is False.
+    """A flag as 0, 1, false or true, given as a number, a string or a bool; absent or null is False.
 
     Raises:
         AnnotationError: anything else.
@@ -128,7 +128,7 @@ def read_flag(key: str, value: object) -> bool:
 
 
 def read_number(key: str, value: object, low: float = -math.inf, high: float = math.inf) -> float | None:
-    """A finite number in a range, or None where it is absent or null.
+    """A finite number in a range, or None if it is absent or null.
 
     Raises:
         AnnotationError: anything else.
@@ -143,7 +143,7 @@ def read_number(key: str, value: object, low: float = -math.inf, high: float = m
 
 
 def check_box_numbers(key: str, box: Any) -> list[float]:
-    """A box [x, y, width, height] of finite numbers, without a negative size; wherever it lies.
+    """A box [x, y, width, height] of finite numbers with non-negative size, at any position.
 
     Raises:
         AnnotationError: anything else.
@@ -159,7 +159,7 @@ def check_box_numbers(key: str, box: Any) -> list[float]:
 
 
 def read_box(key: str, box: Any, record: ImageRecord, findings: Findings, label: str) -> list[float]:
-    """A box [x, y, width, height] of finite numbers, in its image at least in part; notes what is odd but kept.
+    """A box [x, y, width, height] of finite numbers, at least partly in its image; notes unusual boxes that are kept.
 
     Raises:
         AnnotationError: anything else.
@@ -173,16 +173,16 @@ def read_box(key: str, box: Any, record: ImageRecord, findings: Findings, label:
             f"{key} outside the image",
         )
     elif x < -1 or y < -1 or x + width > record.width + 1 or y + height > record.height + 1:
-        what = "boxes that reach out of the image by more than a pixel, clipped (is bbox x, y, width, height?)"
+        what = "boxes that extend more than a pixel beyond the image, clipped (is bbox x, y, width, height?)"
         findings.note(what, label, f"{key} is {box}")
     return box
 
 
 class Mask(NamedTuple):
-    """A segmentation that has passed the checks.
+    """A validated segmentation.
 
     Attributes:
-        segmentation: the json value, without polygons that were dropped.
+        segmentation: the json value, without dropped polygons.
         polygons: its polygons as float64 [2 * points]; empty for an RLE.
         extents: x0, y0, x1, y1 of the polygons or of the RLE's pixels; None for an RLE without pixels.
     """
@@ -193,7 +193,7 @@ class Mask(NamedTuple):
 
 
 def read_mask(key: str, segmentation: object, record: ImageRecord, findings: Findings, label: str) -> Mask | None:
-    """A mask of an image, its content checked; None if every polygon of it was dropped.
+    """Validates a mask of an image; None if all its polygons were dropped.
 
     Polygons of fewer than 3 points or with an odd number of coordinates are dropped and noted (detectron2 drops
     them too).
@@ -252,7 +252,7 @@ def _read_rle(key: str, rle: dict, record: ImageRecord) -> Mask:
 
 
 def every_polygon_dropped(key: str, segmentation: list) -> AnnotationError:
-    """The error for a mask of which no polygon can be used."""
+    """The error for a mask without a usable polygon."""
     faults = dict.fromkeys(polygon_fault(polygon) for polygon in segmentation)
     kinds = " or ".join(fault for fault in faults if fault)
     return AnnotationError(
@@ -261,7 +261,7 @@ def every_polygon_dropped(key: str, segmentation: list) -> AnnotationError:
 
 
 def mask_box(segmentation: list | dict, record: ImageRecord) -> list[float]:
-    """The xywh box of the pixels of a mask; [0, 0, 0, 0] where there are none.
+    """The xywh box of the pixels of a mask; [0, 0, 0, 0] if it has none.
 
     Raises:
         SegmentationError: the segmentation is malformed.
@@ -270,7 +270,7 @@ def mask_box(segmentation: list | dict, record: ImageRecord) -> list[float]:
 
 
 def missing(entry: object, keys: tuple[str, ...]) -> str | None:
-    """What is wrong if an entry is not an object, or does not have all of these keys."""
+    """The error message if an entry is not an object or lacks one of these keys; otherwise None."""
     if not isinstance(entry, dict):
         return f"it must be an object with {', '.join(keys)}, got {short(entry)}"
     absent = [key for key in keys if entry.get(key) is None]
@@ -278,14 +278,14 @@ def missing(entry: object, keys: tuple[str, ...]) -> str | None:
 
 
 def is_id(value: object) -> TypeGuard[int | float | str]:
-    """A text, or a whole number of at most 64 bits, also as a float."""
+    """Whether a value is a string, or an integer of at most 64 bits (as int or float)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False
     return isinstance(value, str) or (abs(value) < 2**63 and value == int(value))
 
 
 def is_number_id(value: object) -> TypeGuard[int | float]:
-    """A whole number of at most 64 bits, also as a float."""
+    """Whether a value is an integer of at most 64 bits (as int or float)."""
     return is_id(value) and not isinstance(value, str)
 
 
@@ -294,19 +294,19 @@ def normal_id(value: int | float) -> int: ...
 @overload
 def normal_id(value: int | float | str) -> int | str: ...
 def normal_id(value: int | float | str) -> int | str:
-    """An id with whole floats as integers. A text is never a number: "1" and 1 are two ids."""
+    """An id, with integral floats as int. Strings are kept: "1" and 1 are different ids."""
     return int(value) if isinstance(value, float) else value
 
 
 def is_finite(value: object) -> TypeGuard[float]:
-    """An int or a float, but not nan, infinite, a bool or beyond the floats."""
+    """Whether a value is an int or float, but not NaN, infinite, a bool or beyond the range of floats."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_size(value: object) -> TypeGuard[float]:
-    """A whole number of at least 1, also as a float."""
+    """Whether a value is an integer of at least 1 (as int or float)."""
     return is_finite(value) and value >= 1 and int(value) == value
 
 

@@ -1,20 +1,20 @@
 """COCO-OCC: the images of a COCO json in which objects overlap.
 
-The paper (section 4) takes the images of val2017 in which the overlap of two objects' boxes is at least 0.2,
-1,005 of 5,000 images, and defines the overlap no further; neither the list nor a script was published. These
-readings are offered, each a number 0..1 for an ordered pair of objects i, j (crowds aside):
+The paper (section 4) selects the images of val2017 in which the overlap of two objects' boxes is at least 0.2,
+1,005 of 5,000 images, without defining the overlap; neither the list nor a script was published. These definitions are
+available, each a number 0..1 for an ordered pair of objects i, j (crowds excluded):
 
 ===============  ============================================================  ======================
-reading          overlap                                                       share of 300 images
+name             overlap                                                       share of 300 images
 ===============  ============================================================  ======================
 iou              IoU of the two boxes                                          45 %
-same-class-iou   the same, of objects of one class; 0 for others               25 %
-smaller          intersection of the boxes over the smaller box                77 %
-mask             share of the pixels of i's box that j's mask covers           66 %
+same-class-iou   the same for objects of one class; 0 for others               25 %
+smaller          intersection of the boxes over area of the smaller box        77 %
+mask             fraction of the pixels of i's box that j's mask covers        66 %
 ===============  ============================================================  ======================
 
-The shares are of a sample of COCO train and val 2017. The default, same-class-iou, is the reading nearest
-to the paper's 20 %. It agrees with it, no more: the paper's own list may be another one of like size.
+The shares were measured on a sample of COCO train and val 2017. The default, same-class-iou, is closest to the paper's
+20 %. Only the size of the selection is comparable: the paper's list may contain other images.
 """
 
 from __future__ import annotations
@@ -43,20 +43,19 @@ THRESHOLD = 0.2
 
 
 def box_overlaps(boxes: ArrayLike, classes: Sequence, overlap: str = DEFAULT_OVERLAP) -> np.ndarray:
-    """The overlap of all pairs of boxes by one of the readings "iou", "same-class-iou" and "smaller".
+    """The overlap of all pairs of boxes by one of the definitions "iou", "same-class-iou" and "smaller".
 
-    Areas are areas, width times height (no pixel is added, unlike in the occluder rule); a pair of boxes of
-    which one has no area does not overlap.
+    Areas are width times height, without the added pixel of the occluder rule; a box without area overlaps no other.
 
     Args:
         boxes: float [G, 4], COCO's xywh.
-        classes: [G], anything that compares.
+        classes: [G], values comparable by equality.
 
     Returns:
         float64 [G, G], 0 on the diagonal.
 
     Raises:
-        ValueError: an unknown reading.
+        ValueError: an unknown definition of overlap.
     """
     if overlap not in ("iou", "same-class-iou", "smaller"):
         raise ValueError(f"overlap must be one of iou, same-class-iou, smaller, got {overlap!r}")
@@ -74,10 +73,10 @@ def box_overlaps(boxes: ArrayLike, classes: Sequence, overlap: str = DEFAULT_OVE
 
 
 def mask_overlaps(boxes: Sequence[Sequence[float]], rles: Sequence[RLE], image_size: tuple[int, int]) -> np.ndarray:
-    """The share of the pixels of box i that mask j covers: float64 [G, G], 0 on the diagonal.
+    """The fraction of the pixels of box i that mask j covers: float64 [G, G], 0 on the diagonal.
 
     Args:
-        boxes: float [G, 4], COCO's xywh; their pixels are those of the occluder rule's crop.
+        boxes: float [G, 4], COCO's xywh; pixels of a box as in the occluder rule (`crop_rle`).
         rles: G compressed RLEs of the image's size.
         image_size: (H, W).
     """
@@ -93,14 +92,14 @@ def mask_overlaps(boxes: Sequence[Sequence[float]], rles: Sequence[RLE], image_s
 def select_images(
     records: Iterable[ImageRecord], overlap: str = DEFAULT_OVERLAP, threshold: float = THRESHOLD
 ) -> list[int]:
-    """Positions of the records in which the overlap of two objects, crowds aside, is at least the threshold.
+    """Positions of the records in which the overlap of two objects (crowds excluded) is at least the threshold.
 
     Args:
-        records: images; for the reading "mask", objects without a mask do not count.
+        records: images; with overlap "mask", objects without a mask are ignored.
         overlap: one of `OVERLAPS`.
 
     Raises:
-        ValueError: an unknown reading, or a threshold outside 0..1 (0 would select pairs that do not touch).
+        ValueError: an unknown definition of overlap, or a threshold outside 0..1 (0 would select disjoint pairs).
     """
     if overlap not in OVERLAPS:
         raise ValueError(f"overlap must be one of {', '.join(OVERLAPS)}, got {overlap!r}")
@@ -127,16 +126,16 @@ def build_coco_occ(
     threshold: float = THRESHOLD,
     overwrite: bool = False,
 ) -> dict[str, float]:
-    """Writes the selected images with all their annotations; every other part of the json is kept.
+    """Writes a COCO json of the selected images with all their annotations; all other keys are copied.
 
-    Images and annotations that training would refuse do not count (see `bcnet.data.coco`); a warning names them.
+    Images and annotations that training would reject are ignored (see `bcnet.data.coco`); a warning names them.
 
     Returns:
-        The share of the images that each reading selects, by name, at the same threshold.
+        The fraction of the images that each definition of overlap selects at this threshold, by name.
 
     Raises:
         FileExistsError: the output exists and `overwrite` is not set.
-        ValueError: as `select_images`; or the input is not a COCO json, or it is the output.
+        ValueError: as in `select_images`; or the input is not a COCO json, or is the same file as the output.
     """
     check_output(input_file, output_file, overwrite)
     if overlap not in OVERLAPS:

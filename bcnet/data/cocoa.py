@@ -1,30 +1,30 @@
 """Reader of COCOA (amodal COCO: Zhu et al., CVPR 2017), COCOA-cls and D2SA (Follmann et al., WACV 2019).
 
-Two kinds of files are read, told apart by their content:
+Two kinds of files are read, distinguished by their content:
 
-- COCOA's own: one annotation per image with a list of ``regions``. Read are the merged file of the download
+- COCOA's own: one annotation per image with a list of ``regions``. Accepted are the merged file of the download
   (``images`` and ``annotations``), and annotations of single images: one json, a json with a list of them, or
-  a folder of jsons. COCOA has free-text names and no categories: everything is of the one class "object".
-- COCOA-cls and D2SA: COCO's format with one annotation per object and ``visible_mask`` beside it.
+  a folder of jsons. COCOA has free-text names and no categories: all objects get the single class "object".
+- COCOA-cls and D2SA: COCO's format with one annotation per object and an additional ``visible_mask``.
 
 ==================  ==================================================================================
-mask                where it is
+mask or box         source
 ==================  ==================================================================================
 amodal              ``segmentation``: one flat polygon, polygons, or an RLE
-visible             ``visible_mask``; absent where nothing is hidden, it is then the amodal mask
-boxes               those of the masks' pixels; whose box ``bbox`` is differs from file to file
+visible             ``visible_mask``; if absent, nothing is hidden and it equals the amodal mask
+boxes               computed from the masks; files differ in which mask ``bbox`` belongs to
 ==================  ==================================================================================
 
-``isStuff`` regions are kept as crowds: neither trained on nor evaluated nor occluders, and in no order. Of several
-annotations of an image, by different people, the first is read, as the data set's own evaluation does.
+``isStuff`` regions are kept as crowds: neither trained on, evaluated nor occluders, and not part of the depth order. If
+an image has several annotations, by different annotators, only the first is read, as in the data set's own evaluation.
 
-Order: ``depth_constraint`` of an image, "1-2,1-5", says that the region at place 1 (of ``regions``, from 1) lies
-in front of those at 2 and 5; it lists the regions that overlap. Without it the ``order`` of the regions is taken,
-an order of depth of all of them, smaller in front: in the five images that were looked at, ``invisible_mask`` is the
-part of the amodal mask that regions of smaller order cover, to the pixel. COCOA-cls and D2SA have ``order`` in
-``amodal_region``. An order that is incomplete, ambiguous or contradicts itself is not used, and counted.
+Depth order: ``depth_constraint`` of an image, "1-2,1-5", means that region 1 (position in ``regions``, counted from 1)
+lies in front of regions 2 and 5; it lists the regions that overlap. Without it, the ``order`` of the regions is used, a
+total depth order, smaller in front: in five images that were checked, ``invisible_mask`` is exactly the part of the
+amodal mask that regions of smaller order cover. COCOA-cls and D2SA have ``order`` in ``amodal_region``. An order that
+is incomplete, ambiguous or inconsistent is ignored and counted.
 
-Malformed content gets what the table of `bcnet.data.coco` says, with the exceptions of `amodal_annotation`.
+Malformed content is handled as in the table of `bcnet.data.coco`, with the exceptions of `amodal_annotation`.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ _IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
 def load_cocoa(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """Reads COCOA, COCOA-cls or D2SA (see the module's text).
+    """Reads COCOA, COCOA-cls or D2SA (see the module docstring).
 
     Args:
         annotation_file: path of the json, or of a folder with one json per image.
-        image_root: folder that the images' file names start at.
-        name: what to call the data set; the file's path by default.
+        image_root: folder that image file names are relative to.
+        name: name of the data set; default: the file's path.
 
     Returns:
-        The images by rising id, and the data set's description.
+        The images in ascending order of id, and the data set's description.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -88,12 +88,12 @@ def load_cocoa(annotation_file: str, image_root: str, name: str = "") -> tuple[l
         }
         return read_annotations(content, annotation_file, image_root, name, format=_COCOA, findings=findings)
     if not isinstance(content.get("categories"), list) or not content["categories"]:
-        raise ValueError(f"{annotation_file} is not a COCOA file: neither regions nor categories")
+        raise ValueError(f"{annotation_file} is not a COCOA file: it has neither regions nor categories")
     return read_annotations(content, annotation_file, image_root, name, format=_COCOA_CLS)
 
 
 def _merged(entries: Sequence[tuple[str, Any]], image_root: str) -> dict:
-    """The merged file's content from annotations of single images, each with the path of its json."""
+    """Content in the form of the merged file, from annotations of single images with the paths of their jsons."""
     content: dict = {"images": [], "annotations": []}
     for position, (path, entry) in enumerate(entries):
         fault = missing(entry, ("image_id", "regions"))
@@ -107,7 +107,7 @@ def _merged(entries: Sequence[tuple[str, Any]], image_root: str) -> dict:
 
 
 def _image_file(path: str, entry: dict, image_root: str) -> str:
-    """The file that exists, of the names that the entry has and the json's own with an image's suffix."""
+    """The first existing image file among the entry's names and the json's name with an image suffix."""
     stem = os.path.splitext(os.path.basename(path))[0]
     names = [os.path.basename(entry[key]) for key in ("file_name", "url") if isinstance(entry.get(key), str)]
     names = [name for name in names if name] + [stem + suffix for suffix in _IMAGE_SUFFIXES]
@@ -117,12 +117,12 @@ def _image_file(path: str, entry: dict, image_root: str) -> str:
 def _is_file(path: str) -> bool:
     try:
         return os.path.isfile(path)
-    except ValueError:  # a name that no file can have
+    except ValueError:  # an invalid file name
         return False
 
 
 def _image_size(path: str, entry: dict, image_file: str) -> tuple[int, int]:
-    """(height, width) as the entry or one of its RLEs says, or else the image itself."""
+    """(height, width) from the entry or one of its RLEs, or else from the image file."""
     sizes = [[entry.get("height"), entry.get("width")]]
     for region in entry["regions"] if isinstance(entry["regions"], list) else []:
         masks = [region.get("visible_mask"), region.get("segmentation")] if isinstance(region, dict) else []
@@ -133,12 +133,12 @@ def _image_size(path: str, entry: dict, image_file: str) -> tuple[int, int]:
     try:
         image = open_image(image_file)
     except ValueError as error:
-        raise ValueError(f"{path}: nothing says the size of its image: {error}") from error
+        raise ValueError(f"{path}: the size of its image is unknown: {error}") from error
     return image.height, image.width
 
 
 def _regions(annotations: Sequence[object], findings: Findings) -> Iterator[object]:
-    """One annotation per region, with its place from 1 and what the image says of all of them."""
+    """One annotation per region, with its position from 1 and the values of the image's entry."""
     seen = set()
     for position, entry in enumerate(annotations):
         if not isinstance(entry, dict) or not is_id(entry.get("image_id")):
@@ -173,7 +173,7 @@ def _translate_region(annotation: dict, record: ImageRecord, findings: Findings)
 
 def _translate_object(annotation: dict, record: ImageRecord, findings: Findings) -> dict | None:
     region = _amodal_region(annotation)
-    read_number("order", _object_place(annotation))
+    read_number("order", _object_depth(annotation))
     flags = [("iscrowd", annotation), ("isStuff", annotation), ("isStuff", region)]
     iscrowd = any([read_flag(key, source.get(key)) for key, source in flags])  # noqa: C419 (every value is checked)
     return _translate({**annotation, "iscrowd": iscrowd}, annotation, record, findings)
@@ -190,20 +190,20 @@ def _amodal_region(annotation: dict) -> dict:
     return region if isinstance(region, dict) else {}
 
 
-def _object_place(annotation: dict) -> Any:
+def _object_depth(annotation: dict) -> Any:
     order = annotation.get("order")
     return _amodal_region(annotation).get("order") if order is None else order
 
 
 def _object_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
-    return _total_order(record, [_object_place(annotation) for annotation in annotations], findings)
+    return _total_order(record, [_object_depth(annotation) for annotation in annotations], findings)
 
 
 def _region_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
     constraint = annotations[0]["depth_constraint"] if annotations else None
     if constraint is not None:
         pairs = _constraint_pairs(constraint)
-        if _is_sound(pairs, annotations):
+        if _is_consistent(pairs, annotations):
             indices = {annotation["place"]: index for index, annotation in enumerate(annotations)}
             return [(indices[back], indices[front]) for front, back in pairs if front in indices and back in indices]
         what = "images whose depth_constraint does not fit their regions, ordered by 'order' instead"
@@ -212,14 +212,14 @@ def _region_order(record: ImageRecord, annotations: Sequence[dict], findings: Fi
 
 
 def _constraint_pairs(constraint: object) -> list[tuple[int, int]]:
-    """Places (front, back) of "1-2,1-5", each pair once.
+    """Parses "1-2,1-5" into unique pairs (front, back) of positions from 1.
 
     Raises:
-        ValueError: it is of another form.
+        ValueError: it has another form.
     """
     pairs = [pair.split("-") for pair in constraint.split(",")] if isinstance(constraint, str) and constraint else []
     if not isinstance(constraint, str) or not all(len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs):
-        raise ValueError(f"depth_constraint must be text like '1-2,1-5', got {short(constraint)}")
+        raise ValueError(f"depth_constraint must be a string like '1-2,1-5', got {short(constraint)}")
     return list(dict.fromkeys((int(front), int(back)) for front, back in pairs))
 
 
@@ -227,9 +227,9 @@ def _is_number(text: str) -> bool:
     return text.strip().isdecimal() and len(text) < 10
 
 
-def _is_sound(pairs: Sequence[tuple[int, int]], annotations: Sequence[dict]) -> bool:
-    """Whether all places exist, every region with a hidden part has one in front, and no pair contradicts another
-    or an order."""
+def _is_consistent(pairs: Sequence[tuple[int, int]], annotations: Sequence[dict]) -> bool:
+    """Whether all positions exist, every partly hidden region has another in front, and no pair contradicts another
+    pair or an ``order``."""
     orders = {annotation["place"]: annotation["region"].get("order") for annotation in annotations}
     behind = {back for _, back in pairs}
     if any(a["region"].get("visible_mask") is not None and a["place"] not in behind for a in annotations):
@@ -252,7 +252,7 @@ def _total_order(record: ImageRecord, orders: Sequence[float | None], findings: 
         if order is not None and not instance.iscrowd
     ]
     if len(set(known)) < len(known):
-        what = "images in which objects share one order, taken as of unknown order"
+        what = "images in which objects have equal order, depth order ignored"
         findings.note(what, image_label(record))
         return None
     return pairs_in_front(record, orders, findings, "an order")

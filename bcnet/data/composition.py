@@ -1,7 +1,7 @@
-"""Composition as augmentation: objects cut from other images are pasted so that they hide part of an object.
+"""Copy-paste augmentation with known occlusion: objects cut from other images are pasted over part of an object.
 
-COCO's masks do not say who lies in front. Of a pasted object it is known: it lies in front of everything, and what it
-covers was there before. `bcnet.data.source_masks` makes the targets of the composed image, by the table in
+COCO's masks carry no depth order. For a pasted object it is known: it lies in front of everything, and the mask of what
+it covers is known too. `bcnet.data.source_masks` makes the targets of the composed image by the table in
 docs/composition.md.
 
 Letters: H x W image, h x w window.
@@ -27,32 +27,32 @@ from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.source_masks import visible_rle
 from bcnet.ops.rle import RLE, encode_window, rle_difference
 
-MIN_TARGET_PIXELS = 24**2  # visible, of an object that is to be hidden in part
+MIN_TARGET_PIXELS = 24**2  # visible pixels of an object to be partly hidden
 _EXPOSURE = (0.85, 1.15)  # range of a pasted object's brightness
-_TRIES = 2  # draws of target, share, object and place for each object to paste
+_TRIES = 2  # draws of target, share, object and position for each object to paste
 _DIRECTIONS = 4  # directions tried around the target
 _STEPS = 7  # halvings of the distance along each
-_TOLERANCE = 0.03  # a hidden share this close to the drawn one is taken at once
-_MAX_ERROR = 0.1  # a place whose hidden share is farther from the drawn one is not taken
+_TOLERANCE = 0.03  # the search stops at a hidden share this close to the drawn one
+_MAX_ERROR = 0.1  # maximum difference between the hidden share and the drawn one
 _MIN_INSIDE = 0.5  # share of a pasted object that must lie in the image
 
 _logger = logging.getLogger(__name__)
 
 
 class Composition:
-    """Pastes objects into an image so that each hides a drawn share of a target object.
+    """Pastes objects into an image so that each hides a randomly drawn share of a target object.
 
     Args:
-        donors: what the pasted objects are cut from.
-        probability: share of the images that objects are pasted into.
-        max_objects: maximum number of pasted objects; the number is drawn from 1 to it. Fewer are pasted where there is
-            no fitting object or place.
-        hidden_share: range of the share of the target that is to be hidden.
-        scale: range of the pasted object's size, the root of its area, relative to the target's. An object too small to
-            hide the drawn share is made larger.
-        feather: standard deviation in pixels over which the edge of a pasted object fades.
-        min_visible: an object of which pasted ones leave a smaller visible share is no longer an instance.
-        min_target_pixels: smallest visible area of a target.
+        donors: images that pasted objects are cut from.
+        probability: probability that objects are pasted into an image.
+        max_objects: maximum number of pasted objects; the number is drawn from 1 to `max_objects`. Fewer are pasted if
+            no object or position fits.
+        hidden_share: range of the share of the target to hide.
+        scale: range of the pasted object's size (square root of its area) relative to the target's. It is increased if
+            an object would be too small to hide the drawn share.
+        feather: standard deviation in pixels of the blur of a pasted object's edge.
+        min_visible: an object whose visible share falls below this is no longer an instance but a crowd.
+        min_target_pixels: minimum visible area of a target.
     """
 
     def __init__(
@@ -82,22 +82,22 @@ class Composition:
         """Composes an image.
 
         Args:
-            image: of mode "RGB".
-            record: of the image.
-            rng: draws everything.
+            image: PIL image of mode "RGB".
+            record: the image's record.
+            rng: source of all random numbers.
 
         Returns:
-            The composed image, of mode "RGB", and its record: visible masks and boxes without what is covered
-            now, objects of which too little is left as crowds, the pasted objects at the end (`ImageRecord.pasted`).
-            Where nothing was pasted, what came.
+            The composed image, of mode "RGB", and its record: visible masks and boxes without the covered pixels,
+            objects with too few visible pixels as crowds, the pasted objects at the end (`ImageRecord.pasted`). If
+            nothing was pasted, the arguments unchanged.
 
         Raises:
-            UnreadableImageError, ValueError: of `Donors.draw`; a segmentation of the record is missing or malformed.
+            UnreadableImageError, ValueError: from `Donors.draw`; or a segmentation is malformed or missing.
         """
         if rng.random() >= self.probability:
             return image, record
         count = int(rng.integers(1, self.max_objects + 1))
-        cutouts = self.donors.draw(rng, but=record.file_name)
+        cutouts = self.donors.draw(rng, exclude=record.file_name)
         if not cutouts:
             return image, record
         scene = _Scene(image, record)
@@ -106,7 +106,7 @@ class Composition:
         return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
 
     def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
-        """Pastes one object over a target that one of the cut-outs is large enough for; False if nothing fits."""
+        """Pastes one object over a target for which a cut-out is large enough; False if nothing fits."""
         share = rng.uniform(*self.hidden_share)
         relative_size = max(rng.uniform(*self.scale), np.sqrt(1.3 * share))
         sizes = [MAX_MAGNIFICATION * np.sqrt(np.count_nonzero(cutout.mask)) for cutout in cutouts]
@@ -121,16 +121,16 @@ class Composition:
         scale = MAX_MAGNIFICATION * relative_size * size / sizes[chosen]
         coverage, colours = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
         colours = cv2.convertScaleAbs(colours, alpha=rng.uniform(*_EXPOSURE))
-        place = _place(coverage >= 128, target, share, scene.size, rng)
-        if place is None:
+        position = _find_position(coverage >= 128, target, share, scene.size, rng)
+        if position is None:
             return False
-        scene.paste(cutouts[chosen].category, coverage, colours, *place)
+        scene.paste(cutouts[chosen].category, coverage, colours, *position)
         return True
 
 
 @dataclass
 class _Object:
-    """An instance or a pasted object: its visible masks before and after objects were pasted over it, RLEs."""
+    """An instance or a pasted object, with its visible masks (RLEs) before and after objects were pasted over it."""
 
     uncovered: RLE
     visible: RLE
@@ -153,7 +153,7 @@ class _Scene:
                 self.objects.append(_Object(rle, rle, position))
 
     def targets(self, min_pixels: int) -> list[tuple[_Object, float]]:
-        """The objects of the source image with so many visible pixels, and their sizes, the root of the area."""
+        """The source image's objects with at least `min_pixels` visible pixels, with the square root of their areas."""
         originals = [item for item in self.objects if item.position is not None]
         large = [item for item in originals if coco_mask.area(item.visible) >= min_pixels]
         return [(item, float(coco_mask.area(item.uncovered)) ** 0.5) for item in large]
@@ -192,7 +192,7 @@ class _Scene:
 
 
 def _covered(instance: InstanceRecord, item: _Object, min_visible: float) -> InstanceRecord:
-    """An instance of the composed image; the file's own occluder mask, if any, is derived anew."""
+    """An instance of the composed image, without the file's occluder mask, which is recomputed for the new image."""
     before, now = (int(coco_mask.area(rle)) for rle in (item.uncovered, item.visible))
     if now == before:
         segmentation = item.visible if instance.segmentation else instance.segmentation
@@ -214,12 +214,12 @@ def _box(rle: RLE) -> list[float]:
     return coco_mask.toBbox(rle).tolist()
 
 
-def _place(
+def _find_position(
     mask: np.ndarray, target: _Object, share: float, image_size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Where a mask hides a share of the target: (x, y) of the mask's first pixel, or None if there is no such place.
+    """Searches a position where a mask hides a share of the target: (x, y) of its first pixel, or None.
 
-    Along a direction from the target's centre, the hidden share falls with the distance: it is halved until it fits.
+    Bisection along several directions from the target's centre: the hidden share decreases with the distance.
     """
     left, top, target_width, target_height = (int(v) for v in coco_mask.toBbox(target.uncovered))
     window = decode_window(target.visible, left, top, left + target_width, top + target_height).astype(bool)
@@ -251,17 +251,17 @@ def _inside(mask: np.ndarray, x: int, y: int, image_size: tuple[int, int]) -> in
 def build_composition(
     cfg, records: Sequence[ImageRecord], class_names: Sequence[str], stored: Sequence[ImageRecord] | None = None
 ) -> Composition | None:
-    """The composition that INPUT.COMPOSITION describes; None where it is not enabled.
+    """The composition configured by INPUT.COMPOSITION; None if it is not enabled.
 
     Args:
         cfg: the config.
-        records: the training images, of which objects are cut out unless INPUT.COMPOSITION.SOURCE names a data set.
-        class_names: of the training classes 0..K-1. Of another data set, objects of the classes of these names are
-            taken (`match_classes`).
-        stored: the same records as workers read them (`SerializedList`).
+        records: the training images; objects are cut from them unless INPUT.COMPOSITION.SOURCE names a data set.
+        class_names: names of the training classes 0..K-1. From another data set, only objects of classes with these
+            names are used (`match_classes`).
+        stored: the same records in the form that workers read (`SerializedList`).
 
     Raises:
-        KeyError, FileNotFoundError: of `load_dataset`, for SOURCE.
+        KeyError, FileNotFoundError: from `load_dataset`, for SOURCE.
         ValueError: malformed content, or there is no object to cut out.
     """
     keys = cfg.INPUT.COMPOSITION
@@ -269,7 +269,7 @@ def build_composition(
         return None
     if keys.SOURCE:
         records, info = load_dataset(keys.SOURCE)
-        stored = records = _of_classes(records, info, class_names)
+        stored = records = _with_classes(records, info, class_names)
     candidates = donor_indices(records)
     source = keys.SOURCE or "DATASETS.TRAIN"
     if len(candidates) == 0:
@@ -296,8 +296,8 @@ def build_composition(
     )
 
 
-def _of_classes(records: Sequence[ImageRecord], info: DatasetInfo, class_names: Sequence[str]) -> list[ImageRecord]:
-    """The records with the objects whose class has the name of a training class, in the training's numbers."""
+def _with_classes(records: Sequence[ImageRecord], info: DatasetInfo, class_names: Sequence[str]) -> list[ImageRecord]:
+    """The records with only the objects of the training classes, matched by name and renumbered."""
     classes = match_classes(info.class_names, class_names)
     return [
         replace(

@@ -1,6 +1,6 @@
 """Cut-outs: whole objects cut from images by their masks, scaled, feathered and pasted elsewhere.
 
-Composition as augmentation (`bcnet.data.composition`) and synthetic scenes (`bcnet.data.synthetic`) share this file.
+Shared by copy-paste augmentation (`bcnet.data.composition`) and synthetic scenes (`bcnet.data.synthetic`).
 
 Letters: H x W image, h x w window of an object.
 """
@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.ops.rle import segmentation_to_rle
 
-MAX_MAGNIFICATION = 1.25  # beyond it a cut-out looks blurred beside the others
-_BORDER = 2  # an instance whose box comes this close to the image's border (pixels) is taken to be cut off
-_MAX_HIDDEN = 0.02  # share of an object that may be hidden, where the annotations say it
+MAX_MAGNIFICATION = 1.25  # at larger factors a cut-out looks blurred next to the others
+_BORDER = 2  # an instance whose box is this close to the image border (pixels) counts as truncated
+_MAX_HIDDEN = 0.02  # maximum hidden fraction of an object, if annotated
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Cutout:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays."""
+        """Size of the arrays in bytes."""
         return self.mask.nbytes + self.colours.nbytes
 
     def scaled(self, scale: float, *, mirrored: bool, feather: float) -> tuple[np.ndarray, np.ndarray]:
-        """The object resized by a factor, perhaps mirrored, with an edge that fades.
+        """The object resized by a factor, optionally mirrored, with a feathered edge.
 
         Args:
             scale: factor of both sides.
-            mirrored: left and right are exchanged.
+            mirrored: flip horizontally.
             feather: standard deviation in pixels of the edge's blur; 0 leaves it sharp.
 
         Returns:
@@ -61,7 +61,7 @@ class Cutout:
             coverage, colours = coverage[:, ::-1], colours[:, ::-1]
         coverage, colours = np.ascontiguousarray(coverage), np.ascontiguousarray(colours)
         if feather > 0:
-            # Around the window lies nothing: the feathered edge must fade there too.
+            # Zero padding: the feathered edge must also fade at the window's border.
             coverage = cv2.GaussianBlur(coverage, (0, 0), feather, borderType=cv2.BORDER_CONSTANT)
         return coverage, colours
 
@@ -82,14 +82,14 @@ def cut_out(image: np.ndarray, mask: np.ndarray, category: int) -> Cutout:
 def is_large_and_whole(
     record: ImageRecord, instance: InstanceRecord, *, min_pixels: int, whole_only: bool = True
 ) -> bool:
-    """Whether an object can be cut out, as far as its box and its kind of segmentation tell; no mask is decoded.
+    """Whether an object can be cut out, judged by its box and kind of segmentation, without decoding its mask.
 
     Args:
         record: the image of the object.
         instance: the object. Crowds and objects without a visible mask cannot be cut out.
-        min_pixels: smallest area of the box.
-        whole_only: leave out objects that are visibly incomplete: cut off by the image's border, of several polygons,
-            which is how COCO draws what something else splits, or hidden in part by their amodal annotation.
+        min_pixels: minimum area of the box.
+        whole_only: exclude incomplete objects: truncated by the image border, of several polygons (COCO's annotation of
+            objects split by an occluder), or partly hidden according to their amodal annotation.
     """
     if instance.iscrowd or not instance.segmentation:
         return False
@@ -108,18 +108,18 @@ def is_large_and_whole(
 
 
 def mask_area(record: ImageRecord, instance: InstanceRecord) -> int:
-    """Pixels of an object's visible mask."""
+    """Number of pixels of an object's visible mask."""
     return int(coco_mask.area(segmentation_to_rle(instance.segmentation, record.height, record.width)))
 
 
 def blend(canvas: np.ndarray, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
-    """Draws an object over a canvas (in place); what lies outside the canvas is cut off.
+    """Alpha-blends an object onto a canvas (in place), clipped to the canvas.
 
     Args:
         canvas: uint8 or float32 [H, W, 3].
         coverage: uint8 [h, w], 255 where the object is opaque.
-        colours: [h, w, 3], of the canvas' dtype.
-        x, y: place of the window's first pixel in the canvas.
+        colours: [h, w, 3], dtype of the canvas.
+        x, y: position of the window's first pixel in the canvas.
     """
     window, part = overlap(coverage.shape, x, y, canvas.shape)
     opacity = coverage[part] * np.float32(1 / 255)

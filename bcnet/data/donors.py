@@ -1,4 +1,4 @@
-"""Donor images of composition: the objects that can be cut out of a data set, with a bounded cache of cut-outs."""
+"""Donor images of copy-paste composition: objects cut out of a data set, with a bounded cache of cut-outs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bcnet.data.masks import decode_window
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import visible_rle
 
-MIN_OBJECT_PIXELS = 40**2  # of an object that is cut out, in its source image
-_ONE_PIECE = 0.95  # share of an object's pixels that its largest connected part must have
+MIN_OBJECT_PIXELS = 40**2  # minimum area of a cut-out object in its source image
+_MIN_LARGEST_COMPONENT = 0.95  # minimum share of an object's pixels in its largest connected component
 
 _logger = logging.getLogger(__name__)
 
 
 class Donors:
-    """The images of a data set that objects can be cut from, with a cache of cut-outs that is bounded in memory.
+    """The images of a data set that objects can be cut from, with a memory-bounded LRU cache of cut-outs.
 
     Args:
         records: the data set.
-        candidates: int [n], indices of the records that have an object to cut out (`donor_indices`).
-        cache_bytes: memory for cut-outs.
-        min_pixels: smallest area of an object.
-        max_image_pixels: as `DatasetMapper`.
-        skip_unreadable: log an unreadable image and cut nothing from it.
+        candidates: int [n], indices of the records with an object that can be cut out (`donor_indices`).
+        cache_bytes: memory limit of the cache.
+        min_pixels: minimum area of an object.
+        max_image_pixels: as in `DatasetMapper`.
+        skip_unreadable: log unreadable images and skip them.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Donors:
         self.cached_bytes = 0
         self._cache: OrderedDict[int, list[Cutout]] = OrderedDict()
 
-    def draw(self, rng: np.random.Generator, *, but: str = "") -> list[Cutout]:
-        """The objects of a random image other than the file `but`; none where nothing can be cut out of it.
+    def draw(self, rng: np.random.Generator, *, exclude: str = "") -> list[Cutout]:
+        """The cut-outs of a random image other than the file `exclude`; empty if nothing can be cut from it.
 
-        All come from one image: to read it costs more than all the rest of a composition.
+        All come from one image, because reading it is the most expensive step of a composition.
 
         Raises:
             UnreadableImageError: the image cannot be read, and `skip_unreadable` is False.
@@ -66,7 +66,7 @@ class Donors:
             return []
         position = int(rng.integers(len(self.candidates)))
         for index in np.roll(self.candidates, -position)[:2].tolist():
-            if self.records[index].file_name != but:
+            if self.records[index].file_name != exclude:
                 return self._cutouts(index)
         return []
 
@@ -88,7 +88,7 @@ class Donors:
         except UnreadableImageError as error:
             if not self.skip_unreadable:
                 raise
-            _logger.warning("nothing is cut from an image, by INPUT.BAD_IMAGE 'skip': %s", error)
+            _logger.warning("skipped an unreadable donor image (INPUT.BAD_IMAGE 'skip'): %s", error)
             return []
         cutouts = []
         for instance in record.instances:
@@ -106,7 +106,7 @@ class Donors:
 
 
 def donor_indices(records: Sequence[ImageRecord], min_pixels: int = MIN_OBJECT_PIXELS) -> np.ndarray:
-    """Indices of the records that have an object to cut out, as far as boxes tell: int64 [n]."""
+    """Indices of the records with an object that can be cut out, judged by the boxes: int64 [n]."""
     usable = [any(is_large_and_whole(r, i, min_pixels=min_pixels) for i in r.instances) for r in records]
     return np.flatnonzero(np.asarray(usable, dtype=bool))
 
@@ -114,4 +114,4 @@ def donor_indices(records: Sequence[ImageRecord], min_pixels: int = MIN_OBJECT_P
 def _in_one_piece(mask: np.ndarray) -> bool:
     count, _, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     areas = statistics[1:count, cv2.CC_STAT_AREA]
-    return areas.max() >= _ONE_PIECE * areas.sum()
+    return areas.max() >= _MIN_LARGEST_COMPONENT * areas.sum()

@@ -1,4 +1,4 @@
-"""Registry of readers: the formats that a data set's spec may have, and which files and folders each is read from."""
+"""Registry of annotation readers: the formats of data set specs, and the files and folders of each format."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class SpecPart:
     """One path of a data set's spec.
 
     Attributes:
-        what: what it is, in words.
-        example: what stands for it in messages.
-        file, folder: whether it may be the one or the other; one of them at least.
-        suffixes: of such files. A path may contain colons; the spec is split behind one of these where there is one.
+        what: description, such as "annotation file".
+        example: placeholder in messages.
+        file, folder: whether the path may be a file, a folder; at least one of them.
+        suffixes: suffixes of such files. As a path may contain colons, the spec is split after one of these if present.
     """
 
     what: str
@@ -49,8 +49,8 @@ class Reader:
     """A registered reader.
 
     Attributes:
-        format: its name, with which a spec begins.
-        read: called with one path per part, and the data set's name as `name`.
+        format: its name, the prefix of a spec.
+        read: function that takes one path per part, and the data set's name as `name`.
         parts: the paths of its spec, in order.
     """
 
@@ -60,15 +60,15 @@ class Reader:
 
     @property
     def form(self) -> str:
-        """The spec with examples for paths: "coco:path/to/annotations.json:path/to/images"."""
+        """The spec with placeholders for paths: "coco:path/to/annotations.json:path/to/images"."""
         return ":".join([self.format, *(part.example for part in self.parts)])
 
     def split(self, rest: str) -> tuple[str, ...] | None:
-        """The paths of a spec, without its format; None unless there is one for every part."""
+        """Splits a spec without its format into paths; None unless there is one for every part."""
         paths = []
         for position, part in enumerate(self.parts[:-1]):
             ends = [rest.find(f"{suffix}:") + len(suffix) for suffix in part.suffixes if f"{suffix}:" in rest]
-            # Without a suffix to go by, the last path has no colons.
+            # Without a known suffix, the last path is assumed to have no colons.
             end = min(ends) if ends else rest.rfind(":") if position == len(self.parts) - 2 else rest.find(":")
             if end < 0:
                 return None
@@ -78,7 +78,7 @@ class Reader:
         return tuple(os.path.expanduser(path) for path in paths) if all(paths) else None
 
     def missing(self, paths: Sequence[str]) -> list[str]:
-        """The paths that do not exist, each with what it should be."""
+        """Descriptions of the paths that do not exist, such as "image folder 'x'"."""
         return [f"{part.what} {path!r}" for part, path in zip(self.parts, paths, strict=True) if not part.exists(path)]
 
 
@@ -92,16 +92,16 @@ class ReaderRegistry(Registry):
         name: str | None = None,
         parts: Sequence[SpecPart] = (ANNOTATION_FILE, IMAGE_FOLDER),
     ):
-        """Registers a reader; without a function, a decorator that does.
+        """Registers a reader; without `obj`, returns a decorator.
 
         Args:
-            obj: the function, called as ``obj(path, ..., name=...)`` with one path per part. It returns the images in
-                the order of their ids, and the data set's classes and files; it may take each path as existing.
-            name: the format, with which specs begin: a word without a colon. Default: the function's name.
+            obj: the function, called as ``obj(path, ..., name=...)`` with one path per part, after a check that the
+                paths exist. It returns the images in the order of their ids, and the data set's classes and files.
+            name: the format, the prefix of specs: a word without a colon. Default: the function's name.
             parts: the paths of a spec, in order.
 
         Raises:
-            AssertionError: the format is taken (from fvcore).
+            AssertionError: the format is already registered (from fvcore).
             ValueError: a colon in the name, or no parts.
         """
         if obj is None:

@@ -29,28 +29,28 @@ DOWNLOAD_BYTES = 200 * 2**20
 def image_array(
     source: ImageSource, format: str = "BGR", wanted: str = "RGB", *, max_pixels: int = MAX_IMAGE_PIXELS
 ) -> np.ndarray:
-    """An image of any kind as an array: uint8 or float [H, W, 3], 0..255.
+    """Converts an image of any supported type to an array: uint8 or float [H, W, 3], 0..255.
 
     Args:
         source: one of
 
-            - numpy array [H, W, 3], uint8 or float, values 0..255, channels in the order of `format`, as `cv2.imread`
-              (BGR) and `np.asarray` of a PIL image (RGB) give it. Grey images [H, W] or [H, W, 1] get three equal
-              channels, the fourth channel of [H, W, 4] is dropped, of uint16 the upper 8 bits are kept, and bool
-              is black and white;
-            - tensor [3, H, W], [1, H, W] or [4, H, W], otherwise the same, on any device;
-            - PIL image, or path of an image file, or its URL, ``http://`` or ``https://``: `bcnet.data.images.to_rgb`
-              says what becomes of their modes. Their EXIF orientation is applied.
-        format: channel order of arrays and tensors, "BGR" or "RGB". The others know their own.
+            - numpy array [H, W, 3], uint8 or float, values 0..255, channels in the order of `format`, as returned by
+              `cv2.imread` (BGR) and `np.asarray` of a PIL image (RGB). Grey images [H, W] or [H, W, 1] are repeated to
+              three channels, the fourth channel of [H, W, 4] is dropped, uint16 is reduced to its upper 8 bits, and
+              bool is black and white;
+            - tensor [3, H, W], [1, H, W] or [4, H, W] with the same dtypes and values, on any device;
+            - PIL image, or path of an image file, or its URL, ``http://`` or ``https://``: modes are converted by
+              `bcnet.data.images.to_rgb`, and the EXIF orientation is applied.
+        format: channel order of arrays and tensors, "BGR" or "RGB". Not used for the other types.
         wanted: channel order of the result.
-        max_pixels: a larger file is rejected; 0 is no limit.
+        max_pixels: images with more pixels are rejected; 0 is no limit.
 
     Returns:
-        np.ndarray: a view of an array or tensor where that is possible.
+        np.ndarray: if possible a view of the array or tensor.
 
     Raises:
-        UnreadableImageError: a PIL image, file or URL that cannot be read or is not an image (a ValueError too).
-        ValueError: another type, shape, dtype or format, or values outside 0..255.
+        UnreadableImageError: a PIL image, file or URL that cannot be read or is not an image (it is a ValueError).
+        ValueError: unsupported type, shape, dtype or format, or values outside 0..255.
     """
     channel_order(format)
     if isinstance(source, np.ndarray):
@@ -83,7 +83,7 @@ def _open(name: str, max_pixels: int) -> Image.Image:
 
 
 def _download(url: str) -> io.BytesIO:
-    request = urllib.request.Request(url, headers={"User-Agent": "bcnet"})  # some servers refuse python's own name
+    request = urllib.request.Request(url, headers={"User-Agent": "bcnet"})  # some servers reject Python's default
     try:
         with urllib.request.urlopen(request, timeout=DOWNLOAD_SECONDS) as answer:
             content = answer.read(DOWNLOAD_BYTES + 1)
@@ -100,7 +100,7 @@ def _channels_last(tensor: Tensor) -> np.ndarray:
         advice = "; give a batch as a list, list(images)" if tensor.ndim == 4 else advice
         raise ValueError(f"an image tensor must be [1, 3 or 4, H, W], got shape {tuple(tensor.shape)}{advice}")
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # numpy has none
+    if tensor.dtype == torch.bfloat16:  # not supported by numpy
         tensor = tensor.float()
     return tensor.permute(1, 2, 0).numpy()
 
@@ -121,7 +121,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
     if not np.issubdtype(pixels.dtype, np.floating):
         raise ValueError(f"the image must be uint8, uint16, bool or float 0..255, got {pixels.dtype}")
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 255):  # also refuses nan
+    if not (low >= 0 and high <= 255):  # also rejects NaN
         raise ValueError(f"the image's values must lie in 0..255, got {low:g}..{high:g}")
     if 0 < high <= 1:
         logger.warning("The image's values lie in %g..%g; 0..255 is expected, this image is black", low, high)

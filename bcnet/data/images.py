@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bcnet.data.records import ImageRecord
 
-MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: where Pillow rejects an image
+MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: Pillow's decompression bomb limit
 
 _EXIF_ORIENTATION = 0x0112
 _UNDO_ORIENTATION = {
@@ -30,9 +30,9 @@ _UNDO_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 _BITS_PER_SAMPLE = 258  # TIFF tag
-_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # whose images of mode "I", int32, hold 16-bit values
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # formats whose images of mode "I" (int32) hold 16-bit values
 
-# Formats that Pillow reads with another package or in other versions only: bytes of the file from the offset on.
+# Formats that Pillow reads only with another package or in other versions: (offset, magic bytes, description).
 _FOREIGN_FORMATS = (
     (4, (b"ftypavif", b"ftypavis"), "AVIF, which needs Pillow 11.3 or newer"),
     (4, tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")),
@@ -44,33 +44,33 @@ _pillow_limit = threading.Lock()
 
 
 class UnreadableImageError(ValueError):
-    """An image that is missing, empty, truncated, too large, not an image, or of values without a known range."""
+    """An image that is missing, empty, truncated, too large, not an image, or has values of unknown range."""
 
 
 def open_image(file: str | BinaryIO, name: str | None = None, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """Decodes an image file as `to_rgb` does; of an animation or a TIFF of several pages, the first.
+    """Decodes an image file and converts it with `to_rgb`; the first frame or page if it has several.
 
-    HEIC files are read where the package pillow-heif is installed.
+    HEIC files are read if the package pillow-heif is installed.
 
     Args:
         file: a path, or a file object in binary mode.
-        name: what the error calls it; by default `file`.
-        max_pixels: a larger image is rejected before it is decoded; 0 is no limit.
+        name: name of the image in errors; default: `file`.
+        max_pixels: images with more pixels are rejected before decoding; 0 is no limit.
 
     Returns:
         Image.Image: mode "RGB".
 
     Raises:
-        UnreadableImageError: the file is missing, cannot be decoded, is too large, or its values have no known range.
+        UnreadableImageError: the file is missing, cannot be decoded, is too large, or has values of unknown range.
     """
-    with _unreadable(name or file), _pillow_allows(max_pixels), _identified(file) as image:
+    with _unreadable(name or file), _raised_pillow_limit(max_pixels), _open_identified(file) as image:
         if 0 < max_pixels < image.width * image.height:
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels are more than {max_pixels}")
         return _to_rgb(image)
 
 
 def read_image(file_name: str, format: str = "BGR", *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
-    """Reads an image file as `open_image` does: uint8 [H, W, 3], in "BGR" or "RGB" order.
+    """Reads an image file with `open_image` as an array: uint8 [H, W, 3], in "BGR" or "RGB" order.
 
     Raises:
         UnreadableImageError: as `open_image`.
@@ -81,11 +81,11 @@ def read_image(file_name: str, format: str = "BGR", *, max_pixels: int = MAX_IMA
 
 
 def open_record_image(record: ImageRecord, *, max_pixels: int = MAX_IMAGE_PIXELS) -> Image.Image:
-    """Decodes the image of a record as `open_image` does.
+    """Decodes the image of a record with `open_image`.
 
     Raises:
         UnreadableImageError: as `open_image`.
-        ValueError: the image's size is not the record's.
+        ValueError: the image's size differs from the record's.
     """
     image = open_image(record.file_name, max_pixels=max_pixels)
     if (image.height, image.width) != (record.height, record.width):
@@ -100,19 +100,19 @@ def open_record_image(record: ImageRecord, *, max_pixels: int = MAX_IMAGE_PIXELS
 def to_rgb(image: Image.Image) -> Image.Image:
     """A PIL image of any mode as "RGB", with its EXIF orientation applied.
 
-    Values come out as `cv2.imread` gives them, up to rounding: transparency is dropped, palettes are looked up, and of
-    12 or 16 bits the upper 8 are kept.
+    Up to rounding, values equal those of `cv2.imread`: transparency is dropped, palettes are looked up, and 12 or 16
+    bits are reduced to the upper 8.
 
     Raises:
-        UnreadableImageError: it cannot be decoded (PIL reads files late), or its values have no known range: 32-bit
-            integers and floats.
+        UnreadableImageError: it cannot be decoded (PIL decodes lazily), or its values (32-bit integers or floats) have
+            an unknown range.
     """
     with _unreadable(getattr(image, "filename", None) or f"PIL image of mode {image.mode}"):
         return _to_rgb(image)
 
 
 def channel_order(format: str) -> slice:
-    """Selects a format's channels, "BGR" or "RGB", from RGB.
+    """The slice that reorders RGB channels to a format, "BGR" or "RGB".
 
     Raises:
         ValueError: another format.
@@ -123,7 +123,7 @@ def channel_order(format: str) -> slice:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    # First of all: Pillow's TIFF reader applies the orientation as it decodes, and then removes the tag.
+    # Must come first: Pillow's TIFF reader applies the orientation while decoding, and then removes the tag.
     image.load()
     orientation = None
     with contextlib.suppress(Exception):  # broken EXIF data does not make the pixels unreadable
@@ -143,14 +143,14 @@ def _eight_bit_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bits_per_sample(image: Image.Image) -> int:
-    """12 for TIFF files that say so, otherwise 16: Pillow scales the other formats itself."""
+    """12 for TIFF files with this tag, otherwise 16: Pillow scales the other formats itself."""
     tags = getattr(image, "tag_v2", {})
     return 12 if tuple(tags.get(_BITS_PER_SAMPLE, ())) == (12,) else 16
 
 
 @contextlib.contextmanager
 def _unreadable(name: object) -> Iterator[None]:
-    """Every error of the block as an `UnreadableImageError`: decoders raise all kinds on damaged files."""
+    """Converts every error of the block to an `UnreadableImageError`: decoders raise all kinds on damaged files."""
     try:
         yield
     except UnreadableImageError:
@@ -165,10 +165,10 @@ def _unreadable(name: object) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _pillow_allows(max_pixels: int) -> Iterator[None]:
-    """Lifts Pillow's limit on the size of images, a global variable, where ours is higher."""
+def _raised_pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Disables Pillow's limit on the image size, a global variable, if `max_pixels` is higher."""
     own = Image.MAX_IMAGE_PIXELS
-    if own is None or 0 < max_pixels <= 2 * own:  # Pillow warns at its limit and refuses at twice as much
+    if own is None or 0 < max_pixels <= 2 * own:  # Pillow warns at its limit and raises at twice the limit
         yield
         return
     with _pillow_limit:
@@ -179,8 +179,8 @@ def _pillow_allows(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = own
 
 
-def _identified(file: str | BinaryIO) -> Image.Image:
-    """`Image.open`, with the reason where the format is not known."""
+def _open_identified(file: str | BinaryIO) -> Image.Image:
+    """`Image.open`, with the reason in the error if the format is unknown."""
     try:
         return Image.open(file)
     except UnidentifiedImageError:
@@ -193,7 +193,7 @@ def _identified(file: str | BinaryIO) -> Image.Image:
 
 
 def foreign_format(head: bytes) -> str | None:
-    """The image format that a file's first bytes announce, if Pillow needs help with it, and what it needs."""
+    """The format of a file's first bytes and what Pillow needs to read it; None for formats that Pillow supports."""
     for offset, beginnings, description in _FOREIGN_FORMATS:
         if head[offset:].startswith(beginnings):
             return description

@@ -1,4 +1,4 @@
-"""Input files of a command line: images and videos behind paths, folders, patterns, URLs and data set names."""
+"""Command-line inputs: resolves paths, folders, glob patterns, URLs and data set names to images and videos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bcnet.data.videos import is_webcam
 
 logger = logging.getLogger(__name__)
 
-# What a folder is searched for; a file that is named itself is recognised by its content, whatever its suffix.
+# Suffixes that a folder is searched for; a file given by name is recognised by its content, whatever its suffix.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
@@ -27,26 +27,26 @@ VIDEO_SUFFIXES = (
 
 
 def find_images(inputs: Iterable[str], *, videos: bool = False) -> list[str]:
-    """The image files behind names as given on a command line, in order and each once.
+    """Resolves command-line inputs to image files, in order and without duplicates.
 
     Files that the search of a folder skips are logged, counted by suffix.
 
     Args:
         inputs: files, folders (searched with all their subfolders, by file suffix), glob patterns, http(s) URLs, and
             names or specs of data sets.
-        videos: find video files in folders too, and let "webcam" and "webcam:N", the N-th camera, stand for themselves.
+        videos: also find video files in folders, and pass "webcam" and "webcam:N" (the N-th camera) through.
 
     Raises:
-        FileNotFoundError: an input is none of these, or a pattern or folder without images; names it.
-        KeyError, ValueError: as `bcnet.data.load_dataset`.
+        FileNotFoundError: an input is none of these, or is a pattern or folder without images; names it.
+        KeyError, ValueError: from `bcnet.data.load_dataset`.
     """
     files: dict[str, None] = {}
     for name in inputs:
-        files.update(dict.fromkeys(_files_behind(name, videos)))
+        files.update(dict.fromkeys(_resolve(name, videos)))
     return list(files)
 
 
-def _files_behind(name: str, videos: bool) -> list[str]:
+def _resolve(name: str, videos: bool) -> list[str]:
     if is_url(name) or (videos and is_webcam(name)):
         return [name]
     if os.path.isdir(name):
@@ -58,8 +58,8 @@ def _files_behind(name: str, videos: bool) -> list[str]:
         files = [record.file_name for record in load_dataset(name)[0]]
     if not files:
         raise FileNotFoundError(
-            f"no images behind the input {name!r}: it is no file, no folder or pattern with images, and no data "
-            "set (config keys with new values go last, after another option)"
+            f"no images found for the input {name!r}: it is not a file, a folder or pattern with images, or a data set "
+            "(config keys with new values go last, after another option)"
         )
     return files
 
@@ -70,9 +70,9 @@ def _images_in_folder(folder: str, suffixes: tuple[str, ...]) -> list[str]:
     others = (file for file in files if not file.lower().endswith(suffixes))
     counts = Counter(os.path.splitext(file)[1].lower() or "no suffix" for file in others)
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    passed_over = ", ".join(f"{suffix} ({count})" for suffix, count in by_count)
+    skipped = ", ".join(f"{suffix} ({count})" for suffix, count in by_count)
     if not images:
-        raise FileNotFoundError(f"no images behind the input {folder!r}: the folder holds {passed_over or 'no files'}")
-    if passed_over:
-        logger.warning("%s: passed over files of other types: %s", folder, passed_over)
+        raise FileNotFoundError(f"no images found for the input {folder!r}: the folder holds {skipped or 'no files'}")
+    if skipped:
+        logger.warning("%s: skipped files of other types: %s", folder, skipped)
     return images

@@ -1,21 +1,21 @@
 """Reader of InstaOrder (Lee and Park, "Instance-wise Occlusion and Depth Orders in Natural Scenes", CVPR 2022).
 
-InstaOrder annotates who occludes whom among instances of COCO 2017. Its file, ``InstaOrder_val2017.json``, has no
-masks: it refers to COCO's by the ids of images and annotations, so both files are read.
+InstaOrder annotates pairwise occlusion order of instances of COCO 2017. Its file, ``InstaOrder_val2017.json``, has no
+masks: it refers to COCO's by image and annotation ids, so both files are read.
 
 ==================  ===================================================================================================
-key of an entry     what is read
+key of an entry     meaning
 ==================  ===================================================================================================
 ``image_id``        COCO's image id
-``instance_ids``    COCO's annotation ids of the instances that were compared; places from 0 in this list name them
-``occlusion``       list of ``{"order": ...}``: "0<2", the instance at place 0 occludes part of that at place 2; or
-                    "0<2 & 2<0", each occludes a part of the other. Pairs that are not listed do not occlude each other
-``depth``           not read: its relation is nearer or farther, of objects that need not touch
+``instance_ids``    COCO's annotation ids of the compared instances; ``occlusion`` has positions in this list, from 0
+``occlusion``       list of ``{"order": ...}``: "0<2", instance 0 occludes part of instance 2; or "0<2 & 2<0", each
+                    occludes part of the other. Pairs that are not listed do not occlude each other
+``depth``           not read: relative distance to the camera, also of objects that do not overlap
 ==================  ===================================================================================================
 
-`ImageRecord.in_front` has one pair for each occlusion, and both pairs where it goes both ways. Objects that the entry
-does not list are `ImageRecord.unordered`. An image of COCO without an entry is of unknown order. A listed id that the
-image lacks is noted, and its pairs are dropped.
+`ImageRecord.in_front` has one pair for each occlusion, and both pairs if it is mutual. Objects that the entry does not
+list are in `ImageRecord.unordered`. The order of a COCO image without an entry is unknown. A listed id that the image
+lacks is noted, and its pairs are dropped.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class _Entry(NamedTuple):
 def load_instaorder(
     instaorder_file: str, annotation_file: str, image_root: str, name: str = ""
 ) -> tuple[list[ImageRecord], DatasetInfo]:
-    """Reads COCO's instances with InstaOrder's occlusion order (see the module's text).
+    """Reads COCO's instances with InstaOrder's occlusion order (see the module docstring).
 
     Args:
         instaorder_file: path of InstaOrder's json.
-        annotation_file, image_root, name: as of `bcnet.data.coco.load_coco`.
+        annotation_file, image_root, name: as in `bcnet.data.coco.load_coco`.
 
     Returns:
-        As `load_coco`; images that InstaOrder does not list are among them.
+        As `load_coco`, including images that InstaOrder does not list.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: malformed content of one of the files; names the file, and the ids and values of the first faults.
+        ValueError: one of the files is malformed; names the file, and the ids and values of the first faults.
     """
     entries = _read_entries(instaorder_file)
 
@@ -94,7 +94,7 @@ def _read_entries(path: str) -> dict[int | str, _Entry]:
                 raise ValueError(f"{fault}: {short(annotation)}")
             image_id = annotation["image_id"]
             if not is_id(image_id):
-                raise ValueError(f"image_id must be a whole number or a text, got {short(image_id)}")
+                raise ValueError(f"image_id must be an integer or a string, got {short(image_id)}")
             if normal_id(image_id) in entries:
                 raise ValueError(f"image {short(image_id)} has an annotation already")
             entries[normal_id(image_id)] = _read_entry(annotation)
@@ -118,18 +118,18 @@ def _read_entry(annotation: dict) -> _Entry:
 
 
 def _read_order(order: object, count: int) -> list[tuple[int, int]]:
-    """Places (occluder, occludee) of "0<2" or "0<2 & 2<0".
+    """Parses "0<2" or "0<2 & 2<0" into pairs (occluder, occludee) of positions in ``instance_ids``.
 
     Raises:
-        ValueError: another form, or a place that the list of `count` instances does not have.
+        ValueError: another form, or a position that is not below `count`.
     """
     match = _ORDER.fullmatch(order) if isinstance(order, str) else None
     numbers = [int(group) for group in match.groups() if group is not None] if match else []
     mutual = len(numbers) == 4
     if not numbers or numbers[0] == numbers[1] or (mutual and numbers[2:] != numbers[1::-1]):
-        raise ValueError(f"order must be a text like '0<2' or '0<2 & 2<0', got {short(order)}")
+        raise ValueError(f"order must be a string like '0<2' or '0<2 & 2<0', got {short(order)}")
     if max(numbers) >= count:
-        raise ValueError(f"order {short(order)} names a place that the list of {count} instance_ids does not have")
+        raise ValueError(f"order {short(order)} has a position beyond the {count} instance_ids")
     first, second = numbers[:2]
     return [(first, second), (second, first)] if mutual else [(first, second)]
 
@@ -140,14 +140,14 @@ def _occlusion_order(
     entry = entries.get(record.image_id)
     if entry is None:
         return None
-    places = {normal_id(annotation["id"]): place for place, annotation in enumerate(annotations)}
-    lacking = entry.instances - places.keys()
+    positions = {normal_id(annotation["id"]): position for position, annotation in enumerate(annotations)}
+    lacking = entry.instances - positions.keys()
     if lacking:
         label = f"{image_label(record)}: {short(sorted(lacking, key=str))}"
-        findings.note("images that lack instances which InstaOrder lists", label)
+        findings.note("images without some instances that InstaOrder lists", label)
     record.unordered = tuple(
-        place
-        for annotation_id, place in places.items()
-        if annotation_id not in entry.instances and not record.instances[place].iscrowd
+        position
+        for annotation_id, position in positions.items()
+        if annotation_id not in entry.instances and not record.instances[position].iscrowd
     )
-    return [(places[i], places[j]) for i, j in entry.pairs if i in places and j in places]
+    return [(positions[i], positions[j]) for i, j in entry.pairs if i in positions and j in positions]

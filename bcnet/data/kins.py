@@ -1,21 +1,21 @@
 """Reader of KINS (KITTI INStance, Qi et al., CVPR 2019): the files of 2019 and those of February 2020.
 
 ==========================  ============================  =======================================
-what                        2020, ``update_*_2020.json``  2019, ``instances_*.json``
+content                     2020, ``update_*_2020.json``  2019, ``instances_*.json``
 ==========================  ============================  =======================================
 amodal mask and box         ``a_segm``, ``a_bbox``        ``segmentation``, ``bbox``
 visible mask and box        ``i_segm``, ``i_bbox``        ``inmodal_seg`` (RLE), ``inmodal_bbox``
-order                       ``oco_id``, ``ico_id``        none: every neighbour counts as occluder
-classes                     8 (of "rider" no object)      7
+depth order                 ``oco_id``, ``ico_id``        none: all neighbours count as occluders
+classes                     8 ("rider" is unused)         7
 ==========================  ============================  =======================================
 
-Everything else is as in COCO, and malformed content gets what the table of `bcnet.data.coco` says, with the
+Everything else is as in COCO, and malformed content is handled as in the table of `bcnet.data.coco`, with the
 exceptions of `amodal_annotation`.
 
-Order, by the data set's README: the instances of an image form clusters of connected ones, ``oco_id``;
-``ico_id`` is the place in the cluster by distance to the camera, 0 for instances that overlap no other. Hence of
-two instances of a cluster, the one with the smaller ``ico_id`` lies in front. Instances of different clusters, or
-with equal places, do not occlude each other.
+Depth order, according to the data set's README: the instances of an image form clusters of connected instances,
+``oco_id``; ``ico_id`` is the rank in the cluster by distance to the camera, 0 for instances that overlap no other.
+Hence, of two instances of a cluster, the one with the smaller ``ico_id`` lies in front. Instances of different
+clusters, or of equal rank, do not occlude each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bcnet.data.records import DatasetInfo, ImageRecord
 
 
 def load_kins(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """Reads a KINS json; arguments, result and errors are those of `bcnet.data.coco.load_coco`."""
+    """Reads a KINS json; arguments, return values and errors as in `bcnet.data.coco.load_coco`."""
     return read_annotations(read_coco_json(annotation_file), annotation_file, image_root, name, format=_KINS)
 
 
@@ -68,7 +68,7 @@ def _cluster_order(record: ImageRecord, annotations: Sequence[dict], findings: F
     }
     if len(places) < sum(not instance.iscrowd for instance in record.instances):
         if places:
-            what = "images in which some objects only have oco_id and ico_id, taken as of unknown order"
+            what = "images in which only some objects have oco_id and ico_id, depth order ignored"
             findings.note(what, image_label(record))
         return None
     return [

@@ -1,4 +1,4 @@
-"""Loaders: records, mapper and sampling put together with torch's DataLoader."""
+"""Training and test data loaders: records, mapper and sampling combined with torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
 
-# Files, spread over a data set, that are looked for before the first one is read: all would take minutes on a network
-# drive, and a wrong folder, ending or separator shows in any.
-_FILES_LOOKED_FOR = 200
+# Number of files, spread over a data set, whose existence is checked up front: checking all would take minutes on a
+# network drive, and a wrong folder, suffix or separator shows in any of them.
+_FILES_CHECKED = 200
 
-# Key of a sample under which a worker tells the main process which files it could not read.
+# Key of a sample under which a worker reports unreadable files to the main process.
 _UNREADABLE = "unreadable_images"
-# Key of the error that the main process raises: one that a worker raises would come with the worker's traceback in
-# its message, and the name of the file is all that the user needs.
+# Key of an error that the main process raises: if the worker raised it, torch would add the worker's traceback to the
+# message, and all that the user needs is the name of the file.
 _ERROR = "error"
 
 
@@ -54,7 +54,7 @@ class _TrainDataset(Dataset):
         unreadable: list[str] = []
         for candidate in self._candidates(index):
             try:
-                # A fresh generator, so that a replaced image does not depend on how far the first one came.
+                # A new generator, so that a replacement does not depend on the draws made before the failure.
                 sample = self.mapper(self.records[candidate], augmentation_rng(self.seed, position))
             except UnreadableImageError as error:
                 if not self.skip_unreadable:
@@ -67,14 +67,14 @@ class _TrainDataset(Dataset):
         return {_ERROR: UnreadableImageError(message)}
 
     def _candidates(self, index: int) -> Iterator[int]:
-        """The image, then the images of its group that follow it in the data set, around its end."""
+        """The image, then the other images of its group, starting after it and wrapping around."""
         yield index
         members = np.flatnonzero(self.groups == self.groups[index])
         yield from np.roll(members, -int(np.searchsorted(members, index)) - 1)[:-1].tolist()
 
 
 class _TestDataset(Dataset):
-    """Samples by index; one that could not be read holds the message alone."""
+    """Samples by index; an unreadable one holds only the error message."""
 
     def __init__(self, records: SerializedList, mapper: DatasetMapper, skip_unreadable: bool) -> None:
         self.records = records
@@ -92,7 +92,7 @@ class _TestDataset(Dataset):
 
 
 class _Loader:
-    """What both loaders share: unpacking batches and keeping count of unreadable images."""
+    """Base of both loaders: unpacks batches and counts unreadable images."""
 
     def __init__(self, loader: DataLoader, info: DatasetInfo) -> None:
         self._loader = loader
@@ -103,8 +103,8 @@ class _Loader:
         try:
             batch = next(batches)
         except Exception as error:
-            # Of a worker's error, the message holds the worker's traceback, and this process' frames tie torch's
-            # iterator into a reference cycle: collected as such, it waits 5 seconds for each worker.
+            # This process' traceback frames would put torch's iterator into a reference cycle, and collecting such an
+            # iterator waits 5 seconds for each worker. (The worker's own traceback is part of the message.)
             if self._loader.num_workers == 0:
                 raise
             raise error.with_traceback(None)  # noqa: B904, the error is the same one
@@ -120,12 +120,12 @@ class _Loader:
 
 
 class TrainLoader(_Loader):
-    """An endless iterator of list[dict], one process' share of one accumulation step each.
+    """An infinite iterator of list[dict], one process' share of one accumulation step each.
 
     Attributes:
         info: the classes (and the files of the first training set).
         seed: the seed in use; config.SEED unless that is negative.
-        unreadable_images: how often each unreadable image was replaced so far, by message.
+        unreadable_images: number of times that each unreadable image was replaced so far, by message.
     """
 
     def __init__(self, loader: DataLoader, info: DatasetInfo, seed: int) -> None:
@@ -147,10 +147,10 @@ class TestLoader(_Loader):
 
     Attributes:
         info: the data set's classes and files.
-        unreadable_images: the images that were skipped so far, by message.
+        unreadable_images: the images skipped so far, by message.
     """
 
-    __test__ = False  # the name is not a test's
+    __test__ = False  # not a test class, in spite of its name
 
     def __iter__(self) -> Iterator[list[dict]]:
         batches = iter(self._loader)
@@ -170,30 +170,30 @@ def build_train_loader(
     class_names: Sequence[str] = (),
     layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
 ) -> TrainLoader:
-    """The endless stream of training batches.
+    """The infinite stream of training batches.
 
-    The stream depends on the data, SOLVER.IMS_PER_BATCH and the seed alone: any number of workers and of
-    processes, and resuming at any iteration, give the same images with the same augmentation. A negative
-    SEED is replaced by a random one, the same on every process, which the log and `TrainLoader.seed` name.
+    The stream depends only on the data, SOLVER.IMS_PER_BATCH and the seed: any number of workers and of processes, and
+    resuming at any iteration, give the same images with the same augmentation. A negative SEED is replaced by a random
+    one, the same on every process, which is logged and available as `TrainLoader.seed`.
 
     Args:
         cfg: reads DATASETS.TRAIN, DATALOADER, INPUT, SEED, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATE_STEPS,
             MODEL.MASK_ON, MODEL.BILAYER.OCCLUDER_TARGET, MODEL.ROI_HEADS.NUM_CLASSES and MODEL.DEVICE.
         start_iteration: the first iteration to yield; one iteration is ACCUMULATE_STEPS items.
-        class_names: of the weights that training starts from; the data's classes are brought to their order
+        class_names: class names of the weights that training starts from; the data's classes are reordered to match
             (`training_classes`).
-        layers: mask layers that the model learns from (`MaskBranch.target_layers`).
+        layers: mask layers that the model is trained on (`MaskBranch.target_layers`).
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
         mapper ("image", "targets", "image_id", "file_name", "height", "width").
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: of `load_dataset`.
-        FileNotFoundError: image files are missing, by a look for 200 of them.
-        ValueError: no training set or no image is left; a training set with a class that the first one lacks; more
+        KeyError, FileNotFoundError, ValueError: from `load_dataset`.
+        FileNotFoundError: image files are missing (200 of them are checked).
+        ValueError: no training set, or no image left; a training set with a class that the first one lacks; more
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
-            batch that cannot be divided among the processes; no object to cut out for INPUT.COMPOSITION.
+            batch size not divisible among the processes; no object to cut out for INPUT.COMPOSITION.
     """
     records, info = _load_training_sets(cfg, class_names, layers)
     _check_image_files(cfg, records, "DATASETS.TRAIN")
@@ -228,23 +228,23 @@ def build_train_loader(
 def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetInfo], batch_size: int = 1) -> TestLoader:
     """This process' share of a data set's images, in order, without targets.
 
-    Shares are contiguous and differ by one image at most. With INPUT.BAD_IMAGE "skip" an unreadable image is
-    left out, logged and counted; it then has no detections.
+    Shares are contiguous and differ by at most one image. With INPUT.BAD_IMAGE "skip" an unreadable image is skipped,
+    logged and counted; it then has no detections.
 
     Args:
         cfg: reads INPUT, DATALOADER.NUM_WORKERS and MODEL.DEVICE.
-        dataset: a name of the catalog, ``coco:annotations.json:image_folder``, or what `load_dataset` gave.
+        dataset: a name of the catalog, ``coco:annotations.json:image_folder``, or the result of `load_dataset`.
         batch_size: images per batch; the last one may be smaller.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: of `load_dataset`.
-        FileNotFoundError: image files are missing, by a look for 200 of them.
+        KeyError, FileNotFoundError, ValueError: from `load_dataset`.
+        FileNotFoundError: image files are missing (200 of them are checked).
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     records, info = load_dataset(dataset) if isinstance(dataset, str) else dataset
     _check_image_files(cfg, records, f"data set {info.name!r}")
-    # What the test mapper does not read need not be kept for the workers.
+    # Drop what the test mapper does not read, to save memory in the workers.
     records = [replace(record, instances=[], in_front=None) for record in records]
     shard = contiguous_shard(len(records), rank(), world_size())
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
@@ -278,9 +278,9 @@ def _load_training_sets(
 
 
 def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequence[str]) -> None:
-    """Raises ValueError where an annotation of a training set lacks a mask that training needs."""
+    """Raises ValueError if annotations of a training set lack a mask that training needs."""
     target = cfg.INPUT.MASK_TARGET
-    if cfg.INPUT.COMPOSITION.ENABLED:  # makes amodal targets where the annotations have none
+    if cfg.INPUT.COMPOSITION.ENABLED:  # creates amodal targets for annotations without them
         layers = [layer for layer in layers if layer != AMODAL]
     if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
         raise ValueError(
@@ -292,10 +292,11 @@ def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequenc
 def _to_common_classes(
     cfg, loaded: Sequence[tuple[list[ImageRecord], DatasetInfo]], class_names: Sequence[str]
 ) -> DatasetInfo:
-    """Brings the records' classes, in place, to one order: that of the weights, or else of the first training set.
+    """Renumbers the records' classes, in place, to a common order: that of the weights, or else of the first set.
 
     Returns:
-        DatasetInfo: of the first set, with the common classes; a class of the weights alone has the category id -1.
+        DatasetInfo: that of the first set with the common classes; a class that only the weights have gets category
+            id -1.
     """
     first = loaded[0][1]
     _check_class_count(cfg, first)
@@ -317,15 +318,15 @@ def _to_common_classes(
 
 
 def _check_image_files(cfg, records: Sequence[ImageRecord], where: str) -> None:
-    """Raises FileNotFoundError where image files are missing, unless INPUT.BAD_IMAGE is "skip" and some are there."""
-    looked_for = records[:: max(1, len(records) // _FILES_LOOKED_FOR)]
-    missing = [record.file_name for record in looked_for if not os.path.exists(record.file_name)]
-    if not missing or (cfg.INPUT.BAD_IMAGE == "skip" and len(missing) < len(looked_for)):
+    """Raises FileNotFoundError if image files are missing, unless INPUT.BAD_IMAGE is "skip" and some exist."""
+    checked = records[:: max(1, len(records) // _FILES_CHECKED)]
+    missing = [record.file_name for record in checked if not os.path.exists(record.file_name)]
+    if not missing or (cfg.INPUT.BAD_IMAGE == "skip" and len(missing) < len(checked)):
         return
     with_slashes = missing[0].replace("\\", "/")
     hint = f"; {with_slashes!r} exists: file_name has Windows separators" if os.path.exists(with_slashes) else ""
     raise FileNotFoundError(
-        f"{where}: {len(missing)} of {len(looked_for)} image files that were looked for are missing, the first is "
+        f"{where}: {len(missing)} of {len(checked)} checked image files are missing, the first is "
         f"{missing[0]!r}{hint}"
     )
 
@@ -355,17 +356,17 @@ def _data_loader(cfg, dataset: Dataset, batches) -> DataLoader:
         collate_fn=list,
         worker_init_fn=_init_worker,
         pin_memory=torch.cuda.is_available() and str(cfg.MODEL.DEVICE).startswith("cuda"),
-        # The loader draws a seed for its workers, which nothing here uses: not from torch's global generator.
+        # The loader draws a seed for its workers, unused here; this keeps it from advancing torch's global generator.
         generator=torch.Generator(),
     )
 
 
 def _init_worker(worker_id: int) -> None:
-    # A signal to the process group (Ctrl-C, a job scheduler's SIGTERM) is for the main process, which saves its work
-    # and then ends its workers. They notice by themselves when it is gone.
+    # A signal to the process group (Ctrl-C, a job scheduler's SIGTERM) is meant for the main process, which saves its
+    # work and then terminates its workers. They exit on their own if it dies.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    # One thread per worker: the workers are the parallelism, and threads of many workers fight for the cores.
+    # One thread per worker: the workers run in parallel, and more threads would compete for the cores.
     import cv2
 
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""From a record to what the model takes: the image as a tensor and the instances as targets.
+"""Data set mapper: converts a record to the model's input, an image tensor and training targets.
 
 Letters: G instances, H x W original image, h x w transformed image.
 """
@@ -27,20 +27,20 @@ class DatasetMapper:
     """Maps an `ImageRecord` to the model's input.
 
     Objects are pasted, and all mask layers derived (or taken from the record), in the original image, before the
-    transform; boxes and layers of an instance are then transformed alike. Where the augmentation crops, boxes are
+    transform; boxes and layers of an instance then get the same transform. If the augmentation crops, boxes are
     recomputed from the occludee masks, as detectron2's mapper does with INPUT.CROP.
 
     Args:
-        augmentation: what is done to the image.
+        augmentation: augmentation of the image.
         image_format: "BGR" or "RGB".
-        training: whether targets are made.
-        with_masks: False makes targets whose masks are all empty, for detectors of boxes alone; then
-            annotations need no segmentation.
+        training: whether to create targets.
+        with_masks: False creates targets with empty masks, for box-only detectors; annotations then need no
+            segmentation.
         mask_target: target of the occludee layer: "visible", or "amodal" for data sets with amodal masks.
-        layers: names of the mask layers to make, see `source_masks`; the occludee comes first.
+        layers: names of the mask layers to create, see `source_masks`; the occludee comes first.
         occluder_target: "neighbours" or "front", see `source_masks`.
-        composition: pastes objects into training images; None leaves them as they are.
-        max_image_pixels: a larger image is unreadable; 0 is no limit.
+        composition: pastes objects into training images; None disables it.
+        max_image_pixels: images with more pixels are rejected as unreadable; 0 is no limit.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DatasetMapper:
         layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
         composition: Composition | None = None,
     ) -> DatasetMapper:
-        """From INPUT, MODEL.MASK_ON and MODEL.BILAYER.OCCLUDER_TARGET; `build_composition` makes the composition."""
+        """From INPUT, MODEL.MASK_ON and MODEL.BILAYER.OCCLUDER_TARGET; see `build_composition` for the composition."""
         return cls(
             augmentation=Augmentation.from_config(cfg, training),
             image_format=cfg.INPUT.FORMAT,
@@ -95,16 +95,16 @@ class DatasetMapper:
 
         Args:
             record: the image.
-            rng: draws the augmentation; not needed where there is nothing to draw.
+            rng: draws the augmentation; may be None if nothing is random.
 
         Returns:
             dict: "image" uint8 tensor [3, h, w] in the format's channel order, "image_id", "file_name",
             "height" and "width" of the original image; in training also "targets" (`Targets`).
 
         Raises:
-            UnreadableImageError: as `open_image`.
-            ValueError: the image's size is not the record's, or an annotation's segmentation is absent or
-                malformed; names the file, the annotation and the value. A random generator is needed and absent.
+            UnreadableImageError: as in `open_image`.
+            ValueError: the image's size differs from the record's, or an annotation's segmentation is absent or
+                malformed; names the file, the annotation and the value. Or a random generator is required but None.
         """
         image = open_record_image(record, max_pixels=self.max_image_pixels)
         if self.composition is not None:
@@ -127,9 +127,9 @@ class DatasetMapper:
     def targets(self, record: ImageRecord, transform: Transform) -> Targets:
         """The targets of a record in the transformed image's coordinates.
 
-        Crowds are left out, and instances whose box or mask is empty after the transform, as by detectron2's
+        Crowds are excluded, and so are instances whose box or mask is empty after the transform, as in detectron2's
         `filter_empty_instances`. Boxes are the annotations' boxes, transformed and clipped; they are recomputed from
-        the masks only where the augmentation crops.
+        the masks only if the augmentation crops.
 
         Raises:
             ValueError: see `__call__`.
@@ -157,7 +157,7 @@ class DatasetMapper:
 
 
 def _corners(boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """xyxy of xywh boxes, added up in float32 as detectron2's `BoxMode.convert` does: float64 [G, 4]."""
+    """xywh boxes to xyxy, computed in float32 as in detectron2's `BoxMode.convert`: float64 [G, 4]."""
     corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     return corners.astype(np.float64)

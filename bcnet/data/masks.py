@@ -1,4 +1,4 @@
-"""From RLE masks of the source image to the windows of the transformed one, without a full-image array.
+"""Conversion of RLE masks to windows of the transformed image, without decoding full-image masks.
 
 Letters: G instances, L layers, H x W source image, h x w window.
 """
@@ -20,7 +20,7 @@ def decode_window(rle: RLE, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     """Pixels [y0, y1) x [x0, x1) of a compressed RLE mask, in time proportional to the window's columns.
 
     Returns:
-        uint8 [y1 - y0, x1 - x0], 0 or 1: `pycocotools.mask.decode` of the whole, cut.
+        uint8 [y1 - y0, x1 - x0], 0 or 1: equal to a crop of `pycocotools.mask.decode`.
     """
     height = rle["size"][0]
     edges = np.cumsum(compressed_runs(rle["counts"]))
@@ -36,17 +36,17 @@ def decode_window(rle: RLE, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 def instance_masks(
     layers: Mapping[str, Sequence[RLE | None]], rows: np.ndarray, columns: np.ndarray
 ) -> tuple[InstanceMasks, list[bool]]:
-    """The masks of one image's instances after a nearest resize and a flip.
+    """The masks of one image's instances after the transform (crop, nearest resize, padding, flip).
 
     Args:
-        layers: by name G compressed RLE masks [H, W]; None is an empty mask. The first layer decides whether an
-            instance is kept.
+        layers: G compressed RLE masks [H, W] by layer name; None is an empty mask. An instance is kept if its mask in
+            the first layer is not empty after the transform.
         rows, columns: int64 [h], [w], the source pixel of each output row and column, monotonic
             (`Transform.source_pixels`).
 
     Returns:
-        The windows that `InstanceMasks.from_full` cuts from ``mask[rows][:, columns]``, of the instances
-        whose first layer is not empty there; and for each of the G instances whether it is among them.
+        The windows of the kept instances, equal to `InstanceMasks.from_full` of ``mask[rows][:, columns]``; and for
+        each of the G instances whether it is kept.
     """
     crops, origins, kept = [], [], []
     for rles in zip(*layers.values(), strict=True):
@@ -62,7 +62,7 @@ def instance_masks(
 def _transformed_layers(
     rles: Sequence[RLE | None], rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, int, int]:
-    """The transformed layers where any may be set: uint8 [L, h, w], and the x and y of the first pixel."""
+    """The transformed layers in a window around all set pixels: uint8 [L, h, w], and the window's x and y."""
     boxes = np.array([coco_mask.toBbox(rle) for rle in rles if rle is not None]).reshape(-1, 4)
     boxes = boxes[boxes[:, 2] > 0].astype(np.int64)
     if len(boxes) == 0:
@@ -78,14 +78,14 @@ def _transformed_layers(
     for layer, rle in zip(layers, rles, strict=True):
         if rle is None:
             continue
-        # Columns first, as they are the contiguous axis of COCO's masks; then whole rows are copied.
+        # Columns first, because COCO's masks are column-major; then whole rows are copied.
         by_column = decode_window(rle, x0, y0, x1, y1).T[picked_columns]
         np.take(cv2.transpose(by_column), picked_rows, axis=0, out=layer, mode="clip")
     return layers, left, top
 
 
 def _span(table: np.ndarray, start: int, stop: int) -> tuple[int, int]:
-    """The positions [a, b) of a monotonic table whose entries are in [start, stop)."""
+    """The range of positions [a, b) whose entries in a monotonic table lie in [start, stop)."""
     if len(table) > 1 and table[0] > table[-1]:
         a, b = _span(table[::-1], start, stop)
         return len(table) - b, len(table) - a
@@ -94,7 +94,7 @@ def _span(table: np.ndarray, start: int, stop: int) -> tuple[int, int]:
 
 
 def _tight_window(layers: np.ndarray, x0: int, y0: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Cuts uint8 [L, h, w] at (x0, y0) of a height x width image to what is set, with the margin of one."""
+    """Crops uint8 [L, h, w] at (x0, y0) of a height x width image to its set pixels, with a margin of one pixel."""
     union = layers.any(axis=0)
     ys, xs = (np.flatnonzero(np.any(union, axis=axis)) for axis in (1, 0))
     top, bottom, left, right = ys[0], ys[-1] + 1, xs[0], xs[-1] + 1

@@ -1,12 +1,12 @@
 """Reader of Occluded COCO and Separated COCO (Zhan et al., "A Tri-Layer Plugin to Improve Occluded Detection", 2022).
 
-Both are lists of objects of COCO val2017, chosen automatically: objects that are partly hidden but in one piece,
-and objects that an occluder cuts into pieces. They are made to measure recall, as most objects of their
+Both are automatically selected lists of objects of COCO val2017: partly hidden objects in one piece, and objects that
+an occluder splits into several pieces. They are suitable only for measuring recall, because most objects of their
 images are not listed.
 
 An entry is [file name, class name, number, box, RLE]. Boxes are xywh in one list and xyxy in the other, so they are
-not read: the box is that of the mask's pixels. The file is a pickle, as downloaded, or the same list as json; a
-json in COCO's own format is read as such. Pickles are read without executing what they say.
+not read: boxes are computed from the masks. The file is a pickle, as downloaded, or the same list as json; a json in
+COCO's own format is also accepted. Pickles are read without executing code.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from bcnet.files import read_json
 
 
 def load_occluded_coco(annotation_file: str, image_root: str, name: str = "") -> tuple[list[ImageRecord], DatasetInfo]:
-    """Reads a list of objects of COCO val2017 (see the module's text).
+    """Reads a list of objects of COCO val2017 (see the module docstring).
 
     Returns:
-        The images that have a listed object, with these objects alone; image ids are those of COCO, the number in
-        the file name. The classes are COCO's 80.
+        The images that have a listed object, with only the listed objects; image ids are those of COCO, taken from the
+        file name. The classes are COCO's 80.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: malformed content; names the file, and the places and values of the first faults.
+        ValueError: malformed content; names the file, and the positions and values of the first faults.
     """
     entries = read_json(annotation_file) if annotation_file.endswith(".json") else _read_pickle(annotation_file)
     if isinstance(entries, dict):
@@ -69,7 +69,7 @@ def _checked_entry(entry: object) -> tuple[str, str, dict]:
         raise ValueError(f"it must be [file name, class name, number, box, RLE], got {short(entry)}")
     file_name, class_name, _, _, rle = entry
     if not isinstance(file_name, str) or not isinstance(class_name, str):
-        raise ValueError(f"file name and class name must be texts, got {short(file_name)} and {short(class_name)}")
+        raise ValueError(f"file name and class name must be strings, got {short(file_name)} and {short(class_name)}")
     size = rle.get("size") if isinstance(rle, dict) else None
     if not isinstance(size, (list, tuple)) or len(size) != 2 or not all(type(side) is int for side in size):
         raise ValueError(f"its mask must be an RLE with its size, got {short(rle)}")
@@ -82,11 +82,11 @@ def _image_id(file_name: str) -> int | str:
 
 
 def _read_pickle(path: str) -> object:
-    # Here, so that reading other formats does not take the checkpoints' package.
+    # Imported here, so that reading other formats does not need the checkpoint package.
     from bcnet.checkpoint.unpickle import load_numpy_pickle
 
     with open(path, "rb") as file:
         try:
             return load_numpy_pickle(file)
-        except Exception as error:  # whatever a damaged file leads to
+        except Exception as error:  # a damaged file may raise anything
             raise ValueError(f"{path} is not a pickle of plain lists and numbers: {error}") from error

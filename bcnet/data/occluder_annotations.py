@@ -1,8 +1,8 @@
 """Occluder conversion (`process.sh`, ``bcnet data annotate``): adds occluder masks to the annotations of a COCO json.
 
-Worker processes append their results, image by image, to a side file next to the output, from which the output is
-assembled at the end. Everything is in the order of the input, so the output has the same bytes whatever the number of
-workers and interruptions.
+The results of the worker processes are appended, image by image, to a side file next to the output, from which the
+output is assembled at the end. The order is always that of the input, so the output is byte-identical for any number
+of workers and interruptions.
 """
 
 from __future__ import annotations
@@ -52,27 +52,27 @@ def convert_annotations(
 ) -> OcclusionStatistics:
     """Copies a COCO json with ``bg_object_segmentation`` set for every annotation.
 
-    Its value is the occluder mask by the rule of `occluder_rles`, or an empty list where there is none (also
-    for crowds, and for annotations that training would refuse, which occlude nothing: see `bcnet.data.coco`).
-    Where all objects of an image have a ``depth``, only those in front count. All else keeps its value and place. The
-    masks are those that training with visible masks derives from the input itself (`bcnet.data`).
+    Its value is the occluder mask by the rule of `occluder_rles`, or an empty list if there is none (also for crowds,
+    and for annotations that training would reject, which are no occluders either: see `bcnet.data.coco`). If all
+    objects of an image have a ``depth``, only those in front count. All other content is copied unchanged. The masks
+    equal those that training with visible masks derives from the input itself (`bcnet.data`).
 
-    - "rle": ``{"size": [H, W], "counts": text}``, exact. The published code cannot read it.
+    - "rle": ``{"size": [H, W], "counts": string}``, exact. The published code cannot read it.
     - "polygon": a list of polygons, as the published code reads it; they rasterise to the same mask.
 
-    Interrupted, it leaves ``<output>.partial``; the same call continues from there and writes the same bytes.
+    If interrupted, it leaves ``<output>.partial``; the same call resumes from it and writes the same bytes.
 
     Args:
         input_file, output_file: paths of the jsons.
-        workers: processes besides this one that do the work; 1 or less does it here. They import the main
-            module, so a script that asks for them needs its ``if __name__ == "__main__"``.
+        workers: number of worker processes; 1 or less runs in this process. Workers import the main module, so a script
+            that uses them needs the guard ``if __name__ == "__main__"``.
         overwrite: replace an existing output, and discard partial results of another input or other options.
-        iou_threshold, min_pixels: of the rule.
+        iou_threshold, min_pixels: parameters of `occluder_rles`.
         progress: show a progress bar, if stderr is a terminal.
 
     Raises:
         FileExistsError: the output exists and `overwrite` is not set.
-        ValueError: an unknown format; the output is the input; the input is not a COCO json; the side file
+        ValueError: an unknown format; output and input are the same file; the input is not a COCO json; the side file
             holds partial results of another input or of other options.
     """
     if format not in FORMATS:
@@ -119,7 +119,7 @@ def check_output(input_file: str, output_file: str, overwrite: bool) -> None:
 
 
 def _tasks(reader: CocoReader, start: int, options: dict) -> Iterator[tuple[list[ReadImage], dict]]:
-    """What workers are sent: images from number `start` on; those before are read for the findings alone."""
+    """The tasks of the workers: images from number `start` on; earlier ones are read only for the findings."""
     images = itertools.islice(reader, start, None)
     while batch := list(itertools.islice(images, IMAGES_PER_TASK)):
         yield batch, options
@@ -161,25 +161,25 @@ def _process_image(image: ReadImage, format: str, iou_threshold: float, min_pixe
 
 
 def _map_in_order(tasks: Iterator[tuple], workers: int) -> Iterator[list[str]]:
-    """The results of `_process`, in order, with a bounded number of tasks under way."""
+    """The results of `_process`, in order, with a bounded number of pending tasks."""
     if workers <= 1:
         yield from map(_process, tasks)
         return
     executor = concurrent.futures.ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
     try:
-        under_way: deque[concurrent.futures.Future] = deque()
+        pending: deque[concurrent.futures.Future] = deque()
         for task in tasks:
-            under_way.append(executor.submit(_process, task))
-            if len(under_way) > 2 * workers:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            pending.append(executor.submit(_process, task))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 def _context() -> BaseContext:
-    """How workers start: not forked from here, because they would copy this process' annotations page by page."""
+    """Start method of workers: not a fork of this process, which would copy its annotations page by page."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -201,11 +201,11 @@ def _exit_with(parent: BaseProcess) -> None:
 
 
 def _gather(side: SideFile) -> tuple[OcclusionStatistics, dict[int, str]]:
-    """Sums of all images, and the occluders as JSON text by the position of their annotation."""
+    """Totals over all images, and the occluders as JSON strings by the position of their annotation."""
     statistics = OcclusionStatistics()
     occluders: dict[int, str] = {}
     for result in side.results():
-        # As text they take a tenth of the memory of lists of numbers.
+        # JSON strings take a tenth of the memory of lists of numbers.
         occluders.update((position, json.dumps(value)) for position, value in result["occluders"])
         statistics.crowds += result["crowds"]
         statistics.instances += result["instances"]
@@ -216,7 +216,7 @@ def _gather(side: SideFile) -> tuple[OcclusionStatistics, dict[int, str]]:
 
 
 def _write(content: dict, occluders: dict[int, str], output_file: str) -> None:
-    """The input's content with the occluders, written piece by piece, so that memory stays flat."""
+    """Writes the input's content with the occluders, in chunks, so that memory use stays constant."""
     with atomic_write(output_file) as file:
         for number, (key, value) in enumerate(content.items()):
             file.write(("{" if number == 0 else ", ") + json.dumps(key) + ": ")
@@ -226,7 +226,7 @@ def _write(content: dict, occluders: dict[int, str], output_file: str) -> None:
             file.write("[")
             for position, annotation in enumerate(value):
                 separator = ", " if position else ""
-                if not isinstance(annotation, dict):  # a fault that the statistics name
+                if not isinstance(annotation, dict):  # malformed; reported by the statistics
                     file.write(separator + json.dumps(annotation))
                     continue
                 occluder = json.loads(occluders.get(position, "[]"))

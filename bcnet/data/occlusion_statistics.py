@@ -1,4 +1,4 @@
-"""Occlusion statistics of an annotation file: what the occluder conversion counts and prints."""
+"""Occlusion statistics of an annotation file, counted and printed by the occluder conversion."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class OcclusionStatistics:
     """Counts over the images of an annotation file.
 
     Attributes:
-        images, annotations, crowds: all there are.
-        instances: annotations that are neither crowds nor left out.
+        images, annotations, crowds: totals.
+        instances: annotations that are neither crowds nor skipped.
         occluded: instances with an occluder mask.
         occluder_share, covered_share: sums over the occluded instances (`bcnet.occlusion.shares`).
-        skipped, noted: annotations left out, and what else is odd, by reason.
+        skipped, noted: numbers of skipped annotations and of other findings, by reason.
         examples: the first message of each reason.
     """
 
@@ -33,7 +33,7 @@ class OcclusionStatistics:
     examples: dict[str, str] = field(default_factory=dict)
 
     def add_findings(self, findings: Findings) -> None:
-        """Counts what the reader found: annotations that it left out as skipped, all else as noted."""
+        """Counts the reader's findings: faults of annotations as skipped, all others as noted."""
         for fault in findings.faults:
             counts = self.skipped if fault.of_annotation else self.noted
             counts[fault.reason] += 1

@@ -1,4 +1,4 @@
-"""CocoReader: reads COCO-like annotations image by image, with one set of rules for every caller."""
+"""CocoReader: reads and validates COCO-like annotations image by image, with the same rules for every caller."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from bcnet.data.coco_json import (
 from bcnet.data.findings import AnnotationError, Findings, Tally
 from bcnet.data.records import ImageRecord, InstanceRecord
 
-# More crowds than this share of the annotations are worth a warning; COCO has 1.2 %.
+# A share of crowds among the annotations above this is noted in the warning; COCO has 1.2 %.
 _MANY_CROWDS = 0.1
 
-# `ImageRecord.in_front`: (i, j), j in front of i.
+# `ImageRecord.in_front`: pairs (i, j), j in front of i.
 Pairs = list[tuple[int, int]]
-# Makes an annotation of a related format one of COCO's; None drops it (and it has told the findings).
+# Converts an annotation of a related format to COCO's; returns None to drop it, after adding a finding.
 Translate = Callable[[dict, ImageRecord, Findings], "dict | None"]
-# The pairs from the file's own annotations of the record's instances; None where the order is not known.
+# Derives the pairs from the file's annotations of the record's instances; None if the order is unknown.
 Order = Callable[[ImageRecord, Sequence[dict], Findings], "Pairs | None"]
 
 
@@ -45,15 +45,15 @@ def depth_order(record: ImageRecord, annotations: Sequence[dict], findings: Find
 
 
 def pairs_in_front(record: ImageRecord, depths: Sequence[Any], findings: Findings, what: str) -> Pairs | None:
-    """`ImageRecord.in_front` of one depth per instance (smaller is nearer), crowds aside.
+    """`ImageRecord.in_front` from one depth per instance (smaller is nearer), crowds excluded.
 
-    None where no object has one, and, noted, where not all objects have one.
+    None if no object has a depth, or if only some have one, which is noted.
     """
     objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
     known = [i for i in objects if depths[i] is not None]
     if len(known) < len(objects):
         if known:
-            unknown = f"images in which some objects only have {what}, taken as of unknown order"
+            unknown = f"images in which only some objects have {what}, depth order ignored"
             findings.note(unknown, image_label(record))
         return None
     return [(i, j) for i in known for j in known if depths[j] < depths[i]] if known else None
@@ -64,10 +64,10 @@ class AnnotationFormat:
     """How a format differs from COCO's.
 
     Attributes:
-        translate: makes an annotation one of COCO's; None where the keys are COCO's own.
-        order: gives the depth order of an image.
-        has_area: whether annotations have an ``area``, of the visible mask; without one it is taken from the mask.
-        has_stuff: whether regions of stuff, which are crowds here, are part of the format: then many are no warning.
+        translate: converts an annotation to COCO's format; None if it already has COCO's keys.
+        order: function for the depth order of an image.
+        has_area: whether annotations have an ``area`` of the visible mask; otherwise it is computed from the mask.
+        has_stuff: whether the format includes stuff regions, which are read as crowds: many crowds are then not noted.
     """
 
     translate: Translate | None = None
@@ -80,11 +80,11 @@ COCO = AnnotationFormat()
 
 
 class ReadImage(NamedTuple):
-    """An image as read, with the places of its parts in the file.
+    """A record with the positions of its image and annotations in the file.
 
     Attributes:
-        record: with the annotations that can be used.
-        position: of the image in the json's images.
+        record: the image with its usable annotations.
+        position: position of the image in the json's images.
         annotations: position in the json's annotations of each of the record's instances.
     """
 
@@ -94,15 +94,15 @@ class ReadImage(NamedTuple):
 
 
 class CocoReader:
-    """Reads the content of a COCO json, or of a format like it, image by image in the file's order.
+    """Reads the content of a COCO json, or of a similar format, image by image in the file's order.
 
-    Iterating (once) gives a `ReadImage` per image that can be used. Faults go to `findings`: the caller rejects the
+    Iterating (once) yields a `ReadImage` for each usable image. Faults are added to `findings`: the caller rejects the
     file (`Findings.raise_if_faulty`) or skips the entries. The rules are those of `bcnet.data.coco`.
 
     Attributes:
         info: the data set's description.
-        findings: what is wrong or odd in what was read so far.
-        counts: "annotations" and "crowds" that were read so far.
+        findings: malformed and unusual entries read so far.
+        counts: number of "annotations" and "crowds" read so far.
         used_classes: the classes 0..K-1 of these annotations.
     """
 
@@ -119,13 +119,13 @@ class CocoReader:
     ) -> None:
         """
         Args:
-            content: with lists of images, categories and annotations (the last may be absent).
+            content: dict with lists of images, categories and annotations (the last may be absent).
             annotation_file: its path, for messages.
-            image_root: folder that the images' file names start at; None where no image will be opened, and then
-                images need no file name.
-            name: what to call the data set; the file's path by default.
+            image_root: folder that image file names are relative to; None if no image will be opened: images then need
+                no file name.
+            name: name of the data set; default: the file's path.
             format: how the annotations differ from COCO's.
-            findings: what was found before.
+            findings: findings so far.
             masks_required: an object without a segmentation is a fault.
 
         Raises:
@@ -152,13 +152,13 @@ class CocoReader:
         images = self._read_images()
         groups = self._positions_by_image(images)
         for image_id in list(images):
-            position, record = images.pop(image_id)  # so that a caller who drops the records frees them
+            position, record = images.pop(image_id)  # popped, so that records are freed when the caller drops them
             if record is not None:
                 yield self._read_image(position, record, groups.pop(image_id))
         self._finish()
 
     def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
-        """Position and record by image id; no record for an image that cannot be used."""
+        """Position and record by image id; the record is None for an unusable image."""
         images: dict[int | str, tuple[int, ImageRecord | None]] = {}
         for position, entry in enumerate(self._images):
             named = isinstance(entry, dict) and is_id(entry.get("id"))
@@ -170,7 +170,7 @@ class CocoReader:
                 record = read_image(entry, self.info.annotation_file, self._image_root)
                 if record.image_id in images:
                     first = self._images[images[record.image_id][0]].get("file_name")
-                    raise AnnotationError(f"its id is used twice, by {short(first)} too", "image ids used twice")
+                    raise AnnotationError(f"its id is used twice, by {short(first)} too", "duplicate image ids")
             except AnnotationError as error:
                 self.findings.fault(label, error, of_annotation=False)
                 record = None
@@ -179,24 +179,24 @@ class CocoReader:
         return images
 
     def _positions_by_image(self, images: dict) -> dict[int | str, list[int]]:
-        """Positions of the annotations of each image that can be used; other annotations go to the findings."""
+        """Positions of the annotations of each usable image; other annotations are added to the findings."""
         groups: dict[int | str, list[int]] = {image_id: [] for image_id in images}
         seen: set[int | str] = set()
         for position, annotation in enumerate(self._annotations):
             fault = missing(annotation, ("id", "image_id"))
             named = fault is None
             if named and not (is_id(annotation["id"]) and is_id(annotation["image_id"])):
-                fault = f"its ids must be whole numbers or texts, its image_id is {short(annotation['image_id'])}"
+                fault = f"its ids must be integers or strings, its image_id is {short(annotation['image_id'])}"
             elif named and normal_id(annotation["id"]) in seen:
                 fault = "its id is used twice"
             if fault is not None:
                 label = annotation_label(annotation) if named else f"annotation at position {position}"
-                self.findings.fault(label, AnnotationError(fault, "annotations without an id of their own"))
+                self.findings.fault(label, AnnotationError(fault, "annotations without valid, unique ids"))
                 continue
             seen.add(normal_id(annotation["id"]))
             image_id = annotation["image_id"]
-            if image_id not in groups and (listed := _of_other_type(image_id)) in groups:
-                error = f"image_id is {short(image_id)}, the image's id is {listed!r}: a text is never a number"
+            if image_id not in groups and (listed := _id_of_other_type(image_id)) in groups:
+                error = f"image_id is {short(image_id)}, the image's id is {listed!r}: strings and numbers differ"
                 self.findings.fault(annotation_label(annotation), AnnotationError(error, "image_id of another type"))
             elif image_id not in groups:
                 what = "annotations of images that are not listed, dropped"
@@ -268,12 +268,12 @@ class CocoReader:
         if is_finite(area) and area >= 0:
             return float(area)
         if self._format.has_area:
-            what = "areas that are missing or not a number, taken from the mask"
+            what = "areas missing or not a number, computed from the mask"
             self.findings.note(what, label, f"area is {short(area)}")
         return None
 
     def _read_visible(self, label: str, annotation: dict, record: ImageRecord, iscrowd: bool) -> Mask | None:
-        """The visible mask; a crowd does without where it is absent or malformed."""
+        """The visible mask; for a crowd, None if it is absent or malformed."""
         segmentation = annotation.get("segmentation")
         if iscrowd:
             try:
@@ -282,13 +282,13 @@ class CocoReader:
             except ValueError as error:
                 mask, reason = None, str(error)
             if mask is None:
-                self.findings.note("crowds without a usable mask, taken as their boxes", label, reason)
+                self.findings.note("crowds without a usable mask, replaced by their boxes", label, reason)
             return mask
         mask = self._read_mask(label, "segmentation", segmentation, record)
         if mask is None and not annotation.get("amodal_segmentation"):
             if self._masks_required:
-                raise AnnotationError(f"there is no segmentation, only {short(segmentation)}", "no segmentation")
-            self.findings.note("objects without a segmentation, for boxes alone", label)
+                raise AnnotationError(f"segmentation is missing or empty: {short(segmentation)}", "no segmentation")
+            self.findings.note("objects without a segmentation, used only for boxes", label)
         return mask
 
     def _read_mask(self, label: str, key: str, segmentation: Any, record: ImageRecord) -> Mask | None:
@@ -303,13 +303,13 @@ class CocoReader:
         box = annotation.get("bbox")
         if box is None or box == []:
             if instance.segmentation is None:
-                raise AnnotationError("it has no bbox, and no mask to take it from", "annotations without a bbox")
-            self.findings.note("boxes that are missing, taken from the mask", label)
+                raise AnnotationError("it has neither a bbox nor a mask", "annotations without a bbox")
+            self.findings.note("missing boxes, computed from the mask", label)
             box = mask_box(instance.segmentation, record)
         return read_box("bbox", box, record, self.findings, label)
 
     def _read_object(self, label: str, annotation: dict, record: ImageRecord, instance: InstanceRecord) -> None:
-        """What crowds do not have: the amodal mask and box, and the file's own occluder."""
+        """Reads what crowds lack: the amodal mask and box, and the file's occluder mask."""
         if annotation.get("amodal_bbox") is not None:
             instance.amodal_bbox = read_box("amodal_bbox", annotation["amodal_bbox"], record, self.findings, label)
         amodal = self._read_mask(label, "amodal_segmentation", annotation.get("amodal_segmentation"), record)
@@ -319,7 +319,7 @@ class CocoReader:
                 self._check.compare(label, "amodal_segmentation", amodal, instance.amodal_bbox, record)
         occluder = annotation.get("bg_object_segmentation")
         if occluder is not None:
-            # The published converter writes contours of one or two points; its own reader drops them silently.
+            # The published converter writes contours of one or two points, which the published reader drops silently.
             mask = read_mask("bg_object_segmentation", occluder or [], record, self.findings, label)
             instance.occluder = [] if mask is None else mask.segmentation
 
@@ -331,20 +331,20 @@ class CocoReader:
             self.findings.noted[what] = self._crowds
 
 
-def _of_other_type(image_id: int | float | str) -> int | str | None:
-    """The number that a text spells, or the text of a number; None where a text spells none."""
+def _id_of_other_type(image_id: int | float | str) -> int | str | None:
+    """An id converted from string to number or from number to string; None if a string is not a number."""
     if not isinstance(image_id, str):
         return str(int(image_id))
     return int(image_id) if image_id.isdecimal() and len(image_id) < 20 else None
 
 
 def annotation_label(annotation: dict) -> str:
-    """How messages name an annotation."""
+    """Label of an annotation in messages."""
     return f"annotation {short(annotation['id'])}"
 
 
 def image_label(record: ImageRecord) -> str:
-    """How messages name an image."""
+    """Label of an image in messages."""
     return f"image {short(record.image_id)}"
 
 

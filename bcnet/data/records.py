@@ -21,19 +21,18 @@ class InstanceRecord:
     Attributes:
         bbox: [x, y, width, height] in absolute pixels, as in the json.
         category: 0..K-1.
-        iscrowd: a region of many objects, or one to be ignored: neither trained on nor an occluder, and neither a
+        iscrowd: a region of many objects, or one to ignore: neither trained on nor an occluder, and neither a
             false negative nor a false positive in evaluation.
-        segmentation: the visible mask; None where the file has none (a crowd then covers its box).
-        occluder: the file's own occluder mask (`bg_object_segmentation`). None: it is to be derived.
-            An empty list: the file says that there is none.
-        amodal: the whole object's mask, hidden parts included, in data sets that have it.
-        amodal_bbox: box of the amodal mask, like `bbox`; None takes `bbox`.
-        annotation_id: the file's id.
-        area: the file's own area in pixels, which decides between small, medium and large in evaluation; None
-            takes that of the mask.
-        hidden_fraction: the file's own hidden share of the object, 0..1.
-        uncovered: the mask that was visible before objects were pasted over it (`bcnet.data.composition`), an RLE; None
-            takes `segmentation`.
+        segmentation: the visible mask; None if the file has none (a crowd then covers its box).
+        occluder: the file's occluder mask (`bg_object_segmentation`). None: to be derived by the occluder rule.
+            An empty list: the file states that there is no occluder.
+        amodal: mask of the whole object including hidden parts, in data sets that have it.
+        amodal_bbox: box of the amodal mask, xywh like `bbox`; None: same as `bbox`.
+        annotation_id: the id in the file.
+        area: the file's area in pixels, which selects small, medium or large in evaluation; None: area of the mask.
+        hidden_fraction: the hidden fraction of the object as annotated in the file, 0..1.
+        uncovered: the visible mask before objects were pasted over it (`bcnet.data.composition`), an RLE; None: same as
+            `segmentation`.
     """
 
     bbox: Sequence[float]
@@ -55,15 +54,15 @@ class ImageRecord:
 
     Attributes:
         file_name: path of the image file.
-        image_id: the file's id.
+        image_id: the id in the annotation file.
         height, width: pixels, after the EXIF orientation has been applied.
         instances: the objects, in the file's order.
-        in_front: pairs (i, j) of positions in `instances`, crowds aside: j lies in front of i. None: the depth order
-            is not known. Both (i, j) and (j, i): each occludes a part of the other.
-        annotation_file: where the record comes from, for messages.
-        pasted: so many instances at the end of the list were pasted into the image (`bcnet.data.composition`): each is
-            whole and lies in front of all instances before it.
-        unordered: positions of objects whose order with every other one is not known, though ``in_front`` is given.
+        in_front: pairs (i, j) of positions in `instances`, crowds excluded: j lies in front of i. None: the depth order
+            is unknown. Both (i, j) and (j, i): each occludes a part of the other.
+        annotation_file: path of the file the record was read from, for messages.
+        pasted: number of instances at the end of the list that were pasted into the image (`bcnet.data.composition`):
+            each is complete and lies in front of all instances before it.
+        unordered: positions of objects whose order relative to all others is unknown, although ``in_front`` is given.
     """
 
     file_name: str
@@ -84,11 +83,11 @@ class DatasetInfo:
     Attributes:
         name: the name or spec it was loaded by.
         class_names: names of the classes 0..K-1.
-        category_ids: the file's category id of each class 0..K-1.
+        category_ids: category id in the file of each class 0..K-1.
         annotation_file: path of the annotation file.
         image_root: folder of the images.
-        annotated_occlusions: `ImageRecord.in_front` has the annotated occlusions themselves; otherwise a depth order,
-            in which only objects that overlap occlude each other.
+        annotated_occlusions: whether `ImageRecord.in_front` lists annotated occlusions; otherwise it is a depth order,
+            in which only overlapping objects occlude each other.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which images make up which batch: pure arithmetic on indices, so that it can be resumed and sharded.
+"""Batch samplers: aspect-ratio grouped, resumable and sharded over processes, on image indices only.
 
 Letters: B images of one iteration over all processes, P processes, A accumulation steps.
 """
@@ -10,26 +10,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Purposes of random numbers: streams of one seed that must not coincide.
+# Uses of random numbers: independent streams of one seed.
 _SHUFFLE, _AUGMENT = 0, 1
 
 
 def augmentation_rng(seed: int, position: int) -> np.random.Generator:
-    """The random numbers of one sample, from its place in the stream of samples alone."""
+    """The random generator of one sample; depends only on the seed and the sample's position in the stream."""
     return np.random.default_rng((seed, _AUGMENT, position))
 
 
 def joint_batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """The endless stream of batches over all processes: int64 [B] indices of the images.
+    """The infinite stream of batches over all processes: int64 [B] indices of the images.
 
-    Images are shuffled anew in every epoch; every image comes once in it. A batch holds images of one group:
-    it is complete when so many of that group have come, and what is left of an epoch begins the next one's
-    batches. This is detectron2's `AspectRatioGroupedDataset` on indices in place of images.
+    Images are reshuffled in every epoch, in which each occurs once. A batch holds images of one group and is yielded
+    when enough of that group were drawn; incomplete batches at the end of an epoch are continued in the next one. This
+    is detectron2's `AspectRatioGroupedDataset` on indices instead of images.
 
     Args:
         groups: int [images], the group of each image.
         batch_size: B.
-        seed: of the shuffles, not negative.
+        seed: seed of the shuffles, not negative.
     """
     groups = np.asarray(groups)
     left = {int(group): np.zeros(0, dtype=np.int64) for group in np.unique(groups)}
@@ -50,21 +50,21 @@ def joint_batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[np
 
 
 class TrainBatches:
-    """One process' batches, from an iteration on, without end: a batch sampler of torch's DataLoader.
+    """Infinite batch sampler of one process for torch's DataLoader, starting at any iteration.
 
-    The joint batch of an iteration is cut into A x P equal parts; in accumulation step a, process p takes part
-    a * P + p. So the P processes together see what one process sees, in the same order, and how the iteration
-    is cut does not change the images or their augmentation.
+    The joint batch of an iteration is split into A x P equal parts; in accumulation step a, process p gets part
+    a * P + p. So the P processes together get the same images in the same order as a single process, and the split
+    changes neither the images nor their augmentation.
 
     Yields lists of (index of the image, position of the sample in the joint stream).
 
     Args:
         groups: int [images], the group of each image; batches hold images of one group.
         batch_size: B, over all processes and accumulation steps.
-        seed: of the shuffles, not negative.
+        seed: seed of the shuffles, not negative.
         start_iteration: the first iteration to yield.
-        rank, world_size: this process and P.
-        accumulate_steps: A; so many batches are yielded per iteration.
+        rank, world_size: index of this process, and P.
+        accumulate_steps: A, the number of batches per iteration.
 
     Raises:
         ValueError: B is not divisible by A x P.
@@ -105,7 +105,7 @@ class TrainBatches:
 
 
 def contiguous_shard(size: int, rank: int = 0, world_size: int = 1) -> range:
-    """This process' contiguous share of `size` images; shares differ by one image at most."""
+    """This process' contiguous shard of `size` images; shards differ by at most one image."""
     smaller, longer = divmod(size, world_size)
     begin = rank * smaller + min(rank, longer)
     return range(begin, begin + smaller + (rank < longer))

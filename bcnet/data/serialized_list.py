@@ -13,11 +13,11 @@ _logger = logging.getLogger(__name__)
 
 
 class SerializedList(Sequence):
-    """A read-only list kept as one buffer of pickles, as detectron2's `NumpySerializedList` does.
+    """A read-only list stored as one buffer of pickles, like detectron2's `NumpySerializedList`.
 
-    Python objects are copied into every worker process as soon as a worker reads them, because reading
-    changes their reference counts. One buffer stays shared. It is a torch tensor, which torch also shares
-    with workers that are spawned rather than forked. Items are unpickled at each access.
+    Python objects are copied into every worker process as soon as a worker reads them, because reading changes their
+    reference counts. A single buffer stays shared. It is a torch tensor, which torch also shares with spawned workers.
+    Items are unpickled at each access.
     """
 
     def __init__(self, items: Sequence) -> None:
@@ -39,5 +39,5 @@ class SerializedList(Sequence):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} items")
         start = int(self._ends[index - 1]) if index else 0
-        # These bytes were pickled a few lines above, in this process or its parent.
+        # Safe to unpickle: these bytes were pickled in `__init__`, in this process or its parent.
         return pickle.loads(self._buffer[start : int(self._ends[index])].numpy().data)

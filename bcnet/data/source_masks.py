@@ -1,6 +1,6 @@
 """Mask layers of an image's instances (occludee, occluder, amodal) in the original image.
 
-The mappers of both hosts take them from here.
+Used by the mappers of both hosts.
 
 Letters: G instances, H x W image.
 """
@@ -25,13 +25,13 @@ OCCLUDER_TARGETS = ("neighbours", "front")
 
 @dataclass
 class SourceMasks:
-    """The masks of the G instances of an image, crowds left out.
+    """The masks of the G instances of an image, crowds excluded.
 
     Attributes:
-        positions: place of each instance in the record's instances.
+        positions: position of each instance in the record's instances.
         boxes: xywh in absolute pixels, as in the file.
-        layers: by layer name G compressed RLEs [H, W]; None is an empty mask. A layer of which pixels may be unknown
-            is followed by its `unknown_layer`.
+        layers: G compressed RLEs [H, W] by layer name; None is an empty mask. A layer with possibly unknown pixels is
+            followed by its `unknown_layer`.
     """
 
     positions: list[int]
@@ -40,7 +40,7 @@ class SourceMasks:
 
 
 def target_boxes(record: ImageRecord, mask_target: str) -> tuple[list[int], list[Sequence[float]]]:
-    """Positions and boxes (xywh) of the instances that are no crowds."""
+    """Positions and boxes (xywh) of the instances that are not crowds."""
     positions = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
     boxes = []
     for instance in (record.instances[i] for i in positions):
@@ -55,30 +55,30 @@ def source_masks(
     layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
     occluder_target: str = "neighbours",
 ) -> SourceMasks:
-    """Boxes and mask layers of an image's instances, crowds left out.
+    """Boxes and mask layers of an image's instances, crowds excluded.
 
-    "occludee" is the visible or the amodal mask by `mask_target`.
+    "occludee" is the visible or the amodal mask, selected by `mask_target`.
 
-    "occluder" by `occluder_target`: "neighbours" is the published rule, `occluder_rles` of all neighbours that are not
-    known to lie behind, or the file's own occluder mask where it has one. "front" is what is known to lie in front
-    (`known_occluders`), with the unknown pixels as a layer; the file's own occluder mask says nothing of the order and
-    is not used.
+    "occluder" depends on `occluder_target`: "neighbours" is the published rule, `occluder_rles` of all neighbours that
+    are not known to lie behind, or the file's occluder mask if it has one. "front" is the union of what is known to lie
+    in front (`known_occluders`), with the unknown pixels as a further layer; the file's occluder mask does not depend
+    on the order and is not used.
 
-    "amodal" is the file's amodal mask. Where it has none, it is what was visible before objects were pasted, with the
-    unknown pixels (`unknown_amodal`) as a layer.
+    "amodal" is the file's amodal mask. Without one, it is the visible mask before objects were pasted, with the unknown
+    pixels (`unknown_amodal`) as a further layer.
 
     Args:
         record: the image.
         mask_target: target of the occludee layer, "visible" or "amodal".
-        layers: names of the layers to make.
+        layers: names of the layers to create.
         occluder_target: "neighbours" or "front".
 
     Raises:
-        ValueError: an instance's segmentation is missing or malformed; names the file, the annotation and
-            the value. A layer or target that is not known.
+        ValueError: an instance's segmentation is missing or malformed; names the file, the annotation and the value. Or
+            an unknown layer or target.
     """
     if unknown := [name for name in layers if name not in LAYERS]:
-        raise ValueError(f"unknown mask layer {unknown[0]!r}; there are: {', '.join(LAYERS)}")
+        raise ValueError(f"unknown mask layer {unknown[0]!r}; known layers: {', '.join(LAYERS)}")
     if occluder_target not in OCCLUDER_TARGETS:
         raise ValueError(f"occluder_target must be one of {', '.join(OCCLUDER_TARGETS)}, got {occluder_target!r}")
     positions, boxes = target_boxes(record, mask_target)
@@ -124,7 +124,7 @@ def _neighbours(
 def _front(
     record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE]
 ) -> dict[str, list[RLE | None]]:
-    """The occluder layer of what is known to lie in front, and its unknown pixels."""
+    """The occluder layer from instances known to lie in front, and its unknown pixels."""
     in_front, unknown_order = depth_order(record, positions)
     regions = _crowd_rles(record)
     occluders, unknown = known_occluders(
@@ -140,7 +140,7 @@ def _front(
 def _amodal(
     record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE]
 ) -> dict[str, list[RLE | None]]:
-    """The amodal layer, and its unknown pixels where the file has no amodal mask."""
+    """The amodal layer, and its unknown pixels for instances without an amodal mask in the file."""
     instances = [record.instances[i] for i in positions]
     if all(instance.amodal for instance in instances):
         return {AMODAL: [amodal_rle(record, instance) for instance in instances]}
@@ -162,13 +162,13 @@ def _amodal(
 
 
 def _with_columns(matrix: np.ndarray, count: int, values: np.ndarray | bool) -> np.ndarray:
-    """A bool matrix [G, G] with `count` more columns of the values [G]."""
+    """A bool matrix [G, G] with `count` columns of the values [G] appended."""
     column = np.broadcast_to(np.asarray(values).reshape(-1, 1), (len(matrix), count))
     return np.concatenate([matrix, column], axis=1)
 
 
 def _frames(record: ImageRecord, positions: list[int], boxes: list[Sequence[float]]) -> np.ndarray:
-    """The target boxes, enlarged to what was visible before objects were pasted: float64 [G, 4], xywh."""
+    """The target boxes, extended to the masks before objects were pasted: float64 [G, 4], xywh."""
     frames = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).copy()
     for frame, instance in zip(frames, (record.instances[i] for i in positions), strict=True):
         if instance.uncovered is not None:
@@ -180,7 +180,7 @@ def _frames(record: ImageRecord, positions: list[int], boxes: list[Sequence[floa
 
 
 def _crowd_rles(record: ImageRecord, uncovered: bool = False) -> list[RLE]:
-    """The crowd regions, with `uncovered` as they were before objects were pasted over them."""
+    """The crowd regions; with `uncovered`, as before objects were pasted over them."""
     masks = []
     for crowd in (instance for instance in record.instances if instance.iscrowd):
         if uncovered and crowd.uncovered is not None:
@@ -199,10 +199,11 @@ def _is_pasted(record: ImageRecord, positions: Sequence[int]) -> np.ndarray:
 
 
 def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """What is known of the depth order of the instances at these (ascending) positions.
+    """The known and unknown depth order of the instances at these (ascending) positions.
 
     Returns:
-        bool [G, G] each: True at [i, j] where j lies in front of i, and where the order of i and j is not known.
+        Two bool matrices [G, G]: True at [i, j] if j lies in front of i; True at [i, j] if the order of i and j is
+        unknown.
     """
     in_front = in_front_matrix(record, positions)
     unordered = np.isin(positions, record.unordered)
@@ -215,9 +216,9 @@ def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarr
 
 
 def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:
-    """bool [G, G] of the instances at these positions, True at [i, j] where j lies in front of i.
+    """bool [G, G] of the instances at these positions, True at [i, j] if j lies in front of i.
 
-    None where the order is not known.
+    None if the depth order is unknown.
     """
     if record.in_front is None:
         return None
@@ -228,14 +229,14 @@ def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray
 
 
 def visible_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
-    """The visible mask of an object, empty where it is hidden altogether.
+    """The visible mask of an object, empty if it is fully hidden.
 
     Raises:
         ValueError: it has no mask, or a malformed one; names the file, the annotation and the value.
     """
     if instance.segmentation:
         return _rle(record, instance, "segmentation", instance.segmentation)
-    if instance.amodal:  # an object that is hidden altogether
+    if instance.amodal:  # a fully hidden object
         return box_rle(0, 0, 0, 0, (record.height, record.width))
     raise ValueError(
         f"{instance_label(record, instance)} has no segmentation; training masks needs one (MODEL.MASK_ON)"
@@ -243,7 +244,7 @@ def visible_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
 
 
 def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
-    """The amodal mask of an object; raises as `visible_rle`."""
+    """The amodal mask of an object; raises the same errors as `visible_rle`."""
     if not instance.amodal:
         raise ValueError(
             f"{instance_label(record, instance)} has no amodal segmentation, which INPUT.MASK_TARGET 'amodal' and "
@@ -255,11 +256,11 @@ def amodal_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
 def missing_masks(
     record: ImageRecord, mask_target: str = "visible", layers: Sequence[str] = (OCCLUDEE, OCCLUDER)
 ) -> list[str]:
-    """One message for each instance of a record that cannot be trained on for want of a segmentation.
+    """One message for each instance of a record that lacks a segmentation required for training.
 
     Args:
         record: the image.
-        mask_target, layers: as `source_masks` takes them.
+        mask_target, layers: as in `source_masks`.
     """
     needs_amodal = mask_target == "amodal" or AMODAL in layers
     messages = []
@@ -281,6 +282,6 @@ def _rle(record: ImageRecord, instance: InstanceRecord, key: str, segmentation: 
 
 
 def instance_label(record: ImageRecord, instance: InstanceRecord) -> str:
-    """How messages name an instance: annotation file, annotation id, image id and image file."""
+    """Label of an instance in messages: annotation file, annotation id, image id and image file."""
     source = f"{record.annotation_file}: " if record.annotation_file else ""
     return f"{source}annotation {instance.annotation_id!r} of image {record.image_id!r} ({record.file_name})"

@@ -1,9 +1,8 @@
-"""Cropping, resizing, padding and flipping of images, boxes and masks, with detectron2's numbers.
+"""Cropping, resizing, padding and flipping of images, boxes and masks, numerically equal to detectron2.
 
-A `Transform` is decided once per image and then applied to everything that belongs to it. Masks are never
-transformed whole: cropping, nearest resizing and flipping only pick pixels, so the transform is handed on as the
-source row and the source column of every output row and column. The augmentations that decide it are in
-`bcnet.data.augmentation`.
+A `Transform` is drawn once per image and then applied to the image, its boxes and masks. Masks are never transformed as
+full images: cropping, nearest resizing and flipping only select pixels, so the transform is passed on as the source row
+and source column of every output row and column. The augmentations that draw it are in `bcnet.data.augmentation`.
 
 Letters: G boxes, H x W source image, h x w transformed image.
 """
@@ -16,14 +15,14 @@ import numpy as np
 from PIL import Image
 
 FLIPS = ("none", "horizontal", "vertical")
-PAD_VALUE = 128  # of padded pixels, as detectron2's `FixedSizeCrop` pads
+PAD_VALUE = 128  # value of padded pixels, as in detectron2's `FixedSizeCrop`
 
 
 def resized_size(height: int, width: int, short_side: int, max_size: int) -> tuple[int, int]:
-    """Size (h, w) after the short side is brought to `short_side`, the long one to `max_size` at most.
+    """Size (h, w) after scaling the short side to `short_side`, with the long side at most `max_size`.
 
-    Floating point and rounding (half up) follow detectron2's `ResizeShortestEdge.get_output_shape`, on which
-    the last pixel depends; but no side falls below 1. A short side of 0 leaves the size.
+    Floating point operations and rounding (half up) follow detectron2's `ResizeShortestEdge.get_output_shape`, so that
+    sizes are equal to the pixel; but no side is less than 1. A short side of 0 keeps the size.
     """
     if short_side == 0:
         return height, width
@@ -44,10 +43,10 @@ class Transform:
         input_size: (H, W).
         output_size: (h, w).
         flip: "none", "horizontal" or "vertical".
-        region: (x, y, width, height) in pixels of the source image that is resized; None is the whole image.
+        region: the crop (x, y, width, height) of the source image, in pixels; None is the whole image.
         resized_size: height and width after the resize; None is the output size.
-        offset: (x, y) of the output's first pixel in the resized image. Where the resized image ends before the output
-            does, the output is padded with `PAD_VALUE`.
+        offset: (x, y) of the output's first pixel in the resized image. Beyond the resized image, the output is padded
+            with `PAD_VALUE`.
     """
 
     input_size: tuple[int, int]
@@ -79,14 +78,14 @@ class Transform:
         return self.resized_size or self.output_size
 
     def apply_image(self, image: np.ndarray | Image.Image) -> np.ndarray:
-        """The image transformed with PIL's bilinear filter, as detectron2 resizes: uint8 or float32 [h, w, 3].
+        """The image transformed with PIL's bilinear filter, as in detectron2: uint8 or float32 [h, w, 3].
 
         Args:
-            image: uint8 or float [H, W, 3] in any channel order (channels are resized one by one), or a PIL image.
-                Floats go through the same filter and are not rounded.
+            image: uint8 or float [H, W, 3] in any channel order (channels are resized independently), or a PIL image.
+                Floats are resized by the same filter and not rounded.
 
         Raises:
-            ValueError: the image is not of the transform's input size.
+            ValueError: the image's size differs from the transform's input size.
         """
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
@@ -122,7 +121,7 @@ class Transform:
         return padded
 
     def _apply_floats(self, image: np.ndarray) -> np.ndarray:
-        # PIL has no colour images of floats, but grey ones.
+        # PIL has no float colour images, only grey ones.
         channels = [
             self.apply_image(Image.fromarray(np.ascontiguousarray(image[:, :, channel])))
             for channel in range(image.shape[2])
@@ -148,7 +147,7 @@ class Transform:
     def source_pixels(self) -> tuple[np.ndarray, np.ndarray]:
         """Source row of each output row, int64 [h], and source column of each output column, int64 [w].
 
-        ``mask[rows][:, columns]`` is the mask after PIL's nearest resize, the crops and the flip. Each table is
+        ``mask[rows][:, columns]`` is the mask after PIL's nearest resize, the crops and the flip. Each array is
         monotonic. A padded row has the source row H, a padded column the source column W: outside the image.
         """
         (x, y, region_width, region_height), (height, width) = self._region, self.output_size
@@ -169,7 +168,7 @@ def _cut_and_padded_table(table: np.ndarray, start: int, length: int, outside: i
 
 
 def _nearest_pixels(source: int, target: int) -> np.ndarray:
-    """The source pixel that PIL's nearest filter takes for each of `target` pixels: int64 [target]."""
-    # PIL adds up the step in floating point, so PIL itself is asked.
+    """The source pixel that PIL's nearest filter selects for each of `target` pixels: int64 [target]."""
+    # PIL accumulates the step in floating point; calling PIL reproduces its rounding.
     line = Image.fromarray(np.arange(source, dtype=np.int32)[None])
     return np.asarray(line.resize((target, 1), Image.Resampling.NEAREST))[0].astype(np.int64)

@@ -20,13 +20,13 @@ from bcnet.data.images import UnreadableImageError, foreign_format, to_rgb
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_RATE = 25.0  # frames per second, where the source does not say
+DEFAULT_RATE = 25.0  # frames per second, if the source does not specify it
 ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 _WEBCAM = re.compile(r"webcam(?::(\d+))?")
 
 
 class UnreadableVideoError(ValueError):
-    """A video file or camera that gives no frame."""
+    """A video file or camera that cannot be opened or has no readable frame."""
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Video:
     """An open video.
 
     Attributes:
-        frames: uint8 [H, W, 3] RGB, one after the other.
+        frames: iterator of uint8 [H, W, 3] RGB frames.
         rate: frames per second.
-        count: number of frames; None where it is not known.
+        count: number of frames; None if unknown.
     """
 
     frames: Iterator[np.ndarray]
@@ -45,12 +45,12 @@ class Video:
 
 
 def is_webcam(name: str) -> bool:
-    """True for "webcam", and "webcam:1" and so on."""
+    """True for "webcam" and "webcam:N"."""
     return bool(_WEBCAM.fullmatch(name))
 
 
 def is_video(name: str) -> bool:
-    """True for a file that holds a video or an animation, by its content, and for a webcam's name."""
+    """True for a webcam name, and for a file whose content is a video or an animated image."""
     if is_webcam(name):
         return True
     is_animation = _is_animation(name)
@@ -59,9 +59,9 @@ def is_video(name: str) -> bool:
 
 @contextlib.contextmanager
 def open_video(source: str) -> Iterator[Video]:
-    """Opens a video file, an animated image, or a camera: "webcam", or "webcam:N" for the N-th, counted from 0.
+    """Opens a video file, an animated image, or a camera: "webcam", or "webcam:N" for the N-th, counting from 0.
 
-    Frames of a video file are turned as its metadata says.
+    Frames of a video file are rotated according to its metadata.
 
     Raises:
         UnreadableVideoError: the source cannot be opened; names it.
@@ -95,7 +95,7 @@ def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 def _animation(image: Image.Image, name: str) -> Video:
-    image.load()  # some formats know the duration only then
+    image.load()  # for some formats the duration is available only after loading
     milliseconds = image.info.get("duration") or 100  # browsers show frames without a duration for a tenth of a second
     count = getattr(image, "n_frames", 1)
     return Video(_frames(image, name, count), 1000 / max(milliseconds, 20), count)
@@ -111,11 +111,11 @@ def _frames(image: Image.Image, name: str, count: int) -> Iterator[np.ndarray]:
 
 
 def _is_animation(name: str) -> bool | None:
-    """None where the file is not an image."""
+    """Whether an image file is animated; None if the file is not an image."""
     try:
         with Image.open(name) as image:
             return image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-    except Exception:  # decoders raise all kinds
+    except Exception:  # decoders raise all kinds of errors
         return None
 
 
@@ -125,10 +125,10 @@ def _has_video_stream(name: str) -> bool:
 
     try:
         with open(name, "rb") as file:
-            if foreign_format(file.read(32)) is not None:  # FFmpeg takes images of these for videos
+            if foreign_format(file.read(32)) is not None:  # FFmpeg opens images of these formats as videos
                 return False
         with av.open(name) as container:
-            # So it does with all images, by their suffix too, and with text.
+            # FFmpeg also opens other images (by content or suffix) and text files as videos.
             is_still = container.format.name in ("image2", "tty") or container.format.name.endswith("_pipe")
             return bool(container.streams.video) and not is_still
     except (FFmpegError, OSError, ValueError):

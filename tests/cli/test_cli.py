@@ -214,7 +214,7 @@ def test_predictions_that_fail_say_why(trained, tmp_path, capsys, monkeypatch):
     weights = ["predict", "--weights", str(trained / "model_final.pth")]
     image = str(trained / "data" / "images" / "0.png")
     for arguments, message in (
-        ([*weights, "--input", "absent/", "--output", "a.json"], "no images behind the input 'absent/'"),
+        ([*weights, "--input", "absent/", "--output", "a.json"], "no images found for the input 'absent/'"),
         ([*weights, "--input", image, "--output", str(tmp_path)], "--output names the json file to write"),
         (["predict", "--input", image, "--output", "a.json"], "name a config file"),
         ([*weights, "--input", image, "--output", "a.json", "SOLVER.BASE_LT", "1"], "'SOLVER.BASE_LT'"),

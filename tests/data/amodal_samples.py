@@ -1,4 +1,4 @@
-"""Scenes in the formats of the amodal data sets, of squares whose masks are easy to know."""
+"""Sample files in the formats of the amodal data sets: three overlapping squares with known masks."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def pixels(segmentation, size=SIZE):
 
 
 def rle(mask):
-    """A bool [H, W] as json carries it."""
+    """A bool [H, W] mask as an RLE of json values."""
     return rle_to_json(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))))
 
 
 def visible(index):
-    """The visible pixels of one of the three squares, the first of which is the nearest."""
+    """The visible pixels of one of the three squares; the first is the nearest."""
     mask = pixels([SQUARES[index]])
     for nearer in SQUARES[:index]:
         mask &= ~pixels([nearer])
@@ -46,7 +46,7 @@ def visible_box(index):
 
 
 def write(folder, content, images=("1.png",), name="annotations.json"):
-    """Writes images and a json, gives the paths of the json and of the image folder."""
+    """Writes images and a json; returns the paths of the json and of the image folder."""
     root = folder / "images"
     root.mkdir(exist_ok=True)
     for image in images:

@@ -1,4 +1,4 @@
-"""Annotations that the tests of the data package are made of."""
+"""Sample COCO annotations for the tests of the data package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def square(x, y, side):
 
 
 def annotation(annotation_id, image, box, **changes):
-    """A well-formed annotation whose mask is its box; a change to None takes the key away."""
+    """A well-formed annotation whose mask is its box; a change to None removes the key."""
     x, y, w, h = box
     values = {
         "id": annotation_id,

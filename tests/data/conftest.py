@@ -9,7 +9,7 @@ from PIL import Image
 
 @pytest.fixture
 def coco_files(tmp_path):
-    """Writes images and a COCO json: called with image sizes {id: (height, width)} and annotations, gives paths."""
+    """Function that writes images of sizes {id: (height, width)} and a COCO json of annotations; returns the paths."""
 
     def write(sizes, annotations=(), name="annotations.json", **changes):
         root = tmp_path / "images"

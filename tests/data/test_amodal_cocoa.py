@@ -75,22 +75,22 @@ def test_order(load, caplog, constraint, orders, in_front):
         ("", (1, 2, 3), ALL, "depth_constraint does not fit"),  # though parts of two regions are hidden
         ("1-2", (1, 2, 3), ALL, "depth_constraint does not fit"),
         ("9-9", (..., ..., ...), None, "depth_constraint does not fit"),
-        (None, (1, 2, ...), None, "1 images in which some objects only have an order"),
-        (None, (1, 2, 2), None, "1 images in which objects share one order"),
+        (None, (1, 2, ...), None, "1 images in which only some objects have an order"),
+        (None, (1, 2, 2), None, "1 images in which objects have equal order"),
     ],
 )
-def test_an_order_that_cannot_be_right_is_not_used(load, caplog, constraint, orders, in_front, counted):
+def test_an_inconsistent_order_is_not_used(load, caplog, constraint, orders, in_front, counted):
     regions = [region(i, order=order) for i, order in enumerate(orders)]
     assert load(*regions, depth_constraint=constraint).in_front == in_front
     assert counted in caplog.text
 
 
-def test_nothing_hides_anything(load, caplog):
+def test_no_occlusions(load, caplog):
     assert load(region(0), region(2, visible_mask=...), depth_constraint="").in_front == []
     assert caplog.text == ""
 
 
-def test_stuff_is_a_crowd_and_takes_no_part_in_the_order(load):
+def test_stuff_is_a_crowd_and_not_part_of_the_order(load):
     record = load(region(0, isStuff=1), region(1), region(2), depth_constraint="1-2,2-3")
     assert [instance.iscrowd for instance in record.instances] == [True, False, False]
     assert record.instances[0].bbox == BOXES[0]
@@ -111,7 +111,7 @@ def test_regions_without_pixels_are_dropped_and_hidden_ones_kept(load, caplog):
     assert (record.instances[1].segmentation, record.instances[1].bbox) == (None, [32, 10, 0, 0])
     assert record.in_front == [(1, 0)]
     assert "2 annotations without an amodal mask in the image, dropped" in caplog.text
-    assert "1 objects without a visible pixel, hidden altogether" in caplog.text
+    assert "1 objects without a visible pixel, fully hidden" in caplog.text
 
 
 def test_only_the_first_annotator_of_an_image_is_read(tmp_path, caplog):
@@ -128,7 +128,7 @@ def raw(image_id, regions, **changes):
 
 
 def test_folder_with_one_json_per_image(tmp_path):
-    """The sizes come from a mask where there is one, else from the image; names from the url or the json."""
+    """Sizes come from a mask if there is one, else from the image; names from the url or the json."""
     folder, images = tmp_path / "jsons", tmp_path / "images"
     folder.mkdir()
     images.mkdir()
@@ -155,13 +155,13 @@ def test_json_of_one_image_and_list_of_them(tmp_path):
     assert one[0].file_name.endswith("images/COCO_val2014_000000000009.jpg")
 
 
-def test_what_single_images_must_have(tmp_path):
+def test_required_keys_of_single_images(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no json files"):
         load_cocoa(str(tmp_path / "empty"), str(tmp_path))
     with pytest.raises(ValueError, match=r"x.json is not a COCOA annotation of an image: it has no image_id"):
         load_cocoa(*write(tmp_path, {"regions": [region(0)]}, name="x.json"))
-    with pytest.raises(ValueError, match=r"y.json: nothing says the size of its image: cannot read .*000009.jpg"):
+    with pytest.raises(ValueError, match=r"y.json: the size of its image is unknown: cannot read .*000009.jpg"):
         load_cocoa(*write(tmp_path, raw(9, [region(0)]), name="y.json"))
 
 
@@ -182,8 +182,8 @@ def test_one_annotation_per_object(tmp_path, format):
         ([{}, {}, {}], ALL, ""),
         ([{"order": 3}, {}, {"order": 1}], [(0, 1), (0, 2), (1, 2)], ""),
         ([{"amodal_region": None}] * 3, None, ""),
-        ([{"amodal_region": {"order": 1}}] * 3, None, "objects share one order"),
-        ([{"amodal_region": 5}, {}, {}], None, "some objects only have an order"),
+        ([{"amodal_region": {"order": 1}}] * 3, None, "objects have equal order"),
+        ([{"amodal_region": 5}, {}, {}], None, "only some objects have an order"),
         ([{"iscrowd": 1}, {}, {}], [(2, 1)], ""),
         ([{"amodal_region": {"order": 2, "isStuff": 1}}, {}, {}], [(2, 1)], ""),
     ],
@@ -227,12 +227,12 @@ def test_malformed_region_names_file_region_and_value(tmp_path, changes, message
     [
         (cocoa(["a region"]), "'7 region 1': a region must be an object with a segmentation, got 'a region'"),
         (cocoa(5), "'7 region 1': a region must be an object with a segmentation, got 5"),
-        (cocoa([region(0)], depth_constraint="1>2"), "image 1, .*1.png': depth_constraint must be text .* got '1>2'"),
-        (cocoa([region(0)], depth_constraint=[1, 2]), r"depth_constraint must be text like .* got \[1, 2\]"),
+        (cocoa([region(0)], depth_constraint="1>2"), "image 1, .*1.png': depth_constraint must be a string .* got '1>2'"),
+        (cocoa([region(0)], depth_constraint=[1, 2]), r"depth_constraint must be a string like .* got \[1, 2\]"),
         (cocoa([region(0)], image_id=None), "annotation at position 0: it has no image_id"),
         (cocoa([region(0)], images=[{"id": 1, "file_name": "1.png"}]), "it has no height and no width"),
         (cocoa([region(0)], images=[]), "is not a COCOA file: it has neither a list of images nor regions"),
-        ({"images": IMAGES, "annotations": []}, "neither regions nor categories"),
+        ({"images": IMAGES, "annotations": []}, "it has neither regions nor categories"),
         (d2sa_content(d2sa(0, category_id=8)), "annotation 1: category_id 8 is not in the file's categories"),
         (d2sa_content(d2sa(0, order=[1])), r"annotation 1: order must be a finite number, got \[1\]"),
         (17, "is not a COCOA file"),
@@ -246,7 +246,7 @@ def test_malformed_file(tmp_path, content, message):
 
 
 def test_stuff_in_the_depth_constraint_is_evaluated_with_relations(tmp_path):
-    """A crowd stands in the file's order, but in no pair whose occluder is asked for."""
+    """A crowd is part of the file's order, but of no pair whose order is evaluated."""
     content = cocoa([region(0, isStuff=1), region(1), region(2)], depth_constraint="1-2,2-3")
     truth = GroundTruth.from_records(*load_cocoa(*write(tmp_path, content)))
     results = [

@@ -51,22 +51,22 @@ def test_file_of_2019_has_no_order(load):
 
 
 @pytest.mark.parametrize(
-    "places, in_front",
+    "ranks, in_front",
     [
         ([(1, 1), (2, 2), (1, 3)], [(2, 0)]),  # the second is of another cluster
         ([(0, 0), (0, 0), (3, 1)], []),  # instances that overlap no other
-        ([(1, 2), (1, 2), (1, 1)], [(0, 2), (1, 2)]),  # equal places do not hide each other
+        ([(1, 2), (1, 2), (1, 1)], [(0, 2), (1, 2)]),  # equal ranks do not occlude each other
         ([(1, 1), (1, 2), (1, None)], None),
         ([(1, None), (None, 2), (None, None)], None),
     ],
 )
-def test_order_in_clusters(load, places, in_front, caplog):
-    record = load(*(kins_2020(i, oco_id=cluster, ico_id=place) for i, (cluster, place) in enumerate(places)))
+def test_order_in_clusters(load, ranks, in_front, caplog):
+    record = load(*(kins_2020(i, oco_id=cluster, ico_id=rank) for i, (cluster, rank) in enumerate(ranks)))
     assert record.in_front == in_front
-    assert ("some objects only have oco_id and ico_id" in caplog.text) == (places[0] == (1, 1) and in_front is None)
+    assert ("only some objects have oco_id and ico_id" in caplog.text) == (ranks[0] == (1, 1) and in_front is None)
 
 
-def test_hidden_and_odd_objects_are_counted(load, caplog):
+def test_hidden_and_malformed_objects_are_counted(load, caplog):
     with caplog.at_level(logging.WARNING):
         record = load(
             kins_2020(0),
@@ -84,7 +84,7 @@ def test_hidden_and_odd_objects_are_counted(load, caplog):
     assert (mended.bbox, mended.amodal_bbox) == ([24, 10, 14, 20], BOXES[1])
     assert len(caplog.records) == 1
     for text in (
-        "2 objects without a visible pixel, hidden altogether",
+        "2 objects without a visible pixel, fully hidden",
         "2 annotations without an amodal mask in the image, dropped",
         "1 boxes malformed or starting outside the image, replaced by the box of the visible mask",
         "1 boxes malformed or starting outside the image, replaced by the box of the amodal mask",
@@ -93,7 +93,7 @@ def test_hidden_and_odd_objects_are_counted(load, caplog):
         assert text in caplog.text
 
 
-def test_positions_in_front_are_of_the_instances_that_are_left(load):
+def test_positions_in_front_refer_to_the_remaining_instances(load):
     record = load(kins_2020(0), kins_2020(1, a_segm=None), kins_2020(2))
     assert [instance.annotation_id for instance in record.instances] == [1, 3]
     assert record.in_front == [(1, 0)]
@@ -130,6 +130,6 @@ def test_malformed_annotation_names_file_id_and_value(tmp_path, changes, message
 
 
 @pytest.mark.parametrize("missing", ["images", "categories"])
-def test_file_that_is_no_kins_json(tmp_path, missing):
+def test_file_that_is_not_a_kins_json(tmp_path, missing):
     with pytest.raises(ValueError, match=f"annotations.json is not a COCO file: it has no list of {missing}"):
         load_kins(*write(tmp_path, content([], **{missing: None})))

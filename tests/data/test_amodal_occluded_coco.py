@@ -84,7 +84,7 @@ class Hostile:
     [
         ([entry()[:4]], r"entry 0: it must be \[file name, class name, number, box, RLE\]"),
         ([entry(), entry(class_name="unicorn")], "annotation 1: category_id 'unicorn' is not in the file's categories"),
-        ([entry(file_name=5)], "entry 0: file name and class name must be texts, got 5 and 'chair'"),
+        ([entry(file_name=5)], "entry 0: file name and class name must be strings, got 5 and 'chair'"),
         ([entry(size=None)], "entry 0: its mask must be an RLE with its size"),
         ([entry(counts=b"xx")], "entry 0: "),
         (

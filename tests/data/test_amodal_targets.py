@@ -1,4 +1,4 @@
-"""From the files of each format to what both layers learn."""
+"""Amodal data sets end to end: from the files of each format to the training targets of both layers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CATEGORIES = [{"id": 4, "name": "car"}, {"id": 9, "name": "tea"}]
 
 
 def coco(index):
-    """The square in COCO's own format, with our keys."""
+    """The square in COCO's format, with the additional amodal keys."""
     x, y, width, height = visible_box(index)
     return annotation(
         index + 1,
@@ -73,8 +73,8 @@ def decoded(rle):
     return np.zeros((40, 60), bool) if rle is None else coco_mask.decode(rle).astype(bool)
 
 
-def test_with_an_amodal_target_the_occluders_are_what_hides_the_object(spec):
-    """The visible pixels of those in front, in the amodal box, cover the hidden part and nothing that is visible."""
+def test_with_an_amodal_target_the_occluders_cover_the_hidden_part(spec):
+    """The occluders' visible pixels in the amodal box cover the hidden part and no visible pixel."""
     (record,), _ = load_dataset(spec)
     masks = source_masks(record, "amodal")
     assert masks.boxes == BOXES
@@ -137,7 +137,7 @@ def test_training_samples(spec, target):
         assert torch.equal(full[index, 1], torch.from_numpy(occluder.astype(np.uint8)))
 
 
-def test_hidden_object_is_learned_with_an_amodal_target_alone(tmp_path):
+def test_hidden_object_is_a_target_only_with_an_amodal_target(tmp_path):
     content = cocoa([region(0), region(0, order=2, visible_mask={"size": [40, 60], "counts": [2400]})])
     (record,), _ = load_dataset("cocoa:{}:{}".format(*write(tmp_path, content)))
     cfg = get_cfg()

@@ -99,7 +99,7 @@ def test_scale_jitter_fills_its_size_from_small_to_large():
     assert min(scales) < 0.15 and max(scales) > 1.95 and abs(np.mean(scales) - 1.05) < 0.1
     image = augmentation.draw(100, 200, rng).apply_image(np.zeros((100, 200, 3), np.uint8))
     assert image.shape == (64, 96, 3)
-    with pytest.raises(ValueError, match="a random generator is needed"):
+    with pytest.raises(ValueError, match="a random generator is required"):
         augmentation.draw(100, 200)
 
 

@@ -52,7 +52,7 @@ def test_incomplete_spec(spec):
         dataset_files(spec)
 
 
-def test_unknown_name_is_told_the_nearest():
+def test_unknown_name_suggests_the_nearest():
     with pytest.raises(KeyError, match="unknown data set 'coco_2017_trian'; nearest known names: 'coco_2017_train'"):
         load_dataset("coco_2017_trian")
 
@@ -103,7 +103,8 @@ def test_missing_image_folder_of_a_spec(coco_files):
     annotation_file, _ = coco_files({1: (20, 30)})
     with pytest.raises(FileNotFoundError) as error:
         load_dataset(f"coco:{annotation_file}:nowhere")
-    assert "image folder 'nowhere' not found; relative paths start at the current directory" in str(error.value)
+    message = "image folder 'nowhere' not found; relative paths are resolved against the current directory"
+    assert message in str(error.value)
     assert "annotation file" not in str(error.value)
 
 
@@ -165,7 +166,7 @@ def test_a_reader_of_another_package(readers, tmp_path):
     with pytest.raises(ValueError, match=r"the format 'read_nothing' is read from 'read_nothing:folder', got"):
         register_dataset("other", str(tmp_path), str(tmp_path), format="read_nothing")
     with pytest.raises(
-        KeyError, match=r"named by its files .*'coco:path/to/annotations\.json:path/to/images'.*'read_n"
+        KeyError, match=r"pass its files as a spec .*'coco:path/to/annotations\.json:path/to/images'.*'read_n"
     ):
         load_dataset("unknown")
     with pytest.raises(AssertionError, match="read_nothing"):
@@ -174,7 +175,7 @@ def test_a_reader_of_another_package(readers, tmp_path):
         readers.register(read_nothing, name="a:b")
 
 
-def test_paths_begin_at_home(monkeypatch, coco_files):
+def test_tilde_is_expanded(monkeypatch, coco_files):
     annotation_file, image_root = coco_files({1: (20, 30)})
     monkeypatch.setenv("HOME", os.path.dirname(annotation_file))
     name = os.path.basename(annotation_file)
@@ -184,6 +185,6 @@ def test_paths_begin_at_home(monkeypatch, coco_files):
 
 
 def test_a_part_of_a_spec_is_a_file_or_a_folder():
-    """As neither, every path would be reported as missing."""
+    """If it were neither, every path would be reported as missing."""
     with pytest.raises(ValueError, match="the part 'box file' of a spec is neither a file nor a folder"):
         SpecPart("box file", "boxes.txt")

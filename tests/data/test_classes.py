@@ -1,4 +1,4 @@
-"""Matching of classes by name."""
+"""Class matching by name between data sets and weights."""
 
 import logging
 
@@ -15,13 +15,13 @@ from bcnet.data.classes import class_labels, class_positions, detected_classes, 
         (["b", "c", "a"], ["a", "b", "c"], [1, 2, 0]),
         (["c"], ["a", "b", "c"], [2]),
         (["a", "d"], ["a", "b"], [0, None]),
-        # Without regard to case and space where that is unique, and after equal names.
+        # Ignoring case and white space if that is unique, and after equal names.
         (["Cat ", "DOG"], ["dog", "cat"], [1, 0]),
         (["cat"], ["CAT", "cat"], [1]),
         (["cat"], ["CAT", "Cat"], [None]),
         (["cat", "Cat"], ["cat"], [0, None]),
         (["Cat", "CAT"], ["cat"], [None, None]),
-        # Namesakes: by position in equal lists, otherwise it is not known which is meant.
+        # Duplicate names: by position in equal lists, otherwise ambiguous.
         (["a", "a", "b"], ["a", "a", "b"], [0, 1, 2]),
         (["a", "b"], ["b", "a", "a"], [None, 0]),
         (["a", "a"], ["a", "b"], [None, None]),
@@ -83,7 +83,7 @@ def test_equal_classes_give_no_warning_and_others_do(caplog):
         ("xc", "abc", 5, "abcx", [3, 2]),  # or from one without a name
         ("xcyz", "abc", 5, "zbcxy"[:5], [3, 2, 4, 0]),
         ("xyz", "abc", 3, "xyz", [0, 1, 2]),
-        ("aab", "baa", 3, "baa", [1, 2, 0]),  # namesakes: in free rows
+        ("aab", "baa", 3, "baa", [1, 2, 0]),  # duplicate names: in free rows
     ],
 )
 def test_classes_are_trained_in_the_order_of_the_weights(data, weights, num_classes, names, rows):
@@ -101,6 +101,6 @@ def test_new_classes_are_named_with_both_lists(caplog):
     assert "2 of 2 classes of the training data are not classes of the weights" in caplog.text
 
 
-def test_labels_tell_namesakes_apart():
+def test_labels_of_duplicate_names_are_unique():
     assert class_labels(["a", "b", "a"], [1, 3, 7]) == ["a (id 1)", "b", "a (id 7)"]
     assert class_labels(["a", "b"], [1, 3]) == ["a", "b"]

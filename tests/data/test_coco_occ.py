@@ -72,7 +72,7 @@ def content():
             annotation(7, 5, [0, 0, 1, 1], iscrowd=1),
             annotation(8, 9, BOXES[0]),
             annotation(9, 9, [0, 0, -5, 5]),  # 9: one malformed
-            annotation(10, 4, BOXES[0], ignore=1),  # 4: one to be ignored
+            annotation(10, 4, BOXES[0], ignore=1),  # 4: one to ignore
             annotation(11, 4, BOXES[0]),
         ],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
@@ -83,7 +83,7 @@ def records(content):
     return [image.record for image in mask_reader(content, "annotations.json")]
 
 
-def test_selection_by_each_reading():
+def test_selection_by_each_definition_of_overlap():
     images = records(content())
     selected = {name: [images[n].image_id for n in select_images(images, name, 0.2)] for name in OVERLAPS}
     assert selected == {"iou": [7, 5], "same-class-iou": [5], "smaller": [7, 5], "mask": [7, 5]}
@@ -107,7 +107,7 @@ def test_the_output_is_a_coco_json_of_the_selected_images(tmp_path):
     assert result["annotations"] == [a for a in whole["annotations"] if a["image_id"] == 5]
 
 
-def test_nothing_is_overwritten_unasked(tmp_path):
+def test_nothing_is_overwritten_by_default(tmp_path):
     source, output = tmp_path / "in.json", tmp_path / "out.json"
     source.write_text(json.dumps(content()))
     output.write_text("precious")
@@ -135,7 +135,7 @@ def test_bad_arguments_are_named(tmp_path, arguments, message):
     assert not (tmp_path / "out.json").exists()
 
 
-def test_what_cannot_be_used_is_not_selected_and_said(tmp_path, caplog):
+def test_unusable_entries_are_not_selected_and_logged(tmp_path, caplog):
     broken = content()
     broken["images"][1]["height"] = 0
     source = tmp_path / "in.json"

@@ -50,14 +50,14 @@ def test_amodal_masks_and_depth(coco_files):
     ]
     record = load_coco(*coco_files(SIZES, annotations))[0][1]
     assert (record.instances[0].amodal, record.instances[0].amodal_bbox) == (whole, [0, 0, 12, 12])
-    # The nearest lies in front of both others; equal depths say nothing.
+    # The nearest lies in front of both others; equal depths give no pair.
     assert record.in_front == [(0, 1), (2, 1)]
 
 
-def test_depth_of_some_objects_is_no_order(coco_files, caplog):
+def test_depth_of_only_some_objects_is_ignored(coco_files, caplog):
     annotations = [annotation(1, 5, [0, 0, 9, 9], depth=1), annotation(2, 5, [0, 0, 9, 9])]
     assert load_coco(*coco_files(SIZES, annotations))[0][1].in_front is None
-    assert "1 images in which some objects only have a depth" in caplog.text
+    assert "1 images in which only some objects have a depth" in caplog.text
 
 
 def test_image_info_without_annotations(coco_files):
@@ -75,7 +75,7 @@ def test_what_is_dropped_or_counted_is_logged_once(coco_files, caplog):
         annotation(4, 5, [50, 30, 20, 9]),
         annotation(5, 5, [59.5, 30, 1, 9]),
         annotation(6, 5, [0, 0, 9, 9], segmentation=[]),
-        annotation(7, 5, [0, 0, 9, 9], ignore=1, segmentation="nonsense that nobody reads"),
+        annotation(7, 5, [0, 0, 9, 9], ignore=1, segmentation="not read"),
         annotation(8, 5, [0, 0, 9, 9], bg_object_segmentation=[short]),
     ]
     with caplog.at_level(logging.WARNING):
@@ -92,18 +92,18 @@ def test_what_is_dropped_or_counted_is_logged_once(coco_files, caplog):
         "1 polygons of segmentation with fewer than 3 points, dropped (annotation 1)",
         "1 polygons of segmentation with an odd number of coordinates, dropped (annotation 1)",
         "1 polygons of bg_object_segmentation with fewer than 3 points, dropped (annotation 8)",
-        "1 objects without a segmentation, for boxes alone (annotation 6)",
-        "1 crowds without a usable mask, taken as their boxes (annotation 7)",
+        "1 objects without a segmentation, used only for boxes (annotation 6)",
+        "1 crowds without a usable mask, replaced by their boxes (annotation 7)",
         "1 crowds (iscrowd or ignore) among 7 annotations, not trained on (annotation 7)",
         "1 boxes of zero width or height",
         "1 annotations of images that are not listed, dropped",
-        "1 boxes that reach out of the image by more than a pixel",
+        "1 boxes that extend more than a pixel beyond the image",
         "1 annotations with 'ignore', kept as crowds",
     ):
         assert text in caplog.text
 
 
-def test_nothing_is_logged_for_a_sound_file(coco_files, caplog):
+def test_nothing_is_logged_for_a_valid_file(coco_files, caplog):
     load_coco(*coco_files(SIZES, [annotation(1, 5, [0, 0, 9, 9])]))
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -113,7 +113,7 @@ def test_nothing_is_logged_for_a_sound_file(coco_files, caplog):
     [
         ({"category_id": 4}, "category_id 4 is not in the file's categories"),
         ({"category_id": None}, "it has no category_id"),
-        ({"bbox": None, "segmentation": None}, "it has no bbox, and no mask to take it from"),
+        ({"bbox": None, "segmentation": None}, "it has neither a bbox nor a mask"),
         ({"bbox": [1, 2, 3]}, r"bbox must be four finite numbers .* got \[1, 2, 3\]"),
         ({"bbox": [1, 2, float("nan"), 3]}, "bbox must be four finite numbers .* nan"),
         ({"bbox": [1, 2, "3", 3]}, "bbox must be four finite numbers"),
@@ -190,7 +190,7 @@ def test_malformed_categories(coco_files, categories, message):
 
 
 @pytest.mark.parametrize("text", ['{"images": [', "[]", "version https://git-lfs", "3"])
-def test_file_that_is_no_coco_json(tmp_path, text):
+def test_file_that_is_not_a_coco_json(tmp_path, text):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"broken.json is (not valid JSON|not a COCO file)"):

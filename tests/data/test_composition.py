@@ -1,4 +1,4 @@
-"""Composition as augmentation: exact truth on an image of 8 x 8 pixels."""
+"""Copy-paste composition: exact target masks on an image of 8 x 8 pixels."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def composed(record, min_visible=0.2, pasted=PASTED):
 
 
 def layer(masks, name, index):
-    """A layer of an instance as text rows: 1, 0 as a point, unknown as a question mark."""
+    """A layer of an instance as rows of characters: 1 as "1", 0 as ".", unknown as "?"."""
     rows = np.full((8, 8), ".")
     for key, symbol in ((f"{name}_unknown", "?"), (name, "1")):
         mask = masks.layers.get(key, [None] * 9)[index]
@@ -97,13 +97,13 @@ def assert_layer(masks, name, index, text):
     assert layer(masks, name, index) == text.split()
 
 
-def test_truth_of_an_image_whose_order_is_unknown():
+def test_targets_of_an_image_of_unknown_order():
     image, record = composed(scene())
     masks = source_masks(record, layers=LAYERS, occluder_target="front")
     assert_layer(masks, "occludee", 0, "........ ........ .11..... .11..... .11..... .111111. ........ ........")
-    # In front of A: the pasted object, over A, over B and over background alike; of B's own pixels it is not known.
+    # In front of A: the pasted object, over A, B and background alike; B's own pixels are unknown.
     assert_layer(masks, "occluder", 0, "........ ........ ...11?.. ...11?.. ...11... ........ ........ ........")
-    # A goes on below the pasted object where it was seen before, not where background was; behind B it may.
+    # A continues below the pasted object where it was visible before, not over background; behind B it is unknown.
     assert_layer(masks, "amodal", 0, "........ ........ .111??.. .111??.. .111.... .111111. ........ ........")
     # B's region before was [4, 2, 2, 2]; A lies one pixel beside it, within a third of B's side for the amodal mask.
     assert_layer(masks, "occludee", 1, "........ ........ .....1.. .....1.. ........ ........ ........ ........")
@@ -121,13 +121,13 @@ def test_truth_of_an_image_whose_order_is_unknown():
 @pytest.mark.parametrize(
     "in_front, occluder, amodal_of_a, amodal_of_b",
     [
-        # B in front of A: B's visible pixels are A's occluder, and A may go on behind them; A hides nothing of B.
+        # B in front of A: B's visible pixels are A's occluder, and A may continue behind them; A hides nothing of B.
         ([(0, 1)], "........ ........ ...111.. ...111.. ...11...", "........ ........ .111??.. .111??..", ". 11"),
-        # A in front of B: nothing of B hides A, and A does not go on behind B.
+        # A in front of B: nothing of B hides A, and A does not continue behind B.
         ([(1, 0)], "........ ........ ...11... ...11... ...11...", "........ ........ .111.... .111....", "? 11"),
     ],
 )
-def test_truth_of_an_image_whose_order_is_known(in_front, occluder, amodal_of_a, amodal_of_b):
+def test_targets_of_an_image_of_known_order(in_front, occluder, amodal_of_a, amodal_of_b):
     masks = source_masks(composed(scene(in_front))[1], layers=LAYERS, occluder_target="front")
     assert layer(masks, "occluder", 0)[:5] == occluder.split()
     assert layer(masks, "amodal", 0)[:4] == amodal_of_a.split()
@@ -148,7 +148,7 @@ def test_crowds_are_of_unknown_order():
     assert_layer(masks, "amodal", last, BEFORE["A"])
 
 
-def test_amodal_masks_of_the_file_are_taken():
+def test_amodal_masks_of_the_file_are_used():
     record = scene()
     record.instances[0].amodal = rle(BEFORE["A"].replace(".111....", ".1111...", 1))
     masks = source_masks(composed(record)[1], layers=LAYERS, occluder_target="front")
@@ -156,24 +156,24 @@ def test_amodal_masks_of_the_file_are_taken():
     assert masks.layers["amodal_unknown"][0] is None and masks.layers["amodal_unknown"][1] is not None
 
 
-def test_without_composition_an_amodal_mask_is_known_beside_neighbours_alone():
+def test_without_composition_an_amodal_mask_is_known_only_outside_neighbours():
     masks = source_masks(scene(), layers=LAYERS, occluder_target="front")
     assert layer(masks, "amodal", 0)[2] == ".111??.."
     assert layer(masks, "occluder", 0)[2] == "....??.."
     assert masks.boxes == [[1, 2, 6, 4], [4, 2, 2, 2]]
 
 
-def test_an_object_of_which_too_little_is_left_is_no_instance():
+def test_an_object_with_too_few_visible_pixels_is_a_crowd():
     _, record = composed(scene(), min_visible=0.6)
     assert [i.iscrowd for i in record.instances] == [False, True, False]  # half of B is covered
     masks = source_masks(record, layers=LAYERS, occluder_target="front")
     assert masks.positions == [0, 2]
-    # What is left of it stays of unknown order, and A may go on behind all of it.
+    # The order of its remaining pixels is unknown, and A may continue behind all of them.
     assert layer(masks, "occluder", 0)[2] == "...11?.."
     assert layer(masks, "amodal", 0)[2] == ".111??.."
 
 
-def test_two_pasted_objects_lie_one_over_the_other():
+def test_later_pasted_objects_lie_in_front_of_earlier_ones():
     under_composition = _Scene(Image.new("RGB", (8, 8)), scene())
     for text in (PASTED, BEFORE["B"]):
         under_composition.paste(0, (grid(text) == "1") * np.uint8(255), np.zeros((8, 8, 3), np.uint8), 0, 0)
@@ -188,7 +188,7 @@ def test_two_pasted_objects_lie_one_over_the_other():
 def test_neighbours_count_unless_they_are_known_to_lie_behind():
     """The published rule on 40 x 40 pixels: a pasted object occludes its neighbour and is not occluded by it."""
     mask = np.zeros((40, 40), bool)
-    mask[5:25, 5:17] = True  # the box goes on to column 25, where the second lies
+    mask[5:25, 5:17] = True  # the box extends to column 25, over the second
     first = encode_window(mask, 0, 0, (40, 40))
     mask = np.zeros((40, 40), bool)
     mask[5:25, 17:37] = True

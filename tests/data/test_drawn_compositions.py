@@ -1,4 +1,4 @@
-"""Drawn compositions: placement, donors, the same batches for any workers and processes."""
+"""Randomly drawn compositions: placement, donors, and batches independent of workers and processes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_pasted_pixels_are_the_donors_and_the_rest_is_unchanged(spec):
     assert records[0].pasted == 0 and all(i.uncovered is None for i in records[0].instances)
 
 
-def test_images_without_usable_objects_stay_as_they_are(spec):
+def test_images_without_usable_objects_are_unchanged(spec):
     records, compose = composition(spec)
     image = image_of(records[0])
     first = records[0].instances
@@ -143,7 +143,7 @@ def test_images_without_usable_objects_stay_as_they_are(spec):
         record = replace(records[0], instances=instances)
         for seed in range(5):
             assert compose(image, record, np.random.default_rng(seed)) == (image, record)
-    # No donor, or none but the image itself.
+    # No donor, or only the image itself.
     for candidates in ([], [0]):
         lonely = Composition(Donors(records, np.array(candidates, dtype=int), cache_bytes=0), probability=1.0)
         assert lonely(image, records[0], np.random.default_rng(0)) == (image, records[0])
@@ -201,7 +201,7 @@ def test_an_unreadable_donor(spec, caplog):
     with pytest.raises(UnreadableImageError, match=r"nowhere\.png"):
         Donors(broken, np.arange(3), cache_bytes=0).draw(np.random.default_rng(0))
     assert Donors(broken, np.arange(3), cache_bytes=0, skip_unreadable=True).draw(np.random.default_rng(0)) == []
-    assert "nothing is cut from an image, by INPUT.BAD_IMAGE 'skip'" in caplog.text
+    assert "skipped an unreadable donor image (INPUT.BAD_IMAGE 'skip')" in caplog.text
 
 
 def test_another_data_set_as_source(spec, coco_files):
@@ -224,7 +224,7 @@ def test_another_data_set_as_source(spec, coco_files):
 
 
 def test_layers_follow_the_composition_through_crop_and_jitter(spec):
-    """What the mapper gives is the composed record's masks, picked by the transform; boxes are tight around them."""
+    """The mapper's masks are those of the composed record, indexed by the transform; boxes are tight around them."""
     records, info = load_dataset(spec)
     cfg = make_cfg(spec, **ALL_AUGMENTATIONS)
     mapper = DatasetMapper.from_config(

@@ -1,4 +1,4 @@
-"""Image files of every mode, depth and orientation that Pillow opens; what is refused, and why."""
+"""Decoding of image files of every mode, bit depth and orientation that Pillow opens; errors for unreadable ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def grey16():
 
 
 def photo() -> Image.Image:
-    """A smooth picture, which lossy formats keep closely: 60 x 40."""
+    """A smooth image of 60 x 40 pixels, which lossy formats preserve well."""
     corners = np.random.default_rng(2).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     return Image.fromarray(cv2.resize(corners, (60, 40), interpolation=cv2.INTER_CUBIC))
 
@@ -60,7 +60,7 @@ def test_channel_orders(tmp_path, pixels):
 )
 def test_the_orientation_is_applied_once(tmp_path, pixels, orientation, suffix, options):
     if options.get("compression") and orientation == 99:
-        pytest.skip("libtiff does not write it")
+        pytest.skip("libtiff cannot write this")
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = str(tmp_path / f"a.{suffix}")
@@ -94,13 +94,13 @@ def test_a_palette_with_a_transparent_colour(tmp_path):
     np.testing.assert_array_equal(read_image(path), cv2.imread(path))
 
 
-def test_lab_comes_out_as_it_went_in(tmp_path):
+def test_lab_round_trip(tmp_path):
     photo().convert("LAB").save(tmp_path / "a.tif")
     assert np.abs(read_image(str(tmp_path / "a.tif"), "RGB") - np.asarray(photo()).astype(int)).mean() < 3
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
-def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path, grey16, suffix):
+def test_sixteen_bits_are_reduced_to_the_upper_eight(tmp_path, grey16, suffix):
     path = str(tmp_path / f"a.{suffix}")
     cv2.imwrite(path, grey16)
     expected = np.repeat((grey16 >> 8).astype(np.uint8)[..., None], 3, axis=2)
@@ -135,7 +135,7 @@ def test_twelve_bit_tiff(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "mode"), [(np.int32, "I"), (np.float32, "F")])
-def test_values_without_a_known_range_are_refused(tmp_path, dtype, mode):
+def test_values_of_unknown_range_are_rejected(tmp_path, dtype, mode):
     image = Image.fromarray(np.full((4, 6), 7, dtype))
     image.save(tmp_path / "a.tif")
     for source in (image, tmp_path / "a.tif"):
@@ -179,7 +179,7 @@ def test_the_first_of_several_frames(tmp_path, suffix):
         (b"\xff\x0a" + bytes(20), "it is JPEG XL"),
     ],
 )
-def test_unreadable_files_say_why(tmp_path, monkeypatch, content, reason):
+def test_errors_of_unreadable_files_name_the_reason(tmp_path, monkeypatch, content, reason):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
     path = tmp_path / "broken.jpg"
     if content is not None:
@@ -189,7 +189,7 @@ def test_unreadable_files_say_why(tmp_path, monkeypatch, content, reason):
 
 
 def test_heic_is_read_where_its_package_is_installed(tmp_path, monkeypatch):
-    """With a stand-in for pillow-heif, which reads every file as one red pixel."""
+    """With a fake pillow-heif, which reads every file as one red pixel."""
 
     def register_heif_opener():
         factory = lambda file, name: file.close() or Image.new("RGB", (1, 1), "red")  # noqa: E731
@@ -222,13 +222,13 @@ def test_truncated_images(tmp_path):
         to_rgb(image)
 
 
-def test_the_limit_on_pixels_is_a_key(tmp_path, monkeypatch):
+def test_the_limit_on_pixels_is_configurable(tmp_path, monkeypatch):
     path = str(tmp_path / "large.png")
     Image.new("L", (30, 20)).save(path)
     with pytest.raises(UnreadableImageError, match=r"30 x 20 pixels are more than 599; INPUT\.MAX_IMAGE_PIXELS"):
         open_image(path, max_pixels=599)
     assert open_image(path, max_pixels=600).size == (30, 20)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow rejects twice as many
     with pytest.raises(UnreadableImageError, match=r"large\.png.*INPUT\.MAX_IMAGE_PIXELS is the limit"):
         open_image(path, max_pixels=400)
     for limit in (0, 600, 10**9):

@@ -1,4 +1,4 @@
-"""Inputs of a command line: what is listed, what a folder search passes over, what is a video."""
+"""Command-line inputs: resolution to files, files that a folder search skips, recognition of videos."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_files_folders_patterns_urls_and_data_sets(tmp_path):
     assert find_images([f"coco:{tmp_path}/a.json:{tmp_path}"]) == [first]
 
 
-def test_files_that_a_folder_search_passes_over_are_counted(tmp_path, caplog):
+def test_files_that_a_folder_search_skips_are_counted(tmp_path, caplog):
     image = save(tmp_path / "a.png")
     for name in ("a.txt", "b.TXT", "walk.mp4", "README"):
         (tmp_path / name).write_text("text")
     caplog.set_level(logging.INFO)
     assert find_images([str(tmp_path)]) == [image]
-    assert caplog.messages == [f"{tmp_path}: passed over files of other types: .txt (2), .mp4 (1), no suffix (1)"]
+    assert caplog.messages == [f"{tmp_path}: skipped files of other types: .txt (2), .mp4 (1), no suffix (1)"]
     assert find_images([str(tmp_path)], videos=True) == [image, str(tmp_path / "walk.mp4")]
     (tmp_path / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"the folder holds \.txt \(2\), \.mp4 \(1\), no suffix \(1\)"):
@@ -49,7 +49,7 @@ def test_files_that_a_folder_search_passes_over_are_counted(tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["missing.jpg", "*.jpg", "MODEL.DEVICE"])
 def test_inputs_without_images_are_named(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=r"no images behind the input"):
+    with pytest.raises(FileNotFoundError, match=r"no images found for the input"):
         find_images([str(tmp_path / name)])
 
 

@@ -1,4 +1,4 @@
-"""Reader of InstaOrder: COCO's instances with the occlusion order of another file."""
+"""Reader of InstaOrder: COCO's instances with the occlusion order of a second file."""
 
 import json
 
@@ -51,12 +51,12 @@ def spec(tmp_path):
 
 
 def test_the_occluder_is_on_the_left_of_the_sign(spec, tmp_path):
-    # Places are of instance_ids: 0 is annotation 70. Positions of the record: 90, 70, 80, 60, crowd 50.
+    # Orders have positions in instance_ids: 0 is annotation 70. Positions in the record: 90, 70, 80, 60, crowd 50.
     records, info = load_dataset(spec(entry("0<2", "1<0")))
     first, second = records
     assert [instance.annotation_id for instance in first.instances] == [90, 70, 80, 60, 50]
     assert first.in_front == [(0, 1), (1, 2)]  # 70 lies on 90, 80 on 70
-    assert first.unordered == (3,)  # 60 was not compared; a crowd is in no order
+    assert first.unordered == (3,)  # 60 was not compared; crowds have no order
     assert second.in_front is None and second.unordered == ()
     assert info.annotated_occlusions and info.class_names == ("cat",)
     assert (info.annotation_file, info.image_root) == (f"{tmp_path}/coco.json", f"{tmp_path}/images")
@@ -68,7 +68,7 @@ def test_occlusion_both_ways_gives_both_pairs(spec, orders):
     assert sorted(first.in_front) == [(1, 2), (2, 1)]
 
 
-def test_an_image_of_which_nothing_occludes_has_a_known_order(spec):
+def test_an_image_without_occlusions_has_a_known_order(spec):
     first = load_dataset(spec(entry(instance_ids=(60, 70, 80, 90))))[0][0]
     assert first.in_front == [] and first.unordered == ()
     assert not np.any(depth_order(first, range(4)))
@@ -91,22 +91,22 @@ def test_the_order_with_an_object_that_was_not_compared_is_unknown(spec):
 def test_pairs_of_crowds_and_of_missing_instances_are_left_out(spec, caplog):
     first = load_dataset(spec(entry("0<1", "1<2", "2<3", instance_ids=(70, 50, 12345, 80))))[0][0]
     assert first.in_front == []
-    assert "1 images that lack instances which InstaOrder lists (image 1: [12345])" in caplog.text
+    assert "1 images without some instances that InstaOrder lists (image 1: [12345])" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (entry("0-1"), r"annotation at position 1: order must be a text like '0<2' or '0<2 & 2<0', got '0-1'"),
+        (entry("0-1"), r"annotation at position 1: order must be a string like '0<2' or '0<2 & 2<0', got '0-1'"),
         (entry("1<1"), "got '1<1'"),
         (entry("0<1 & 1<2"), "got '0<1 & 1<2'"),
         (entry("0<1 & 0<1"), "got '0<1 & 0<1'"),
         (entry(None), "got None"),
-        (entry("0<3"), "order '0<3' names a place that the list of 3 instance_ids does not have"),
+        (entry("0<3"), "order '0<3' has a position beyond the 3 instance_ids"),
         (entry(instance_ids=(7, 7)), r"instance_ids must be a list of ids, each once, got \[7, 7\]"),
         ({**entry(), "occlusion": "0<1"}, "occlusion must be a list of objects with an order, got '0<1'"),
         ({"image_id": 1, "instance_ids": []}, "occlusion"),
-        ({**entry(), "image_id": [1]}, r"image_id must be a whole number or a text, got \[1\]"),
+        ({**entry(), "image_id": [1]}, r"image_id must be an integer or a string, got \[1\]"),
         (entry(image_id=2), "image 2 has an annotation already"),
     ],
 )

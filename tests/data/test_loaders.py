@@ -103,7 +103,7 @@ def test_batches_are_of_one_orientation(make_cfg):
     assert sorted(s["image_id"] for batch in mixed[:7] for s in batch) == sorted([*SIZES, *SIZES])
 
 
-def test_torch_generator_is_left_alone(make_cfg):
+def test_torch_generator_is_not_advanced(make_cfg):
     torch.manual_seed(0)
     state = torch.get_rng_state()
     take(make_cfg(DATALOADER__NUM_WORKERS=1), 2)
@@ -206,7 +206,7 @@ def test_unreadable_image_is_replaced_counted_and_logged_once(make_cfg, caplog):
         batches[workers] = list(islice(loader, 14))
         logged = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
         assert sorted(m.split("/")[-1].split("'")[0] for m in logged) == ["3.png", "5.png"]
-        # The next readable image of the orientation takes its place: 6 for both.
+        # Replaced by the next readable image of the same orientation: 6 for both.
         replaced = 0
         for batch, before in zip(batches[workers], sound, strict=True):
             ids, ids_before = [s["image_id"] for s in batch], [s["image_id"] for s in before]
@@ -232,13 +232,13 @@ def test_missing_image_files_are_found_before_the_first_one_is_read(make_cfg):
     os.remove(os.path.join(root, "3.png"))
     for build in (build_train_loader, lambda cfg: build_test_loader(cfg, cfg.DATASETS.TEST[0])):
         cfg.INPUT.BAD_IMAGE = "raise"
-        with pytest.raises(FileNotFoundError, match=r"1 of 7 image files that were looked for are missing.*/3.png'$"):
+        with pytest.raises(FileNotFoundError, match=r"1 of 7 checked image files are missing.*/3.png'$"):
             build(cfg)
         cfg.INPUT.BAD_IMAGE = "skip"
         build(cfg)
     for image_id in set(SIZES) - {3}:
         os.remove(os.path.join(root, f"{image_id}.png"))
-    with pytest.raises(FileNotFoundError, match=r"DATASETS\.TRAIN: 7 of 7 image files"):
+    with pytest.raises(FileNotFoundError, match=r"DATASETS\.TRAIN: 7 of 7 checked image files"):
         build_train_loader(cfg)
 
 
@@ -260,7 +260,7 @@ def test_size_mismatch_is_never_skipped(make_cfg):
         take(cfg, 7)
 
 
-def test_test_loader_goes_through_all_images_in_order(make_cfg, monkeypatch):
+def test_test_loader_yields_all_images_in_order(make_cfg, monkeypatch):
     cfg = make_cfg()
     loader = build_test_loader(cfg, cfg.DATASETS.TEST[0])
     assert len(loader) == 7
@@ -294,7 +294,7 @@ def test_image_info_json_tests_and_does_not_train(make_cfg, coco_files):
     cfg = make_cfg()
     spec = "coco:{}:{}".format(*coco_files(SIZES, None, name="image_info.json"))
     assert len(list(build_test_loader(cfg, spec))) == 7
-    cfg.DATASETS.TRAIN = spec  # a word in place of a tuple is understood
+    cfg.DATASETS.TRAIN = spec  # a string instead of a tuple is accepted
     with pytest.raises(ValueError, match="no image with an object to train on"):
         build_train_loader(cfg)
 
@@ -313,7 +313,7 @@ def _report_threads(record, rng):
 
 
 def test_workers_have_a_process_group_of_their_own(make_cfg):
-    """A signal to the group of the main process does not end them in the middle of a batch."""
+    """A signal to the main process' group does not kill workers in the middle of a batch."""
     loader = build_train_loader(make_cfg(DATALOADER__NUM_WORKERS=1))
     loader._loader.dataset.mapper = _report_group
     worker, group = next(loader)[0]["image"]
@@ -324,7 +324,7 @@ def _report_group(record, rng):
     return {"image": (os.getpid(), os.getpgrp())}
 
 
-def test_sample_survives_the_way_between_processes(make_cfg):
+def test_samples_are_unchanged_by_transfer_between_processes(make_cfg):
     targets = take(make_cfg(), 1)[0][0]["targets"]
     again = pickle.loads(pickle.dumps(targets))
     assert isinstance(again, Targets) and isinstance(again.masks, InstanceMasks)

@@ -123,7 +123,7 @@ def test_image_without_instances(load):
     assert (targets.classes.shape, targets.classes.dtype, len(targets.masks)) == ((0,), torch.int64, 0)
 
 
-def test_occluder_of_the_file_is_taken_as_it_is(load):
+def test_occluder_of_the_file_is_used_unchanged(load):
     own = [square(1, 1, 4), square(50, 30, 8)]
     record = load(
         annotation(1, 1, [5, 10, 20, 20], bg_object_segmentation=own),
@@ -136,7 +136,7 @@ def test_occluder_of_the_file_is_taken_as_it_is(load):
     expected[30:38, 50:58] = 1
     assert torch.equal(full[0, 1], expected)
     assert not full[1, 1].any()
-    # The third has none in the file: derived from both neighbours.
+    # The third has no occluder in the file: derived from both neighbours.
     neighbours = full[0, 0] | full[1, 0]
     neighbours[:11] = neighbours[31:] = neighbours[:, :5] = neighbours[:, 25:] = 0
     assert torch.equal(full[2, 1], neighbours)
@@ -214,7 +214,7 @@ def test_missing_segmentation(load):
 )
 def test_faulty_content_of_a_segmentation(load, segmentation, message):
     record = load(annotation(8, 1, [5, 10, 10, 20]))
-    record.instances[0].segmentation = segmentation  # which no reader gives
+    record.instances[0].segmentation = segmentation  # which no reader returns
     with pytest.raises(ValueError, match=message) as error:
         mapper()(record)
     assert "annotations.json" in str(error.value)

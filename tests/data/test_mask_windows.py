@@ -18,7 +18,7 @@ def encode(mask):
 
 @st.composite
 def image_masks(draw):
-    """A uint8 [H, W] mask: empty, full, a rectangle or noise inside one, at the edges as often as not."""
+    """A uint8 [H, W] mask: empty, full, a rectangle or noise inside one, often touching the image border."""
     height, width = draw(st.shared(st.tuples(st.integers(1, 40), st.integers(1, 40)), key="size"))
     mask = np.zeros((height, width), dtype=np.uint8)
     ys = sorted(draw(st.tuples(st.integers(0, height), st.integers(0, height))))
@@ -42,7 +42,7 @@ def test_decode_window_is_the_cut_of_the_decoded_mask(mask, data):
 
 
 def transformed(mask, transform):
-    """What detectron2 does with a bitmap: PIL's nearest resize of the whole, then the flip."""
+    """detectron2's transform of a bitmap: PIL's nearest resize of the full mask, then the flip."""
     height, width = transform.output_size
     mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
     return {"none": mask, "horizontal": mask[:, ::-1], "vertical": mask[::-1]}[transform.flip].copy()

@@ -37,7 +37,7 @@ def box_annotation(annotation_id, image_id, x, y, w, h, **more):
 
 
 def scene(images=70, seed=0):
-    """A COCO json with annotations in no order of images, and keys and values that must come through."""
+    """A COCO json with annotations not sorted by image, and keys and values that must be preserved."""
     source = random.Random(seed)
     annotations = [
         box_annotation(
@@ -76,7 +76,7 @@ def read(path):
 
 
 def expected_occluders(content):
-    """By annotation id, straight from the rule."""
+    """Occluder masks by annotation id, directly from the rule."""
     expected = {}
     for image in content["images"]:
         annotations = [a for a in content["annotations"] if a["image_id"] == image["id"]]
@@ -88,7 +88,7 @@ def expected_occluders(content):
 
 
 @pytest.mark.parametrize("format", ["rle", "polygon"])
-def test_every_annotation_gets_the_rules_mask_and_all_else_stays(source, tmp_path, format):
+def test_every_annotation_gets_the_rules_mask_and_all_else_is_unchanged(source, tmp_path, format):
     output = str(tmp_path / "out.json")
     statistics = convert_annotations(source, output, format=format)
     before, after = read(source), read(output)
@@ -144,7 +144,7 @@ def interrupt_after(monkeypatch, images):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100], ids=["whole lines", "a byte short", "within a line"])
-def test_an_interrupted_run_goes_on_and_writes_the_same_bytes(source, tmp_path, monkeypatch, cut):
+def test_an_interrupted_run_resumes_and_writes_the_same_bytes(source, tmp_path, monkeypatch, cut):
     whole, resumed = tmp_path / "whole.json", tmp_path / "resumed.json"
     expected = convert_annotations(source, str(whole))
     with monkeypatch.context() as patch:
@@ -157,13 +157,13 @@ def test_an_interrupted_run_goes_on_and_writes_the_same_bytes(source, tmp_path, 
     assert done.count(b"\n") == 1 + occluder_annotations.IMAGES_PER_TASK
     side.write_bytes(done[: len(done) - cut])
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 40)  # enough for what is left, not for all
+        interrupt_after(patch, 40)  # enough for the remaining images, not for all
         assert convert_annotations(source, str(resumed)) == expected
     assert resumed.read_bytes() == whole.read_bytes()
     assert not side.exists()
 
 
-def test_partial_results_of_another_input_or_options_are_refused_or_discarded(source, tmp_path, monkeypatch):
+def test_partial_results_of_another_input_or_options_are_rejected_or_discarded(source, tmp_path, monkeypatch):
     output = str(tmp_path / "out.json")
     with monkeypatch.context() as patch:
         interrupt_after(patch, 40)
@@ -179,7 +179,7 @@ def test_partial_results_of_another_input_or_options_are_refused_or_discarded(so
     assert Path(output).read_bytes() == clean.read_bytes()
 
 
-def test_a_killed_run_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     source = write(tmp_path / "in.json", scene(images=800))
     output, whole = tmp_path / "out.json", tmp_path / "whole.json"
     side = tmp_path / "out.json.partial"
@@ -203,7 +203,7 @@ if __name__ == "__main__":
     assert output.read_bytes() == whole.read_bytes()
 
 
-def test_nothing_is_overwritten_unasked(source, tmp_path):
+def test_nothing_is_overwritten_by_default(source, tmp_path):
     before = Path(source).read_bytes()
     link = tmp_path / "link.json"
     link.symlink_to(source)
@@ -220,7 +220,7 @@ def test_nothing_is_overwritten_unasked(source, tmp_path):
     assert Path(source).read_bytes() == before
 
 
-def test_two_runs_into_one_output_are_refused(source, tmp_path):
+def test_two_runs_into_one_output_are_rejected(source, tmp_path):
     output = str(tmp_path / "out.json")
     side = SideFile(output + ".partial", {})
     with pytest.raises(BlockingIOError, match="in use by another conversion"):
@@ -234,8 +234,8 @@ FULL = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
 @pytest.mark.parametrize(
     ("change", "reason", "message"),
     [
-        ({"segmentation": None}, "no segmentation", "annotation 2: there is no segmentation, only None"),
-        ({"segmentation": []}, "no segmentation", r"only \[\]"),
+        ({"segmentation": None}, "no segmentation", "annotation 2: segmentation is missing or empty: None"),
+        ({"segmentation": []}, "no segmentation", r"missing or empty: \[\]"),
         ({"segmentation": [[1, 2, 3, 4]]}, "every polygon has fewer than 3 points", r"\[\[1, 2, 3, 4\]\]"),
         ({"segmentation": [[1, 2, 3, 4, 5]]}, "every polygon has an odd number of coordinates", r"\[1, 2, 3, 4, 5\]"),
         ({"segmentation": [[5] * 5 + ["a"]]}, "segmentation: polygon not a flat list", "'a'"),
@@ -253,8 +253,8 @@ FULL = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
         ({"bbox": [1, 2, -3, 3]}, "negative size", "-3"),
         ({"bbox": [80, 2, 3, 3]}, "outside the image", r"\[80, 2, 3, 3\] lies outside its image 0 of 80 x 60"),
         ({"image_id": 9}, "annotations of images that are not listed", "image_id is 9"),
-        ({"image_id": [1]}, "annotations without an id of their own", r"image_id is \[1\]"),
-        ({"id": 1}, "annotations without an id of their own", "its id is used twice"),
+        ({"image_id": [1]}, "annotations without valid, unique ids", r"image_id is \[1\]"),
+        ({"id": 1}, "annotations without valid, unique ids", "its id is used twice"),
         ({"image_id": 1}, "annotations of images that cannot be used", "annotation 2"),
     ],
 )
@@ -280,7 +280,7 @@ def test_malformed_annotations_are_skipped_and_counted(tmp_path, change, reason,
     assert found in statistics.format()
 
 
-def test_odd_annotations_that_mean_something_are_noted(tmp_path):
+def test_unusual_but_usable_annotations_are_noted(tmp_path):
     annotations = [
         box_annotation(1, 0, 5, 5, 30, 30),
         box_annotation(2, 0, 10, 10, 30, 0),
@@ -295,7 +295,7 @@ def test_odd_annotations_that_mean_something_are_noted(tmp_path):
     assert (statistics.instances, statistics.crowds, statistics.skipped.total()) == (4, 1, 0)
     assert dict(statistics.noted) == {
         "boxes of zero width or height, not trained on": 1,
-        "masks (segmentation) that cover no pixel's centre, not trained on": 2,
+        "masks (segmentation) that cover no pixel centre, not trained on": 2,
         "polygons of segmentation with fewer than 3 points, dropped": 1,
         "annotations with 'ignore', kept as crowds": 1,
         "crowds (iscrowd or ignore) among 5 annotations, not trained on": 1,
@@ -336,9 +336,9 @@ def test_images_that_cannot_be_used_are_counted(tmp_path):
     assert (statistics.images, statistics.annotations, statistics.instances) == (5, 3, 1)
     assert statistics.skipped == {
         "annotations of images that cannot be used, dropped": 1,
-        "annotations without an id of their own": 1,
+        "annotations without valid, unique ids": 1,
     }
-    assert statistics.noted == {"image ids used twice": 1, "images without an id, a size or a file name": 2}
+    assert statistics.noted == {"duplicate image ids": 1, "images without an id, a size or a file name": 2}
     assert "image 1, 'a.jpg': its id is used twice, by 'a.jpg' too" in statistics.format()
     assert [a if a == 7 else a[KEY] for a in read(tmp_path / "out.json")["annotations"]] == [[], [], 7]
 
@@ -378,7 +378,7 @@ def test_a_known_depth_counts_only_what_is_nearer(tmp_path):
     assert dict(statistics.skipped) == {"depth not a finite number": 1}
 
 
-def test_an_object_hidden_altogether_has_an_occluder_and_occludes_nothing(tmp_path):
+def test_a_fully_hidden_object_has_an_occluder_and_occludes_nothing(tmp_path):
     annotations = [box_annotation(1, 0, 0, 0, 20, 20), box_annotation(2, 0, 10, 0, 20, 20)]
     annotations[1]["amodal_segmentation"] = annotations[1].pop("segmentation")
     images = [{"id": 0, "height": HEIGHT, "width": WIDTH}]

@@ -1,4 +1,4 @@
-"""Files that people have: one kind of fault each, and what the reader says of it."""
+"""Reader: malformed and unusual files from practice, one kind of fault each, and the resulting message."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_byte_order_mark_and_utf_16(coco_files, tmp_path, encoding):
 
 
 @pytest.mark.parametrize("zero, one", [("0", "1"), ("false", "true"), (False, True), (0.0, 1.0), (None, 1)])
-def test_flags_as_text_bool_null_and_number(coco_files, zero, one):
+def test_flags_as_string_bool_null_and_number(coco_files, zero, one):
     annotations = objects(iscrowd=zero)
     annotations[0]["iscrowd"] = one
     records, _ = load_coco(*coco_files(SIZES, annotations))
@@ -49,7 +49,7 @@ def test_flags_as_text_bool_null_and_number(coco_files, zero, one):
 
 @pytest.mark.parametrize("key", ["iscrowd", "ignore"])
 @pytest.mark.parametrize("value", ["yes", "", 2, -1, 0.5, [], "nan"])
-def test_flags_of_other_values_are_refused(coco_files, key, value):
+def test_flags_of_other_values_are_rejected(coco_files, key, value):
     annotations = objects()
     annotations[2][key] = value
     with pytest.raises(ValueError, match=rf"(?s)annotations\.json.*annotation 3: {key} must be 0, 1, false or true"):
@@ -76,11 +76,11 @@ def test_coordinates_as_fractions_of_the_image(coco_files):
         load_coco(*coco_files(SIZES, annotations))
 
 
-def test_coordinates_in_percent_are_said(coco_files, caplog):
+def test_coordinates_in_percent_are_logged(coco_files, caplog):
     boxes = [[n % 9 * 10, n // 9 * 10, 9.5, 9.5] for n in range(30)]
     annotations = [annotation(n, 1, box) for n, box in enumerate(boxes)]
     load_coco(*coco_files({1: (300, 400)}, annotations))
-    assert "no coordinate exceeds 100 in images of at least 300 pixels: do they give percent" in caplog.text
+    assert "no coordinate exceeds 100 in images of at least 300 pixels: are they in percent" in caplog.text
 
 
 def swapped(box):
@@ -92,8 +92,8 @@ def corners(x, y, w, h):
     return [x, y, x + w, y + h]
 
 
-def along_rows(box):
-    """The runs of a mask along its rows, given as if they went down the columns."""
+def row_major(box):
+    """The row-major runs of a mask, stored as if they were column-major."""
     height, width = SIZE
     x, y, w, h = box
     runs = [y * width + x, w, *[width - w, w] * (h - 1), width * height - (y + h - 1) * width - x - w]
@@ -113,23 +113,23 @@ def scaled(box, width, height):
         (lambda box: {"bbox": scaled(box, 1 / 160, 1 / 120)}, "boxes in fractions"),
         (lambda box: {"bbox": scaled(box, 100 / 1600, 100 / 1200)}, "boxes in percent"),
         (lambda box: {"segmentation": [square(box[0] / 160, box[1] / 120, box[2] / 160)]}, "masks in fractions"),
-        (lambda box: {"segmentation": along_rows(box)}, "RLE with runs along the rows"),
+        (lambda box: {"segmentation": row_major(box)}, "RLE in row-major order"),
     ],
 )
-def test_masks_outside_their_boxes_are_refused_with_the_likely_cause(coco_files, change, cause):
+def test_masks_outside_their_boxes_are_rejected_with_the_likely_cause(coco_files, change, cause):
     sizes = dict.fromkeys(SIZES, (1200, 1600) if "percent" in cause else SIZE)
     annotations = [entry | change(entry["bbox"]) for entry in objects()]
     with pytest.raises(ValueError, match=rf"(?s)annotation \d: segmentation spans x .*likely cause: {cause}"):
         load_coco(*coco_files(sizes, annotations, name="other.json"))
 
 
-def test_boxes_of_two_corners_are_said_with_ids(coco_files, caplog):
+def test_boxes_of_two_corners_are_logged_with_ids(coco_files, caplog):
     boxes = [[40, 30, 30, 25], [50, 40, 20, 30]]
     annotations = [annotation(n, 1, box) | {"bbox": corners(*box)} for n, box in enumerate(boxes)]
     load_coco(*coco_files(SIZES, annotations))
     assert "2 masks that disagree with their boxes" in caplog.text
     assert "(annotation 0, annotation 1)" in caplog.text
-    assert "likely cause: boxes of two corners [x0, y0, x1, y1] (2 of the first 2" in caplog.text
+    assert "likely cause: boxes as two corners [x0, y0, x1, y1] (2 of the first 2" in caplog.text
 
 
 def test_objects_that_lose_their_mask_are_counted(coco_files, caplog):
@@ -145,7 +145,7 @@ def test_objects_that_lose_their_mask_are_counted(coco_files, caplog):
     empty = [a["id"] for a in annotations if not segmentation_area(a["segmentation"])]
     listed = ", ".join(f"annotation {number}" for number in empty)
     assert {1, 3} <= set(empty)
-    assert f"{len(empty)} masks (segmentation) that cover no pixel's centre, not trained on ({listed})" in caplog.text
+    assert f"{len(empty)} masks (segmentation) that cover no pixel centre, not trained on ({listed})" in caplog.text
 
 
 def segmentation_area(segmentation):
@@ -154,7 +154,7 @@ def segmentation_area(segmentation):
     return coco_mask.area(segmentation_to_rle(segmentation, *SIZE))
 
 
-def test_two_images_of_one_id_are_refused_by_training_and_evaluation(coco_files):
+def test_two_images_of_one_id_are_rejected_by_training_and_evaluation(coco_files):
     image = {"id": 1, "file_name": "a.png", "height": 120, "width": 160}
     path, root = coco_files(SIZES, objects()[::2], images=[image, {**image, "id": 1.0, "file_name": "b.png"}])
     for read in (lambda: load_coco(path, root), lambda: GroundTruth.from_file(path)):
@@ -168,7 +168,7 @@ def test_ids_of_mixed_types(coco_files, caplog):
     annotations.append(annotation(3, "4", BOXES[1]))
     path, root = coco_files(SIZES, annotations, images=images)
     records, _ = load_coco(path, root)
-    # Numbers before texts; a text is never a number.
+    # Numbers before strings, which are different ids.
     assert [(record.image_id, names(record.instances)) for record in records] == [
         (1, []),
         (2, [1]),
@@ -181,21 +181,21 @@ def test_ids_of_mixed_types(coco_files, caplog):
 
 
 @pytest.mark.parametrize(("listed", "used"), [("1", 1), (1, "1"), (1.0, "1"), ("1", 1.0)])
-def test_image_ids_that_differ_in_their_type_alone_are_refused(coco_files, listed, used):
+def test_image_ids_that_differ_only_in_type_are_rejected(coco_files, listed, used):
     images = [{"id": listed, "file_name": "a.png", "height": 120, "width": 160}]
     path, root = coco_files(SIZES, [annotation(3, used, BOXES[0])], images=images)
-    with pytest.raises(ValueError, match=r"annotation 3: image_id is .*1.*, the image's id is .*1.*never a number"):
+    with pytest.raises(ValueError, match=r"annotation 3: image_id is .*1.*, the image's id is .*1.*strings and numbers differ"):
         load_coco(path, root)
 
 
-def test_names_that_categories_share_are_said_and_kept(coco_files, caplog):
+def test_duplicate_category_names_are_logged_and_kept(coco_files, caplog):
     categories = [{"id": 7, "name": "cat"}, {"id": 3, "name": "cat"}, {"id": 5, "name": "cup"}]
     _, info = load_coco(*coco_files(SIZES, objects(), categories=categories))
     assert info.class_names == ("cat", "cup", "cat")
-    assert "2 categories with a name that another one has too (category 3 'cat', category 7 'cat')" in caplog.text
+    assert "2 categories with a duplicate name (category 3 'cat', category 7 'cat')" in caplog.text
 
 
-def test_categories_without_annotations_are_said_and_by_choice_dropped(coco_files, caplog):
+def test_unused_categories_are_logged_and_optionally_dropped(coco_files, caplog):
     categories = [{"id": 0, "name": "everything"}, {"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}]
     annotations = objects()
     annotations[3]["category_id"] = 9
@@ -212,12 +212,12 @@ def test_categories_without_annotations_are_said_and_by_choice_dropped(coco_file
 
 
 @pytest.mark.parametrize("area", [None, "9", float("nan"), -1])
-def test_the_area_of_the_mask_is_taken_where_the_file_has_none(coco_files, caplog, area):
+def test_a_missing_area_is_that_of_the_mask(coco_files, caplog, area):
     annotations = [annotation(1, 1, [10, 10, 20, 5]), annotation(2, 1, [10, 10, 20, 5], area=9000.5)]
     annotations[0]["area"] = area
     path, root = coco_files(SIZES, annotations)
     load_coco(path, root)
-    assert "1 areas that are missing or not a number, taken from the mask (annotation 1)" in caplog.text
+    assert "1 areas missing or not a number, computed from the mask (annotation 1)" in caplog.text
     assert [entry["area"] for entry in GroundTruth.from_file(path).annotations] == [100, 9000.5]
 
 
@@ -227,7 +227,7 @@ def test_a_missing_box_is_that_of_the_mask(coco_files, caplog, box):
     path, root = coco_files(SIZES, annotations)
     (first, second), _ = (record.instances for record in load_coco(path, root)[0])
     assert first.bbox == second.bbox == [10, 10, 20, 5]
-    assert "1 boxes that are missing, taken from the mask (annotation 1)" in caplog.text
+    assert "1 missing boxes, computed from the mask (annotation 1)" in caplog.text
 
 
 CROWD_MASKS = [None, [], "mask.png", [[1, 2, 3]], {"size": [3, 3], "counts": [9]}, {"size": [120, 160], "counts": "x"}]
@@ -236,12 +236,12 @@ CROWD_MASKS = [None, [], "mask.png", [[1, 2, 3]], {"size": [3, 3], "counts": [9]
 @pytest.mark.parametrize("flag", [{"iscrowd": 1}, {"iscrowd": 0, "ignore": 1}])
 @pytest.mark.parametrize("mask", CROWD_MASKS)
 def test_a_crowd_without_a_usable_mask_is_its_box(coco_files, caplog, flag, mask):
-    """A detection on it is neither right nor wrong, wherever it is compared."""
+    """A detection on it is ignored by both metrics: neither a true nor a false positive."""
     annotations = [annotation(1, 1, [10, 10, 20, 20]), annotation(2, 1, [60, 60, 40, 40]) | flag]
     annotations[1]["segmentation"] = mask
     path, root = coco_files(SIZES, annotations)
     records, info = load_coco(path, root)
-    assert "1 crowds without a usable mask, taken as their boxes (annotation 2)" in caplog.text
+    assert "1 crowds without a usable mask, replaced by their boxes (annotation 2)" in caplog.text
     assert [instance.iscrowd for instance in records[0].instances] == [False, True]
     on_crowd, on_object = (result(box, score) for box, score in (([65, 65, 20, 20], 0.9), ([10, 10, 20, 20], 0.8)))
     for truth in (GroundTruth.from_file(path), GroundTruth.from_records(records, info)):

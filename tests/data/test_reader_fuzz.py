@@ -1,4 +1,4 @@
-"""Whatever is in an annotation file, a reader gives records or one ValueError that names the file."""
+"""Fuzzing of the readers: any content gives either records or a ValueError that names the file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ values = st.one_of(
 
 
 def places(node, path=()):
-    """Paths of everything in a json value."""
+    """Paths to all nodes of a json value."""
     yield path
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
@@ -84,7 +84,7 @@ def places(node, path=()):
 
 @st.composite
 def damaged(draw, content):
-    """The content with up to three of its values replaced, taken out, repeated or exchanged."""
+    """The content with up to three of its values replaced, removed, duplicated or swapped."""
     content = copy.deepcopy(content)
     for _ in range(draw(st.integers(1, 3))):
         paths = [path for path in places(content) if path]
@@ -139,11 +139,11 @@ def check(reader, path):
 
 
 @pytest.mark.parametrize("format", SOUND)
-def test_the_undamaged_files_are_sound(tmp_path, format):
+def test_the_undamaged_files_are_valid(tmp_path, format):
     reader, content = SOUND[format]
     path = tmp_path / "fuzz.json"
     path.write_text(json.dumps(content))
-    if format == "kins":  # a mixture of both years, of which one has no order
+    if format == "kins":  # a mixture of both years, one of which has no order
         content["annotations"].pop()
     records, _ = reader(str(path), str(tmp_path))
     assert sum(len(record.instances) for record in records) > 1

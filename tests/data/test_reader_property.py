@@ -1,6 +1,6 @@
-"""Whatever trains also evaluates: every consumer of a COCO json sees the same objects, crowds, ids and sizes.
+"""Reader properties: training, evaluation, conversion and selection see the same objects, crowds, ids and sizes.
 
-Values are drawn together with what they mean, so that the records are compared with an independent expectation.
+Values are drawn together with their meaning, so that the records are compared with an independent expectation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bcnet.evaluation.coco_api import ground_truth_to_coco
 from bcnet.ops.rle import rle_to_json, segmentation_to_rle
 
 ABSENT = object()
-BAD = object()  # meaning of a value that no consumer takes
+BAD = object()  # meaning of a value that every consumer rejects
 THRESHOLD = 0.2
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32")
 
@@ -45,7 +45,7 @@ areas = st.sampled_from(
 
 @dataclass
 class Drawn:
-    """A json and the instances that it means."""
+    """A json and the instances that it describes."""
 
     content: dict
     instances: list[tuple] = field(default_factory=list)  # image id, annotation id, class name, crowd, area
@@ -53,12 +53,12 @@ class Drawn:
 
 
 def rarely(usual, unusual):
-    """Mostly the first strategy: files of many faults would all be refused."""
+    """Mostly the first strategy: otherwise nearly all files would have faults and be rejected."""
     return st.integers(0, 39).flatmap(lambda number: unusual if number == 27 else usual)
 
 
 def as_number(value):
-    """A whole number as json writers give it, with what it means."""
+    """An integer in the forms that json writers use, with its meaning."""
     return st.sampled_from([(value, value), (float(value), value)])
 
 
@@ -93,7 +93,7 @@ def masks(draw, box, size, crowd):
 
 @st.composite
 def files(draw):
-    """A COCO json with every quirk of the reader's table, most of them usable."""
+    """A COCO json with all unusual values of the reader's table, most of them usable."""
     numbers = st.integers(0, 9).flatmap(as_number)
     ids = rarely(numbers, st.sampled_from([("7", "7"), ("a", "a"), (1.5, BAD), (True, BAD), (None, BAD)]))
     image_ids = draw(st.lists(ids, min_size=1, max_size=3, unique_by=lambda pair: str(pair[1])))

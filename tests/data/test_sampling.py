@@ -11,7 +11,7 @@ GROUPS = np.array([0, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0])
 
 
 def grouped_by_hand(groups, batch_size, seed, count):
-    """detectron2's bucket algorithm on the shuffled stream."""
+    """detectron2's aspect-ratio bucketing of the shuffled stream."""
     buckets, batches, epoch = {0: [], 1: []}, [], 0
     while len(batches) < count:
         for index in np.random.default_rng((seed, 0, epoch)).permutation(len(groups)).tolist():
@@ -31,7 +31,7 @@ def test_batches_are_those_of_the_bucket_algorithm(batch_size):
     assert all(len(set(GROUPS[batch])) == 1 for batch in ours)
 
 
-def test_every_image_comes_once_in_an_epoch():
+def test_every_image_occurs_once_per_epoch():
     one_group = np.zeros(11, dtype=int)
     stream = np.concatenate(list(islice(joint_batches(one_group, 4, seed=0), 33)))
     epochs = stream[: 11 * 12].reshape(12, 11)

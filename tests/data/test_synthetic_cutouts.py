@@ -1,4 +1,4 @@
-"""Scenes composed of cut-outs of a small COCO data set made here."""
+"""Synthetic scenes composed of cut-outs, from a small COCO data set created here."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_can_be_cut_out(source):
 
 def test_scenes_are_exact_and_look_like_their_source(source):
     library = CutoutLibrary.from_files(*source)
-    received = pickle.loads(pickle.dumps(library))  # as a worker gets it where processes are spawned
+    received = pickle.loads(pickle.dumps(library))  # as sent to spawned workers
     for index in range(8):
         scene = render_cutout_scene(library, CONFIG, 0, index)
         again = render_cutout_scene(received, CONFIG, 0, index)
@@ -98,7 +98,7 @@ def test_scenes_are_exact_and_look_like_their_source(source):
             in_front |= thing.amodal_mask
             colour = np.median(scene.image[thing.visible_mask], axis=0)
             assert np.argmax(colour) == {7: 0, 3: 1}[thing.category_id]
-        # No object without truth: away from the objects there is neither red nor green.
+        # No unannotated object: outside the objects there is neither red nor green.
         free = cv2.dilate(in_front.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
         background = scene.image[free].astype(int)
         assert np.abs(background - background.mean(axis=1, keepdims=True)).max() < 25

@@ -1,4 +1,4 @@
-"""The data set on disk: the same bytes whatever the workers and the count, atomic, readable as COCO."""
+"""Synthetic data set on disk: bytes independent of workers and count, atomic writing, readable as COCO."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_files_hold_the_rendered_scenes(tmp_path):
     assert min(ids) >= 1 and len(set(ids)) == len(ids)
 
 
-def test_our_reader_takes_it(tmp_path):
+def test_our_reader_reads_it(tmp_path):
     annotation_file = generate_dataset(tmp_path, 4, CONFIG)
     records, info = load_coco(annotation_file, str(tmp_path / "images"))
     assert info.class_names == CLASS_NAMES
@@ -116,7 +116,7 @@ def test_other_parameters_are_an_error_unless_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[1, 2", "[]", '{"info": {"description": "COCO"}, "images": []}'])
-def test_a_strangers_files_are_never_touched(tmp_path, content):
+def test_files_of_other_origin_are_never_touched(tmp_path, content):
     (tmp_path / "a" / "annotations").mkdir(parents=True)
     (tmp_path / "a" / "annotations" / "train.json").write_text(content)
     (tmp_path / "b" / "images" / "train").mkdir(parents=True)
@@ -142,11 +142,11 @@ def test_an_interrupted_run_leaves_no_json(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             generate_dataset(tmp_path, 4, CONFIG, seed=1, overwrite=True)
     assert list((tmp_path / "annotations").iterdir()) == []
-    generate_dataset(tmp_path, 4, CONFIG)  # the images that were left are known as ours
+    generate_dataset(tmp_path, 4, CONFIG)  # the remaining images are recognised as generated
     assert files_of(tmp_path) == expected
 
 
-def test_splits_of_one_seed_differ_and_lie_side_by_side(tmp_path):
+def test_splits_of_one_seed_differ_and_coexist(tmp_path):
     generate_dataset(tmp_path, 2, CONFIG)
     generate_dataset(tmp_path, 2, CONFIG, split="val")
     files = files_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Scenes: exactness of the truth, determinism, disjoint pools, amount of occlusion."""
+"""Synthetic scenes: exactness of the ground truth, determinism, disjoint pools, amount of occlusion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def assert_exact(scene, config: SceneConfig) -> None:
-    """What must hold of any scene's truth."""
+    """Invariants of the ground truth of any scene."""
     size = config.image_size
     assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
     in_front = np.zeros((size, size), bool)
@@ -55,7 +55,7 @@ def assert_exact(scene, config: SceneConfig) -> None:
     size=st.sampled_from([64, 97, 192]),
     max_hidden=st.floats(0.0, 0.9),
 )
-def test_truth_is_exact(seed, index, preset, size, max_hidden):
+def test_ground_truth_is_exact(seed, index, preset, size, max_hidden):
     config = SceneConfig.preset(preset, image_size=size, max_hidden_fraction=max_hidden, min_visible_pixels=40)
     scene = render_scene(config, seed, index)
     assert_exact(scene, config)
@@ -72,7 +72,7 @@ def test_the_arguments_determine_the_scene():
         assert [t.bbox for t in first.objects] != [t.bbox for t in other.objects]
 
 
-def test_textures_leave_the_layout_alone():
+def test_textures_do_not_affect_the_layout():
     first = render_scene(SceneConfig(image_size=96, texture_pool="train"), 0, 1)
     other = render_scene(SceneConfig(image_size=96, texture_pool="test"), 0, 1)
     assert (first.image != other.image).any()
@@ -91,7 +91,7 @@ def test_pools_are_disjoint_and_complete():
 
 @pytest.mark.parametrize("pool", ["train", "test"])
 @pytest.mark.parametrize("preset", ["easy", "medium", "hard"])
-def test_scenes_keep_to_their_pools(monkeypatch, pool, preset):
+def test_scenes_use_only_their_pools(monkeypatch, pool, preset):
     shapes, textures = set(), set()
 
     def spy_shape(family, variant, *args):
@@ -111,7 +111,7 @@ def test_scenes_keep_to_their_pools(monkeypatch, pool, preset):
     assert textures and textures <= set(pool_members(pool, NUM_TEXTURES))
 
 
-def test_hard_scenes_are_as_occluded_as_promised():
+def test_occlusion_statistics_of_hard_scenes():
     config = SceneConfig()
     layouts = [scene_module.arrange(config, scene_module.scene_generators(0, i, "train")[0]) for i in range(250)]
     things = [thing for layout in layouts for thing in layout.objects]
@@ -144,7 +144,7 @@ def test_layout_aims_at_the_hidden_fraction():
         assert layout.objects[1].hidden_fraction == pytest.approx(0.4, abs=0.1)
 
 
-def test_layout_refuses_what_would_be_too_small():
+def test_layout_rejects_objects_that_would_be_too_small():
     layout = Layout(SceneConfig(min_visible_pixels=101))
     assert not layout.place(1, square(10), None, np.random.default_rng(0))
     assert layout.objects == [] and layout.placed == []

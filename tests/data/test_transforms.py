@@ -103,9 +103,9 @@ def test_choice_and_range_draw_all_their_short_sides():
 
 def test_draw_without_a_generator():
     assert ResizeShortestEdge((30,), 1000).output_size(10, 20) == (30, 60)
-    with pytest.raises(ValueError, match="a random generator is needed"):
+    with pytest.raises(ValueError, match="a random generator is required"):
         ResizeShortestEdge((30, 40), 1000).output_size(10, 20)
-    with pytest.raises(ValueError, match="needed to draw the flip 'horizontal'"):
+    with pytest.raises(ValueError, match="required to draw the flip 'horizontal'"):
         Augmentation(ResizeShortestEdge((30,), 1000), "horizontal").draw(10, 20)
     for short_sides, sampling in (((), "choice"), ((1, 2, 3), "range"), ((1,), "sometimes")):
         with pytest.raises(ValueError, match="sampling"):
