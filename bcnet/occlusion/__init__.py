@@ -1,4 +1,4 @@
-"""Occlusion relations: of annotations by the occluder rule on RLE masks, of detections by both layers' maps."""
+"""Occlusion relations: of annotations by the occluder rule on RLE masks, of detections from the maps of both layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of RLE masks to COCO polygons that rasterise back to the same mask."""
+"""Conversion of RLE masks to COCO polygons that rasterise to exactly the same mask."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pycocotools import mask as coco_mask
 
 from bcnet.ops.rle import RLE
 
-# Furthest distance, in half pixels, of the outline from the simplified polygon. At 1/2 staircases become
-# slanted lines (a third fewer points) and COCO's occluder masks still come back to the pixel.
+# Maximum distance, in half pixels, of the outline from the simplified polygon. At 1/2 staircases become slanted lines
+# (a third fewer points), and COCO's occluder masks are still reproduced exactly.
 SIMPLIFICATION = 0.5
 
 
 def rle_to_polygons(rle: RLE) -> list[list[float]]:
-    """The outlines of a mask as COCO polygons, one for each connected part, holes included.
+    """The outlines of a mask as COCO polygons, one for each connected component, including its holes.
 
     A contour drawn through pixel centres loses half a pixel on every side when pycocotools rasterises it.
-    Here the mask is enlarged twice first, so that the outline runs a quarter of a pixel inside the pixels'
-    edges, on the right side of every pixel centre. The readers unite the polygons of an annotation, so a
-    hole cannot be a polygon of its own: it is joined to the outer contour by a line that runs there and
-    back, which encloses nothing.
+    Therefore the mask is first upscaled by two, so that the outline runs a quarter of a pixel inside the pixels' edges,
+    on the correct side of every pixel centre. COCO readers take the union of the polygons of an annotation, so a hole
+    cannot be a separate polygon: it is joined to the outer contour by a line traversed in both directions, which
+    encloses no area.
 
     Args:
         rle: compressed RLE.
 
     Returns:
         list: flat lists x0, y0, x1, y1, ... in absolute pixels, multiples of 1/4, of at least 4 points each;
-        an empty list for an empty mask. `segmentation_to_rle` of them is the mask.
+        an empty list for an empty mask. `segmentation_to_rle` of the polygons equals the mask.
     """
     x0, y0, width, height = coco_mask.toBbox(rle).astype(np.int64).tolist()
     if width == 0 or height == 0:
@@ -52,7 +52,7 @@ def _joined(contours: Sequence[np.ndarray], hierarchy: np.ndarray, simplified: b
     Args:
         contours: int32 [points, 1, 2] each.
         hierarchy: int32 [contours, 4]: next contour of the level, previous one, first hole, parent; -1 for none.
-        simplified: whether points are dropped.
+        simplified: whether to simplify the contours.
     """
     lines = []
     for contour in contours:

@@ -1,10 +1,10 @@
-"""Occlusion relations between the detections of an image: pairwise confidences from their maps.
+"""Occlusion relations between the detections of an image: pairwise confidences from their mask maps.
 
 Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
-of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`): whose
-visible pixels lie on the hidden part. `with_relations` uses the first.
+of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by the
+visible pixels of other detections on the hidden part. `with_relations` uses the first.
 
-Letters: D detections, P pairs of them, M mask side, S samples a side.
+Letters: D detections, P pairs of them, M mask side, S samples per side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from bcnet.occlusion.rule import MIN_PIXELS
 from bcnet.structures import Detections
 
-SAMPLES = 28  # S; as fine as the usual mask head's maps
+SAMPLES = 28  # S; the usual resolution of a mask head's maps
 PAIRS_AT_ONCE = 512
 
 
@@ -28,7 +28,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
 
     The entry [i, j], the confidence that j covers i, is the mean occluder probability of i over the visible pixels of j
     inside the RoI of i (`Detections.map_boxes`). A pixel is weighted as a visible pixel of j by the mask probability of
-    j times one minus the occluder probability of j; the second factor matters for amodal masks, which extend below
+    j times one minus the occluder probability of j; the second factor matters for amodal masks, which extend behind
     other objects. Where these weights sum to fewer than `min_pixels`, the limit of the occluder rule, the confidence is
     zero.
 
@@ -37,7 +37,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
 
     Args:
         detections: with ``occludee_mask`` and ``occluder_mask``, on any device.
-        min_pixels: in the pixels of the detections' image.
+        min_pixels: in pixels of the detections' image.
 
     Returns:
         Tensor: float32 [D, D], 0..1, zero on the diagonal and for boxes that do not overlap.
@@ -49,7 +49,7 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
     for name in ("occludee_mask", "occluder_mask"):
         if getattr(detections, name) is None:
             raise ValueError(
-                f"relations need the {name} of the detections, which carry: {', '.join(detections.maps) or 'no maps'}"
+                f"relations need the {name} of the detections, which have: {', '.join(detections.maps) or 'no maps'}"
             )
         maps.append(getattr(detections, name).float())
     maps = torch.stack(maps, dim=1)  # [D, 2, M, M]
@@ -69,10 +69,10 @@ def hidden_part_confidence(
 ) -> Tensor:
     """The confidence that one detection covers another, from visible and amodal masks.
 
-    j lies on i where the hidden part of i is the visible part of j: at [i, j] it is the mean visible probability of j
-    over the hidden part of i inside the box of j. A pixel counts as hidden by its amodal probability minus its visible
-    one. Where these weights sum to fewer than `min_pixels`, the confidence is zero. A third detection that covers i
-    lowers it only inside the box of j. Sampled as in `occluder_confidence`.
+    j covers i where the hidden part of i coincides with the visible part of j: the entry [i, j] is the mean visible
+    probability of j over the hidden part of i inside the box of j. A pixel is weighted as hidden by its amodal minus
+    its visible probability. Where these weights sum to fewer than `min_pixels`, the confidence is zero. A third
+    detection that covers i lowers it only inside the box of j. Sampled as in `occluder_confidence`.
 
     Args:
         occludee_mask: float [D, M, M], 0..1, the visible mask of each detection in its box.
@@ -89,7 +89,7 @@ def hidden_part_confidence(
     """
     if occludee_mask.shape != occludee_amodal.shape:
         shapes = f"{tuple(occludee_mask.shape)} and {tuple(occludee_amodal.shape)}"
-        raise ValueError(f"occludee_mask and occludee_amodal must be of one shape, got {shapes}")
+        raise ValueError(f"occludee_mask and occludee_amodal must have the same shape, got {shapes}")
 
     def over_the_hidden_part(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
         return (below[:, 1] - below[:, 0]).clamp(min=0), above[:, 0]
@@ -105,12 +105,13 @@ def _pairwise_means(
     weights_and_values: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     min_pixels: int,
 ) -> Tensor:
-    """At [i, j] a weighted mean over the common part of both boxes; zero where the weights are too few pixels.
+    """At [i, j] a weighted mean over the intersection of both boxes; zero if the weights sum to too few pixels.
 
     Args:
         maps: float32 [D, 2, M, M], two maps of each detection in its box.
-        weights_and_values: from the samples of i and of j, [P, 2, S, S], to weights and values, [P, S, S].
-        boxes, image_size, min_pixels: as of `hidden_part_confidence`.
+        weights_and_values: function of the samples of i and of j, [P, 2, S, S] each, that returns weights and values,
+            [P, S, S] each.
+        boxes, image_size, min_pixels: as in `hidden_part_confidence`.
     """
     boxes = boxes.float()
     height, width = image_size
@@ -135,7 +136,7 @@ def _pairwise_means(
 def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
     """Samples RoI-frame maps at S x S points of a window inside the boxes: [P, 2, M, M] to [P, 2, S, S].
 
-    Unlike in pasting, a map does not fade across its border: every point lies inside.
+    Unlike in mask pasting, no zero padding is needed: every point lies inside the map.
     """
     steps = (torch.arange(SAMPLES, device=maps.device) + 0.5) / SAMPLES
     coordinates = []
@@ -149,7 +150,7 @@ def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
 
 
 def with_relations(detections: Detections) -> Detections:
-    """The detections with `Detections.occluded_by` filled; unchanged where the masks of a layer are absent."""
+    """The detections with `Detections.occluded_by` filled in; unchanged if the masks of a layer are absent."""
     if detections.occludee_mask is None or detections.occluder_mask is None:
         return detections
     return replace(detections, occluded_by=occluder_confidence(detections))

@@ -1,4 +1,4 @@
-"""Occluder rule: derives the occluder mask of each instance from the masks of its neighbours.
+"""Occluder rule: derives the occluder mask of each instance from the masks of overlapping instances.
 
 Letters: G instances, H x W image.
 """
@@ -32,32 +32,32 @@ def occluder_rles(
     It is the union of the masks of all other instances whose box overlaps the instance's box with an IoU
     above `iou_threshold`, cropped to the pixels of the instance's box: columns int(x) .. int(x + w) - 1 and
     rows int(y) .. int(y + h) - 1, clipped to the image. This is the rule of the published code's
-    `process_dataset.py`, without its wrap-around of negative coordinates and with RLE masks understood.
-    A crowd region covers many objects at once: it is no occluder, and as it is not trained on, it has none.
+    `process_dataset.py`, without its wrap-around of negative coordinates and with support for RLE masks.
+    A crowd region covers many objects at once: it is not an occluder, and has none because it is not trained on.
 
     Args:
         boxes: float [G, 4], COCO's xywh in absolute pixels of the original image.
         rles: the G visible masks, compressed RLEs of the image's size without empty runs
-            (`segmentation_to_rle` gives them).
+            (as returned by `segmentation_to_rle`).
         iscrowd: bool [G].
         image_size: (H, W).
-        iou_threshold: of `inclusive_box_iou`; a neighbour's IoU must be above it.
+        iou_threshold: threshold of `inclusive_box_iou`, which a neighbour must exceed.
         min_pixels: an occluder of at most this many pixels is dropped.
-        in_front: bool [G, G], True at [i, j] where j lies in front of i; then only such j count. Without
-            it every neighbour counts, as for COCO, whose annotations do not say the order.
+        in_front: bool [G, G], True at [i, j] if j lies in front of i; only such j count as neighbours. None: all
+            neighbours count, as for COCO, whose annotations have no depth order.
 
     Returns:
         list: for each instance the compressed RLE of its occluder mask in the image, or None.
 
     Raises:
-        ValueError: counts differ, a box is not finite or of negative size, an RLE is of another size.
+        ValueError: counts differ, a box is not finite or has a negative size, or an RLE has another size.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     crowd = np.asarray(iscrowd, dtype=bool).reshape(-1)
     count = len(boxes)
     if not len(rles) == len(crowd) == count:
         raise ValueError(
-            f"boxes, rles and iscrowd must be of one length, got {count}, {len(rles)} and {len(crowd)} instances"
+            f"boxes, rles and iscrowd must have the same length, got {count}, {len(rles)} and {len(crowd)} instances"
         )
     if count == 0:
         return []
@@ -66,7 +66,7 @@ def occluder_rles(
         raise ValueError(f"box {int(bad.argmax())} must be finite x, y, w, h with w, h >= 0, got {boxes[bad][0]}")
     for index, rle in enumerate(rles):
         if tuple(rle["size"]) != tuple(image_size):
-            raise ValueError(f"mask {index} is of size {tuple(rle['size'])}, the image (H, W) of {tuple(image_size)}")
+            raise ValueError(f"mask {index} has size {tuple(rle['size'])}, the image (H, W) has {tuple(image_size)}")
 
     counted = inclusive_box_iou(boxes) > iou_threshold
     np.fill_diagonal(counted, False)
@@ -90,10 +90,10 @@ def occluder_rles(
 
 
 def inclusive_box_iou(boxes: ArrayLike) -> np.ndarray:
-    """IoU of all pairs of xywh boxes with corners as inclusive pixels (one is added to every side): float64 [G, G].
+    """IoU of all pairs of xywh boxes with inclusive corner pixels (one is added to every side): float64 [G, G].
 
-    The operations and their order are those of the published code's `bb_intersection_over_union`, so that
-    a pair at the threshold falls on the same side.
+    Operations and their order equal those of the published code's `bb_intersection_over_union`, so that a pair at the
+    threshold is decided the same way.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -107,7 +107,7 @@ def inclusive_box_iou(boxes: ArrayLike) -> np.ndarray:
 def crop_rle(box: Sequence[float], image_size: tuple[int, int]) -> RLE:
     """The pixels of an xywh box that an occluder is cropped to, as an RLE of an image (H, W).
 
-    Coordinates are cut towards zero, as int() does; outside the image there are no pixels.
+    Coordinates are truncated towards zero like int(), and clipped to the image.
     """
     x, y, width, height = box
     return box_rle(int(x), int(y), int(x + width), int(y + height), image_size)

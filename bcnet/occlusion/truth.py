@@ -1,10 +1,10 @@
 """Occluder and amodal targets from masks and a partial depth order, with unknown pixels marked.
 
-The table of docs/composition.md, on RLE masks. A pixel of object i's region is known where the visible masks and the
-depth order decide it; the rest is unknown, and losses leave it out.
+Implements the table of docs/composition.md on RLE masks. A pixel of object i's region is known if the visible masks and
+the depth order determine it; the rest is unknown, and losses ignore it.
 
-Letters: G instances, N >= G masks: those of the instances, then those of regions that are no instances (crowds), H x W
-image.
+Letters: G instances, N >= G masks: those of the instances, followed by those of regions that are not instances
+(crowds), H x W image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from bcnet.occlusion.rule import crop_rle
 from bcnet.ops.rle import RLE, rle_difference, rle_intersection, rle_union
 
-# Unknown pixels of an amodal mask are kept this far outside the object's box, in shares of its sides: a box that is
+# Margin around the object's box, as a fraction of its sides, in which unknown pixels of an amodal mask are kept: a box
 # shifted by more than a third of its side has an IoU below 1/2 with it, and is not matched to the object.
 CONTEXT = 1 / 3
 
@@ -31,14 +31,14 @@ def known_occluders(
 ) -> tuple[list[RLE | None], list[RLE | None]]:
     """The known occluder of each instance inside its frame, and the pixels where it is unknown.
 
-    A visible pixel of the instance has nothing in front of it. A pixel of what is known to lie in front is one of the
-    mask. A pixel of what may lie in front or behind is unknown. All others are not of the mask.
+    A visible pixel of the instance has nothing in front of it. A pixel of a mask known to lie in front belongs to the
+    occluder mask. A pixel of a mask of unknown order is unknown. All other pixels do not belong to the occluder mask.
 
     Args:
         frames: float [G, 4], xywh; occluders are cropped to the pixels of these boxes (`crop_rle`).
         visible: the N visible masks.
-        in_front: bool [G, N], True at [i, j] where j is known to lie in front of i.
-        unknown_order: bool [G, N], True at [i, j] where the order of i and j is not known.
+        in_front: bool [G, N], True at [i, j] if j is known to lie in front of i.
+        unknown_order: bool [G, N], True at [i, j] if the order of i and j is unknown.
         image_size: (H, W).
 
     Returns:
@@ -61,20 +61,20 @@ def known_occluders(
 def unknown_amodal(
     frames: np.ndarray, uncovered: Sequence[RLE], may_hide: np.ndarray, image_size: tuple[int, int]
 ) -> list[RLE | None]:
-    """Pixels in which an instance may extend behind its neighbours, so that its amodal mask is unknown.
+    """Pixels where an instance may extend behind its neighbours, so that its amodal mask is unknown.
 
-    The known part of an instance's amodal mask is what was visible of it before objects were pasted. It may go on
-    behind neighbours that do not lie behind it: their pixels (before objects were pasted over them) are unknown.
-    Background is not: what is hidden there by a pasted object is known not to be of the instance.
+    The known part of an instance's amodal mask is its visible mask before objects were pasted. It may extend behind
+    neighbours that do not lie behind it: their pixels (before objects were pasted over them) are unknown. Background
+    pixels are known: below a pasted object they do not belong to the instance.
 
     Args:
         frames: float [G, 4], xywh boxes of the instances before objects were pasted.
-        uncovered: the N masks that were visible before objects were pasted.
-        may_hide: bool [G, N], True at [i, j] where j may hide a part of i.
+        uncovered: the N visible masks before objects were pasted.
+        may_hide: bool [G, N], True at [i, j] if j may hide a part of i.
         image_size: (H, W).
 
     Returns:
-        list: G compressed RLEs, in the frame and `CONTEXT` around it; None is an empty mask.
+        list: G compressed RLEs, in the frame extended by `CONTEXT`; None is an empty mask.
     """
     wide = np.concatenate([frames[:, :2] - CONTEXT * frames[:, 2:], (1 + 2 * CONTEXT) * frames[:, 2:]], axis=1)
     near = _overlapping(wide, uncovered) & may_hide
@@ -95,7 +95,7 @@ def _part(masks: Sequence[RLE], crop: RLE, excluded: RLE) -> RLE | None:
 
 
 def _overlapping(frames: np.ndarray, masks: Sequence[RLE]) -> np.ndarray:
-    """bool [G, N], True at [i, j] where the box of mask j overlaps frame i; i and j differ."""
+    """bool [G, N], True at [i, j] if the box of mask j overlaps frame i; False on the diagonal."""
     boxes = np.array([coco_mask.toBbox(mask) for mask in masks], dtype=np.float64).reshape(-1, 4)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     first, last = np.floor(frames[:, :2]), np.ceil(frames[:, :2] + frames[:, 2:])

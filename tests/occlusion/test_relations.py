@@ -1,4 +1,4 @@
-"""Who hides whom among detections: confidences from the layers, the graph, the order of depth."""
+"""Occlusion relations between detections: confidences from the layers, occlusion graph, depth order."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def scene(boxes, visible, occluders, size=(100, 120)):
     )
 
 
-# The post stands in front of the bench and hides its middle; the kite overlaps with nobody.
+# The post stands in front of the bench and hides its middle; the kite overlaps no other object.
 BENCH, POST, KITE = [10, 50, 94, 78], [38, 22, 66, 78], [100, 0, 120, 20]
 BOXES = [BENCH, POST, KITE]
 
@@ -87,12 +87,12 @@ def test_it_equals_a_sum_over_the_images_pixels():
 
 
 def test_hidden_parts_of_an_amodal_mask_are_no_evidence():
-    # Both masks are whole. The bench's layer sees the post; nothing lies on the post.
+    # Both masks are amodal. The bench's occluder layer shows the post; nothing occludes the post.
     found = scene(BOXES, [BENCH, POST, KITE], [[38, 50, 66, 78, 1.0], None, None])
     confidence = occluder_confidence(found)
     assert confidence[0, 1] > 0.95
     assert confidence[1, 0] == 0
-    # What lies on the bench and on a third object below it says nothing about the two of them.
+    # An occluder of both the bench and a third object below it is no evidence about those two.
     third = [12, 40, 92, 76]
     found = scene([BENCH, POST, third], [BENCH, POST, third], [[38, 50, 66, 78, 1.0], None, [38, 40, 66, 76, 1.0]])
     confidence = occluder_confidence(found)
@@ -127,7 +127,7 @@ def test_relations_need_both_layers():
     found = bench_behind_post()
     del found.maps["occluder_mask"]
     with pytest.raises(
-        ValueError, match="relations need the occluder_mask of the detections, which carry: occludee_mask"
+        ValueError, match="relations need the occluder_mask of the detections, which have: occludee_mask"
     ):
         occluder_confidence(found)
     assert with_relations(found) is found
@@ -187,7 +187,7 @@ def test_of_edges_both_ways_the_surer_one_is_taken():
 
 
 def test_a_sure_edge_both_ways_yields_to_a_sure_direction():
-    # 0 and 1 hide each other at 0.95 and 0.9; that 1 lies below 2 and 2 below 0 is surer than their 0.05.
+    # 0 and 1 hide each other at 0.95 and 0.9; the edges 1 below 2 and 2 below 0 exceed the margin of 0.05.
     found = graph(3, (0, 1, 0.95), (1, 0, 0.9), (1, 2, 0.7), (2, 0, 0.6)).order
     assert found.depth.tolist() == [0, 2, 1]
 
@@ -224,7 +224,7 @@ def test_every_edge_is_kept_or_contradicted_and_the_order_agrees_with_the_kept(c
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 10), st.randoms(use_true_random=False))
 def test_a_true_order_is_found_again_whatever_the_positions(count, random):
-    # Every pair is seen, in the right direction, each with another confidence.
+    # Every pair has an edge in the correct direction, each with a different confidence.
     order = list(range(count))
     random.shuffle(order)
     values = [0.5 + 0.4 * n / count**2 for n in range(count**2)]
@@ -251,8 +251,8 @@ BENCH_SIDES = [[10, 50, 38, 78], [66, 50, 94, 78]]
 
 
 def test_the_hidden_part_names_its_occluder():
-    # What the bench's amodal mask adds to its visible one is where the post is seen; nothing else hides.
-    for probability in (1.0, 0.4):  # how likely the part is hidden does not matter, only who is seen there
+    # The hidden part of the bench is where the post is visible; nothing else is occluded.
+    for probability in (1.0, 0.4):  # the result depends only on who is visible there
         confidence = hidden_part(BOXES, [BENCH_SIDES, [POST], [KITE]], [[*BENCH, probability], [*POST, 1], [*KITE, 1]])
         expected = torch.zeros(3, 3)
         expected[0, 1] = 1
@@ -265,13 +265,13 @@ def test_without_a_hidden_part_there_is_no_occluder():
 
 
 def test_two_occluders_share_the_hidden_part_inside_their_boxes():
-    # Each is seen on all of the hidden part that lies in its own box.
+    # Each is visible on the whole hidden part inside its own box.
     left, right = [24, 20, 52, 80], [52, 20, 80, 80]
     seen = [[[10, 50, 24, 78], [80, 50, 94, 78]], [left], [right]]
     confidence = hidden_part([BENCH, left, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
     assert confidence[0, 1] > 0.95 and confidence[0, 2] > 0.95
     assert not confidence[1:].any()
-    # With a box around both, the left one is seen on half of the hidden part in it.
+    # With a box around both, the left one is visible on half of the hidden part in it.
     around = [24, 20, 80, 80]
     confidence = hidden_part([BENCH, around, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
     assert confidence[0, 1] == pytest.approx(0.5, abs=0.03)
@@ -280,7 +280,7 @@ def test_two_occluders_share_the_hidden_part_inside_their_boxes():
 
 def test_objects_that_cover_each_other_have_both_confidences():
     a, b = [10, 10, 60, 60], [40, 10, 90, 60]
-    # In the common part a is seen above, b below.
+    # In the intersection, a is visible in the upper half, b in the lower.
     seen = [[[10, 10, 40, 60], [40, 10, 60, 35]], [[60, 10, 90, 60], [40, 35, 60, 60]]]
     confidence = hidden_part([a, b], seen, [[*a, 1], [*b, 1]])
     assert confidence[0, 1] > 0.9 and confidence[1, 0] > 0.9
@@ -295,7 +295,7 @@ def test_a_hidden_part_of_too_few_pixels_is_no_evidence():
 
 
 def test_hidden_part_needs_maps_of_one_shape():
-    with pytest.raises(ValueError, match=r"must be of one shape, got \(2, 28, 28\) and \(2, 14, 14\)"):
+    with pytest.raises(ValueError, match=r"must have the same shape, got \(2, 28, 28\) and \(2, 14, 14\)"):
         hidden_part_confidence(torch.zeros(2, 28, 28), torch.zeros(2, 14, 14), torch.zeros(2, 4), (9, 9))
     empty = torch.zeros(0, 28, 28)
     assert hidden_part_confidence(empty, empty, torch.zeros(0, 4), (9, 9)).shape == (0, 0)

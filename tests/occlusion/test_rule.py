@@ -147,7 +147,7 @@ def test_no_instances():
         ({"boxes": [[0, 0, 20, 20]]}, "got 1, 2 and 2"),
         ({"boxes": [[0, 0, 20, 20], [0, 0, -1, 5]]}, r"box 1 .* -1"),
         ({"boxes": [[0, 0, 20, 20], [0, 0, float("nan"), 5]]}, "box 1 .* nan"),
-        ({"image_size": (60, 40)}, r"mask 0 is of size \(40, 60\), the image .* \(60, 40\)"),
+        ({"image_size": (60, 40)}, r"mask 0 has size \(40, 60\), the image .* \(60, 40\)"),
         ({"in_front": np.zeros((2, 3))}, r"\[2, 2\], got \(2, 3\)"),
     ],
 )

@@ -14,12 +14,12 @@ OTHER = box_rle(15, 0, 40, 10, SIZE)  # covers a quarter of the whole
     "amodal, visible, expected",
     [(WHOLE, LEFT, 0.75), (WHOLE, WHOLE, 0), (WHOLE, NOTHING, 1), (LEFT, WHOLE, 0), (NOTHING, WHOLE, 0)],
 )
-def test_hidden_share_is_what_of_the_amodal_mask_is_not_visible(amodal, visible, expected):
+def test_hidden_share_is_the_invisible_share_of_the_amodal_mask(amodal, visible, expected):
     assert hidden_share(amodal, visible) == expected
 
 
 @pytest.mark.parametrize("mask, expected", [(WHOLE, 0.25), (OTHER, 1), (LEFT, 0), (NOTHING, 0)])
-def test_covered_share_is_what_of_the_mask_lies_under_the_occluder(mask, expected):
+def test_covered_share_is_the_share_of_the_mask_under_the_occluder(mask, expected):
     assert covered_share(mask, OTHER) == expected
 
 
