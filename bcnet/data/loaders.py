@@ -326,8 +326,7 @@ def _check_image_files(cfg, records: Sequence[ImageRecord], where: str) -> None:
     with_slashes = missing[0].replace("\\", "/")
     hint = f"; {with_slashes!r} exists: file_name has Windows separators" if os.path.exists(with_slashes) else ""
     raise FileNotFoundError(
-        f"{where}: {len(missing)} of {len(checked)} checked image files are missing, the first is "
-        f"{missing[0]!r}{hint}"
+        f"{where}: {len(missing)} of {len(checked)} checked image files are missing, the first is {missing[0]!r}{hint}"
     )
 
 

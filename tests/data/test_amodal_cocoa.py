@@ -227,7 +227,10 @@ def test_malformed_region_names_file_region_and_value(tmp_path, changes, message
     [
         (cocoa(["a region"]), "'7 region 1': a region must be an object with a segmentation, got 'a region'"),
         (cocoa(5), "'7 region 1': a region must be an object with a segmentation, got 5"),
-        (cocoa([region(0)], depth_constraint="1>2"), "image 1, .*1.png': depth_constraint must be a string .* got '1>2'"),
+        (
+            cocoa([region(0)], depth_constraint="1>2"),
+            "image 1, .*1.png': depth_constraint must be a string .* got '1>2'",
+        ),
         (cocoa([region(0)], depth_constraint=[1, 2]), r"depth_constraint must be a string like .* got \[1, 2\]"),
         (cocoa([region(0)], image_id=None), "annotation at position 0: it has no image_id"),
         (cocoa([region(0)], images=[{"id": 1, "file_name": "1.png"}]), "it has no height and no width"),

@@ -184,7 +184,9 @@ def test_ids_of_mixed_types(coco_files, caplog):
 def test_image_ids_that_differ_only_in_type_are_rejected(coco_files, listed, used):
     images = [{"id": listed, "file_name": "a.png", "height": 120, "width": 160}]
     path, root = coco_files(SIZES, [annotation(3, used, BOXES[0])], images=images)
-    with pytest.raises(ValueError, match=r"annotation 3: image_id is .*1.*, the image's id is .*1.*strings and numbers differ"):
+    with pytest.raises(
+        ValueError, match=r"annotation 3: image_id is .*1.*, the image's id is .*1.*strings and numbers differ"
+    ):
         load_coco(path, root)
 
 

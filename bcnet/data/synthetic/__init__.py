@@ -1,6 +1,6 @@
-"""Synthetic scenes with heavy occlusion and exact truth: procedural, or composed of cut-outs.
+"""Synthetic scenes with heavy occlusion and exact ground truth: procedural, or composed of cut-outs.
 
-`generate_dataset` writes them as a COCO data set that any reader of COCO takes.
+`generate_dataset` writes them as a COCO data set that any COCO reader can load.
 """
 
 from bcnet.data.synthetic.composition import Scene, SceneObject

@@ -1,8 +1,8 @@
-"""Objects stacked in depth: placement, painting and exact truth.
+"""Layout of scenes with objects stacked in depth: placement, rendering and exact ground truth.
 
-Procedural objects and cut-outs share this file. An object is a layer: its coverage (uint8, 255 inside)
-and its colours, in a window of its own size. Its binary mask is ``coverage >= 128``; truth is computed
-from binary masks alone, the picture from the coverage.
+Shared by procedural objects and cut-outs. An object is a layer: its coverage (uint8, 255 inside) and its colours, in a
+window of its own size. Its binary mask is ``coverage >= 128``; the ground truth is computed only from binary masks, the
+image from the coverage.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from bcnet.data.cutouts import blend, overlap
 from bcnet.data.synthetic.config import SceneConfig
 
-_DIRECTIONS = 5  # directions tried around the object that is to hide a new one
+_DIRECTIONS = 5  # directions tried around the occluder of a new object
 _DISTANCES = 9  # distances tried along each
-_TOLERANCE = 0.06  # a hidden fraction this close to the one aimed at is taken at once
+_TOLERANCE = 0.06  # the search stops at a hidden fraction this close to the target
 
 
 @dataclass
@@ -27,7 +27,7 @@ class SceneObject:
     category_id: int
     depth: int  # 0 is nearest; unique in its scene
     amodal_mask: np.ndarray  # clipped to the image
-    visible_mask: np.ndarray  # amodal mask without all amodal masks in front
+    visible_mask: np.ndarray  # amodal mask minus all amodal masks in front
     bbox: tuple[int, int, int, int]  # tight around the visible mask
     amodal_bbox: tuple[int, int, int, int]  # tight around the amodal mask
     visible_area: int
@@ -41,7 +41,7 @@ class SceneObject:
 
 @dataclass
 class Scene:
-    """A picture and its truth: image uint8 [H, W, 3] RGB; objects nearest first."""
+    """An image and its ground truth: image uint8 [H, W, 3] RGB; objects nearest first."""
 
     image: np.ndarray
     objects: list[SceneObject]
@@ -49,7 +49,7 @@ class Scene:
 
 @dataclass
 class Placed:
-    """An object's coverage (uint8 [h, w]) at (x, y), which may lie outside the image in part."""
+    """An object's coverage (uint8 [h, w]) at position (x, y); it may extend beyond the image."""
 
     category_id: int
     coverage: np.ndarray
@@ -74,15 +74,15 @@ class Layout:
         self._occupied = np.zeros((self.size, self.size), bool)
 
     def place(self, category_id: int, coverage: np.ndarray, behind: Placed | None, rng: np.random.Generator) -> bool:
-        """Adds an object behind all others, if there is a place for it.
+        """Adds an object behind all others, if a position is found.
 
         Args:
-            category_id: written to the truth.
+            category_id: category id in the ground truth.
             coverage: uint8 [h, w].
-            behind: the object that is to hide part of it; None for a place as free as can be found.
+            behind: the object that shall hide part of it; None for a position with as little overlap as possible.
 
         Returns:
-            bool: False when no place leaves enough of it in the image and visible; nothing is added.
+            bool: False if no position leaves enough of it in the image and visible; nothing is added.
         """
         mask = coverage >= 128
         position = self._free_position(mask, rng) if behind is None else self._position_behind(mask, behind, rng)
@@ -127,7 +127,7 @@ class Layout:
 
     def _free_position(self, mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
         height, width = mask.shape
-        # The first object, in front of all, stands near the middle: the others gather behind it.
+        # The first object, in front of all others, is placed near the centre, so that the others fit behind it.
         low, high = (0.3, 0.7) if not self.placed else (0.05, 0.95)
         best, best_hidden = None, np.inf
         for centre_x, centre_y in rng.uniform(low, high, (12, 2)) * self.size:
@@ -140,7 +140,7 @@ class Layout:
         return best
 
     def _hidden_fraction(self, mask: np.ndarray, x: int, y: int) -> float | None:
-        """Hidden fraction of a mask placed there; None where the object may not lie."""
+        """Hidden fraction of a mask at a position; None if the position is not allowed."""
         window, part = overlap(mask.shape, x, y, self._occupied.shape)
         inside = mask[part]
         amodal_area = np.count_nonzero(inside)
@@ -154,29 +154,29 @@ class Layout:
 
 
 def paint(canvas: np.ndarray, placed: Placed, colours: np.ndarray, shadow: float) -> None:
-    """Draws an object over the canvas, after the shadow that it casts (in place).
+    """Draws an object's shadow and then the object onto the canvas (in place).
 
     Args:
         canvas: float32 [H, W, 3], 0..255.
         colours: float32 [h, w, 3] of the object's window.
-        shadow: share of the light that the shadow takes where it is darkest.
+        shadow: maximum fraction by which the shadow darkens the canvas.
     """
     size = canvas.shape[0]
     if shadow > 0:
         spread = max(size // 32, 2)
         margin = 2 * spread
         padded = cv2.copyMakeBorder(placed.coverage, margin, margin, margin, margin, cv2.BORDER_CONSTANT)  # zeros
-        # Two box filters make a soft edge in time that does not depend on its width.
+        # Two box filters give a soft edge in time independent of its width.
         soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))
-        # Light falls from above: the shadow lies a little lower.
+        # Light from above: the shadow is shifted down.
         window, part = overlap(soft.shape, placed.x - margin, placed.y - margin + spread // 2, canvas.shape)
         canvas[window] *= (1 - soft[part] * np.float32(shadow / 255))[..., None]
     blend(canvas, placed.coverage, colours, placed.x, placed.y)
 
 
 def finish(canvas: np.ndarray, noise: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 picture of a float32 canvas, with evenly distributed noise of up to +-``noise``."""
-    grain = rng.integers(-128, 128, canvas.shape, dtype=np.int8)  # a power of two is drawn fastest
+    """uint8 image from a float32 canvas, with uniform noise of up to +-``noise``."""
+    grain = rng.integers(-128, 128, canvas.shape, dtype=np.int8)  # a range of a power of two is fastest to draw
     return cv2.addWeighted(canvas, 1, grain, noise / 128, 0, dtype=cv2.CV_8U)
 
 

@@ -11,47 +11,47 @@ _IMAGE_FORMATS = ("png", "jpg")
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What a scene looks like. The defaults are the ``hard`` preset; lengths are shares of the image's side.
+    """Parameters of a scene. The defaults are the ``hard`` preset; lengths are fractions of the image side.
 
-    The parameters of appearance below ``Appearance`` apply to procedural objects; scenes composed of
-    cut-outs use the layout, the shadow and the noise only.
+    The parameters below ``Appearance`` apply to procedural objects; scenes composed of cut-outs use only the layout,
+    the shadow and the noise.
 
     Raises:
-        ValueError: a value that no scene can satisfy, naming the parameter and the value.
+        ValueError: a value out of range; names the parameter and the value.
     """
 
     image_size: int = 192  # pixels, of both sides
 
-    # Layout. Objects are placed front to back, each behind those that are there already.
+    # Layout. Objects are placed front to back, each behind all earlier ones.
     min_objects: int = 3
     max_objects: int = 6
     object_size: tuple[float, float] = (0.32, 0.6)  # longer side of an object's box
-    occluded_probability: float = 0.92  # an object is placed against an earlier one, partly behind it
-    hidden_range: tuple[float, float] = (0.12, 0.68)  # hidden fraction that such an object aims at
-    max_hidden_fraction: float = 0.8  # objects hidden further, or
-    min_visible_pixels: int = 150  # seen with fewer pixels, are not part of the scene
-    max_outside: float = 0.3  # share of an object's area that the image border may cut off
+    occluded_probability: float = 0.92  # an object is placed partly behind an earlier one
+    hidden_range: tuple[float, float] = (0.12, 0.68)  # range of the target hidden fraction of such an object
+    max_hidden_fraction: float = 0.8  # objects with a larger hidden fraction, or
+    min_visible_pixels: int = 150  # fewer visible pixels, are not part of the scene
+    max_outside: float = 0.3  # maximum fraction of an object's area outside the image
     classes_per_scene: int = 3
-    same_class_probability: float = 0.42  # an object placed against another takes its class
+    same_class_probability: float = 0.42  # an object placed behind another gets the same class
 
     # Appearance
-    class_appearance: float = 0.0  # a class has its own colours and texture in all scenes, not those of the scene
-    shared_appearance: float = 0.7  # an object looks like the others of its class in the scene
-    tint: float = 8.0  # standard deviation of the brightness between objects of one look, of 255
-    shared_palette: bool = True  # the background has the colours of the objects
+    class_appearance: float = 0.0  # probability that a class has the same colours and texture in all scenes
+    shared_appearance: float = 0.7  # probability that an object looks like the others of its class in the scene
+    tint: float = 8.0  # standard deviation of the brightness of objects of one appearance, of 255
+    shared_palette: bool = True  # the background uses the colours of the objects
     background_contrast: float = 0.8
     texture_contrast: float = 1.0
-    deformation: float = 1.0  # 0 draws the prototypes, rotated and scaled
-    shading: float = 0.3  # relief of the objects' surface
+    deformation: float = 1.0  # 0 draws the prototypes, only rotated and scaled
+    shading: float = 0.3  # strength of the shading of the objects
     shadow: float = 0.22  # of an object on those behind it
-    noise: int = 5  # largest deviation of a pixel's value, of 255
+    noise: int = 5  # maximum deviation of a pixel value, of 255
     texture_pool: str = "all"  # "train" and "test" have no texture in common
     shape_pool: str = "all"  # "train" and "test" have no shape prototype in common
 
     image_format: str = "png"  # or "jpg" (quality 95, full chroma resolution)
 
     def __post_init__(self) -> None:
-        # JSON has no tuples: a config read back from a file equals the one that was written.
+        # JSON has no tuples: convert, so that a config read from a file equals the one that was written.
         for name in ("object_size", "hidden_range"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         for name in ("image_size", "min_objects", "max_objects", "min_visible_pixels", "classes_per_scene", "noise"):
@@ -62,7 +62,7 @@ class SceneConfig:
         for name in ("object_size", "hidden_range"):
             low_high = getattr(self, name)
             valid = len(low_high) == 2 and 0 < low_high[0] <= low_high[1] <= 1
-            self._require(name, valid, "two rising numbers above 0 and up to 1")
+            self._require(name, valid, "two ascending numbers above 0 and up to 1")
         self._require("max_hidden_fraction", 0 <= self.max_hidden_fraction < 1, "from 0 to less than 1")
         self._require("min_visible_pixels", self.min_visible_pixels >= 1, "at least 1")
         self._require("max_outside", 0 <= self.max_outside < 1, "from 0 to less than 1")
@@ -93,11 +93,12 @@ class SceneConfig:
     def preset(cls, name: str, **overrides) -> SceneConfig:
         """A preset with fields replaced.
 
-        ``"easy"`` is quick to learn, for demonstrations. ``"medium"`` makes objects easy to find and neighbours of
-        one class hard to tell apart, for studies of masks with small models. ``"hard"`` hides everything.
+        ``"easy"`` is quick to learn, for demonstrations. ``"medium"`` has objects that are easy to detect but
+        neighbours of one class that are hard to separate, for studies of masks with small models. ``"hard"`` is
+        difficult in all respects.
 
         Raises:
-            ValueError: no such preset, or a value that no scene can satisfy.
+            ValueError: no such preset, or a value out of range.
         """
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
@@ -145,7 +146,7 @@ PRESETS: dict[str, dict] = {
 
 
 def pool_members(pool: str, size: int) -> list[int]:
-    """The variants out of ``range(size)`` that belong to a pool: of every four, three train and one test."""
+    """The variants in ``range(size)`` that belong to a pool: of every four, three for "train" and one for "test"."""
     if pool == "all":
         return list(range(size))
     return [variant for variant in range(size) if (variant % 4 == 3) == (pool == "test")]

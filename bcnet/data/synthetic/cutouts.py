@@ -1,7 +1,7 @@
-"""Scenes composed of cut-outs: instances of a COCO json, pasted in depth over pieces of its images.
+"""Synthetic scenes composed of cut-outs: instances of a COCO json, pasted in depth order over crops of its images.
 
-What is pasted on top hides what lies below exactly, so the truth is exact wherever the source's masks
-are: amodal masks, depth order and hidden fractions of real textures, without annotating any.
+The occlusions are known exactly, so amodal masks, depth order and hidden fractions are as accurate as the source's
+masks, on real textures and without further annotation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bcnet.ops.rle import segmentation_to_rle
 _TRIES_PER_OBJECT = 4
 _BACKGROUND_TRIES = 6
 _IMAGES_KEPT = 64
-_FEATHER = 0.7  # pixels (standard deviation) over which a cut-out's edge fades
+_FEATHER = 0.7  # standard deviation in pixels of the blur of a cut-out's edge
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Template:
 class _Square:
     record: int  # index of the image
     window: tuple[slice, slice]
-    annotated: np.ndarray  # uint8 [side, side], 255 where an instance lies
+    annotated: np.ndarray  # uint8 [side, side], 255 on annotated instances
 
     @property
     def annotated_share(self) -> float:
@@ -50,17 +50,17 @@ class _Square:
 class CutoutLibrary:
     """The instances of a data set that can be cut out.
 
-    Instances that are crowds, have no mask, or cover fewer than ``min_pixels`` are left out.
+    Crowds and instances without a mask or with fewer than ``min_pixels`` are excluded.
 
     Args:
         records, info: the data set, as `bcnet.data.load_dataset` returns it.
-        min_pixels: smallest area of an instance in its source image.
-        whole_only: leave out instances that are visibly incomplete: cut off by the image's border, or of
-            several polygons, which is how COCO draws what something else splits.
-        single_class: make all objects of one class, "object".
+        min_pixels: minimum area of an instance in its source image.
+        whole_only: exclude incomplete instances: truncated by the image border, or of several polygons (COCO's
+            annotation of objects split by an occluder).
+        single_class: give all objects the single class "object".
 
     Raises:
-        ValueError: no instance is left.
+        ValueError: no usable instance.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class CutoutLibrary:
         self._of_category: dict[int, list[_Template]] = defaultdict(list)
         for template in self.templates:
             self._of_category[template.category].append(template)
-        self._images: dict[int, np.ndarray] = {}  # those read last: reading costs more than all the rest
+        self._images: dict[int, np.ndarray] = {}  # the images read last: reading is the most expensive step
 
     @classmethod
     def from_files(cls, annotation_file: str, image_root: str, **options) -> CutoutLibrary:
@@ -100,29 +100,29 @@ class CutoutLibrary:
 
         Raises:
             FileNotFoundError: the file or the folder does not exist.
-            ValueError: malformed content, or no instance is left.
+            ValueError: malformed content, or no usable instance.
         """
         from bcnet.data.catalog import load_dataset
 
         return cls(*load_dataset(f"coco:{annotation_file}:{image_root}"), **options)
 
     def parameters(self) -> dict:
-        """What distinguishes this library from others, as JSON values; the source by its content."""
+        """Parameters that identify this library, as JSON values; the source is identified by its content."""
         with open(self.info.annotation_file, "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
         parameters = {"annotations_sha256": digest, "min_pixels": self.min_pixels, "whole_only": self.whole_only}
         return {**parameters, "single_class": True} if self.single_class else parameters
 
     def draw_category(self, rng: np.random.Generator) -> int:
-        """A class 0..K-1, as often as the source has instances of it."""
+        """Draws a class 0..K-1 with the frequency of its instances in the source."""
         return self.templates[rng.integers(len(self.templates))].category
 
     def draw(self, category: int, size: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A random instance, cut out, scaled and perhaps mirrored.
+        """Draws a random instance: cut out, scaled and randomly mirrored.
 
         Args:
-            category: 0..K-1, one that `draw_category` gives.
-            size: longer side of its box in pixels; less where the source is too small.
+            category: 0..K-1, as returned by `draw_category`.
+            size: longer side of its box in pixels; less if the source is too small.
 
         Returns:
             coverage uint8 [h, w]; colours float32 [h, w, 3] RGB, 0..255.
@@ -138,10 +138,10 @@ class CutoutLibrary:
         return coverage, colours * np.float32(exposure)
 
     def background(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """float32 [size, size, 3] RGB: a piece of one of the images without its annotated objects.
+        """float32 [size, size, 3] RGB: a crop of an image, without its annotated objects.
 
-        Of several pieces the one with the fewest annotated pixels is taken; what is left of objects in it is
-        filled with the colours around it, so that no object without truth shows.
+        Of several crops the one with the fewest annotated pixels is used; annotated objects in it are filled with the
+        surrounding colours, so that no object without ground truth is visible.
         """
         square = self._random_square(rng)
         for _ in range(_BACKGROUND_TRIES - 1):
@@ -154,7 +154,7 @@ class CutoutLibrary:
         return _fill(piece.astype(np.float32), hole)
 
     def _random_square(self, rng: np.random.Generator) -> _Square:
-        """A square of a random image, with a side of half to all of the image's shorter side."""
+        """A random square crop of a random image; its side is 0.5 to 1 times the image's shorter side."""
         index = int(rng.integers(len(self.records)))
         record = self.records[index]
         side = int(min(record.height, record.width) * rng.uniform(0.5, 1.0))
@@ -169,7 +169,7 @@ class CutoutLibrary:
             raise ValueError(f"{self.info.annotation_file}: annotation {instance.annotation_id!r}: {error}") from error
 
     def _annotated(self, record: ImageRecord) -> np.ndarray:
-        """uint8 [H, W]: 255 where an instance lies, crowds included (their boxes)."""
+        """uint8 [H, W]: 255 on annotated instances, including crowds (as boxes)."""
         annotated = np.zeros((record.height, record.width), np.uint8)
         for instance in record.instances:
             if instance.iscrowd or instance.segmentation is None:
@@ -190,18 +190,18 @@ class CutoutLibrary:
 def render_cutout_scene(
     library: CutoutLibrary, config: SceneConfig, seed: int, index: int, split: str = "train"
 ) -> Scene:
-    """Composes the scene of that number; category ids are those of the source.
+    """Composes the scene of an index; category ids are those of the source.
 
     Args:
-        library: where cut-outs and backgrounds come from; part of what determines the scene.
-        config, seed, index, split: as in `render_scene`; the parameters of appearance play no part.
+        library: source of cut-outs and backgrounds; the scene depends on it too.
+        config, seed, index, split: as in `render_scene`; the parameters of appearance are not used.
 
     Returns:
         Scene: image uint8 [size, size, 3] RGB, objects nearest first with exact masks.
 
     Raises:
         FileNotFoundError: a source image is missing.
-        ValueError: a source image of another size than its json says, or a malformed segmentation.
+        ValueError: a source image whose size differs from its json, or a malformed segmentation.
     """
     layout_rng, rng = scene_generators(seed, index, split)
     layout = Layout(config)
@@ -225,17 +225,17 @@ def render_cutout_scene(
 
 
 def _fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Replaces the pixels under a hole (uint8, 255 inside) by an average of the picture around it."""
+    """Inpaints a hole (uint8, 255 inside) with local averages of the surrounding pixels."""
     if not hole.any():
         return picture
     size = picture.shape[0]
-    # Annotated contours are a little narrow; what remains of an object would show as a halo.
+    # Annotated contours are slightly too narrow; without dilation a halo of the object would remain.
     hole = cv2.dilate(hole, np.ones((5, 5), np.uint8))
     weight = (1 - hole / np.float32(255)).astype(np.float32)
     total, norm = picture * weight[..., None], weight
     filled = np.zeros_like(picture)
     missing = np.ones_like(weight)
-    # Averages over growing neighbourhoods, the smallest that knows anything first.
+    # Averages over growing neighbourhoods; each pixel uses the smallest one with known pixels.
     width = 5
     while missing.max() > 1e-3 and width < 4 * size:
         local_norm = cv2.blur(norm, (width, width), borderType=cv2.BORDER_REPLICATE)

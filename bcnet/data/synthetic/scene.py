@@ -1,4 +1,4 @@
-"""Procedural scenes: shapes of several classes, textured, lit and stacked in depth."""
+"""Procedural scenes: textured and shaded shapes of several classes, stacked in depth."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ class _Appearance:
 
 
 def scene_generators(seed: int, index: int, split: str) -> tuple[np.random.Generator, np.random.Generator]:
-    """Random numbers of one scene: one stream for the layout, one for the appearance.
+    """Random generators of one scene: one for the layout, one for the appearance.
 
-    They depend on nothing but the arguments. The split is one of them so that a training set and a test
-    set of one seed have no scene in common; the layout has a stream of its own so that the same layouts
-    can be drawn with other textures.
+    They depend only on the arguments. The split is one of them, so that a training set and a test set of one seed have
+    no scene in common; the layout has its own generator, so that the same layouts can be drawn with other textures.
     """
     sequence = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index])
     layout, appearance = sequence.spawn(2)
@@ -43,13 +42,13 @@ def scene_generators(seed: int, index: int, split: str) -> tuple[np.random.Gener
 
 
 def render_scene(config: SceneConfig, seed: int, index: int, split: str = "train") -> Scene:
-    """Draws the scene of that number.
+    """Renders the scene of an index.
 
     Category ids are 1..6 in the order of `CLASS_NAMES`.
 
     Args:
-        config: what scenes look like.
-        seed, index: not negative; they and the split determine the scene.
+        config: parameters of the scenes.
+        seed, index: not negative; together with the split they determine the scene.
         split: any name.
 
     Returns:
@@ -89,7 +88,7 @@ def arrange(config: SceneConfig, rng: np.random.Generator) -> Layout:
 
 
 def choose_front(layout: Layout, config: SceneConfig, rng: np.random.Generator) -> Placed | None:
-    """The object that the next one is to lie behind, or None."""
+    """The object that the next one shall be placed behind, or None."""
     if not layout.placed or rng.random() >= config.occluded_probability:
         return None
     return layout.placed[rng.integers(len(layout.placed))]
@@ -103,7 +102,7 @@ def _appearances(
     for placed in objects:
         look = _new_appearance(config, placed.category_id - 1, palette, rng)
         if rng.random() < config.shared_appearance:
-            # The first object of a class sets the look; the others differ by a trace of colour.
+            # The first object of a class sets the appearance; the others differ by a slight tint.
             look = shared.setdefault(placed.category_id, look)
         tint = rng.normal(0, 6, 3) + rng.normal(0, config.tint)
         looks.append(replace(look, colours=np.clip(look.colours + tint, 0, 255)))
@@ -137,14 +136,14 @@ def _background(config: SceneConfig, palette: np.ndarray, rng: np.random.Generat
     size = config.image_size
     field = texture_field(texture(int(variants[rng.integers(len(variants))])), size, size, size, rng)
     canvas = colour_field(field, colours, config.background_contrast)
-    # Light that fades across the image.
+    # A brightness gradient across the image.
     gradient = np.linspace(-1, 1, size, dtype=np.float32) * np.float32(rng.uniform(-0.15, 0.15))
     canvas *= (1 + gradient)[:, None] if rng.random() < 0.5 else (1 + gradient)[:, None, None]
     return canvas
 
 
 def _relief(coverage: np.ndarray, light: complex, strength: float) -> np.ndarray:
-    """float32 [h, w]: brightness of a dome over the object's mask, lit from one side."""
+    """float32 [h, w]: shading of a dome over the object's mask, lit from one side."""
     height, width = coverage.shape
     if strength == 0:
         return np.ones((height, width), np.float32)

@@ -1,10 +1,9 @@
 """Shape families: the classes of the procedural scenes.
 
-A family has `NUM_VARIANTS` prototypes (number of points of a star, width of a ring, ...), fixed once and
-for all, so that two sets of scenes can be made from disjoint prototypes. An object is a prototype that is
-bent, stretched, turned and scaled.
+A family has `NUM_VARIANTS` fixed prototypes (number of points of a star, width of a ring, ...), so that two sets of
+scenes can use disjoint prototypes. An object is a prototype that is deformed, rotated and scaled.
 
-Contours are complex numbers x + iy within the unit circle, dense enough that bending keeps them smooth.
+Contours are complex numbers x + iy in the unit circle, dense enough to stay smooth when deformed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Contour = NDArray[np.complex128]  # closed: [P], x + iy
 
 def _ellipse(rng: np.random.Generator) -> list[Contour]:
     angle = _angles()
-    exponent = rng.uniform(0.75, 1.05)  # below 1 the ellipse turns towards a rounded rectangle
+    exponent = rng.uniform(0.75, 1.05)  # below 1 the ellipse approaches a rounded rectangle
     x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** exponent
     y = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** exponent * rng.uniform(0.45, 0.9)
     egg = rng.uniform(0.0, 0.35)
@@ -65,13 +64,13 @@ def _cross(rng: np.random.Generator) -> list[Contour]:
     for arm in range(arms):
         direction = np.exp(2j * np.pi * arm / arms)
         corners += [direction * (lengths[arm] - 1j * width), direction * (lengths[arm] + 1j * width)]
-        # The inner corner, where the edges of two neighbouring arms meet.
+        # The inner corner between two neighbouring arms.
         corners.append(np.exp(2j * np.pi * (arm + 0.5) / arms) * width / np.sin(np.pi / arms))
     return [_rounded(_polygon(np.array(corners)), rng.uniform(0.002, 0.008))]
 
 
 def _crescent(rng: np.random.Generator) -> list[Contour]:
-    # The unit disk without a disk around (offset, 0) that reaches beyond it.
+    # The unit disk minus a disk around (offset, 0) that extends beyond it.
     radius = rng.uniform(0.68, 0.88)
     offset = rng.uniform(0.5, 0.68)
     outer_angle = np.arccos((1 + offset**2 - radius**2) / (2 * offset))
@@ -104,13 +103,13 @@ def prototype(family: str, variant: int) -> tuple[Contour, ...]:
 
 
 def draw_shape(family: str, variant: int, size: float, deformation: float, rng: np.random.Generator) -> np.ndarray:
-    """One object of a family.
+    """Draws an object of a family.
 
     Args:
         family: one of `CLASS_NAMES`.
-        variant: prototype, below `NUM_VARIANTS`.
+        variant: index of the prototype, below `NUM_VARIANTS`.
         size: longer side of the object's box in pixels.
-        deformation: strength; 0 only rotates and scales.
+        deformation: strength of the deformation; 0 only rotates and scales.
 
     Returns:
         uint8 [h, w]: coverage of each pixel of the tight window, 255 inside. The object's binary mask is
@@ -155,13 +154,13 @@ def _angles() -> NDArray[np.float64]:
 
 
 def _polygon(corners: np.ndarray) -> np.ndarray:
-    """Points along a polygon's edges at even distances."""
+    """Evenly spaced points along a polygon's edges."""
     closed = np.append(corners, corners[0])
     length = np.concatenate([[0], np.cumsum(np.abs(np.diff(closed)))])
     return np.interp(np.linspace(0, length[-1], _CONTOUR_POINTS, endpoint=False), length, closed)
 
 
 def _rounded(contour: np.ndarray, radius: float) -> np.ndarray:
-    """A closed contour after Gaussian smoothing; ``radius`` is the deviation as a share of its length."""
+    """A closed contour after Gaussian smoothing; ``radius`` is the standard deviation as a fraction of its length."""
     frequency = np.fft.fftfreq(len(contour), 1 / len(contour))
     return np.fft.ifft(np.fft.fft(contour) * np.exp(-2 * (np.pi * frequency * radius) ** 2))

@@ -20,10 +20,10 @@ class OcclusionStatistics:
     images: int
     objects: int
     mean_hidden_fraction: float
-    occluded_share: float  # objects of which at least one pixel is hidden
+    occluded_share: float  # objects with at least one hidden pixel
     heavily_occluded_share: float  # hidden fraction above 0.3
-    overlapping_pairs_per_image: float  # pairs of objects whose amodal masks meet
-    same_class_pair_share: float  # of these pairs; nan without any
+    overlapping_pairs_per_image: float  # pairs of objects whose amodal masks intersect
+    same_class_pair_share: float  # share of these pairs; NaN without pairs
 
     def __str__(self) -> str:
         return (
@@ -35,10 +35,10 @@ class OcclusionStatistics:
 
 
 def occlusion_statistics(annotation_file: str | os.PathLike) -> OcclusionStatistics:
-    """Statistics of a json that `generate_dataset` wrote; crowds do not count.
+    """Statistics of a json written by `generate_dataset`; crowds are excluded.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not a COCO file, or an object has no amodal mask or no ``hidden_fraction``.
     """
     path = os.fspath(annotation_file)

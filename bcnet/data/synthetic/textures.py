@@ -1,9 +1,8 @@
 """Procedural textures and palettes.
 
-There are `NUM_TEXTURES` textures, fixed once and for all, so that two sets of scenes can be made from
-disjoint ones. A texture is a scalar field in [0, 1] (stripes, checks, dots, rings, noise, blobs, patches,
-gradients), bent by noise of several octaves; its values are looked up in a ramp between two or three
-colours. Where the ramp is steep, the texture has edges as sharp as an object's boundary.
+There are `NUM_TEXTURES` fixed textures, so that two sets of scenes can use disjoint ones. A texture is a scalar field
+in [0, 1] (stripes, checks, dots, rings, noise, blobs, patches, gradients), warped by noise of several octaves and
+mapped to a ramp between two or three colours. With a steep ramp, its edges are as sharp as an object's boundary.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ NUM_TEXTURES = 16 * len(KINDS)
 
 @dataclass(frozen=True)
 class Texture:
-    """One texture; lengths are shares of the image's side."""
+    """Parameters of a texture; lengths are fractions of the image side."""
 
     kind: str
     cell: float  # period, or size of the coarsest detail
     stretch: float  # ratio of the periods along the two axes
-    warp: float  # how far noise bends the pattern, in cells
+    warp: float  # displacement of the pattern by noise, in cells
     octaves: int
     sharpness: float  # slope of the ramp: 1 is smooth, 8 has hard edges
     detail: float  # amplitude of fine noise
@@ -34,9 +33,9 @@ class Texture:
 
 @cache
 def texture(variant: int) -> Texture:
-    """The texture of that number, below `NUM_TEXTURES`."""
+    """The texture of an index below `NUM_TEXTURES`."""
     rng = np.random.default_rng([20210610, variant])
-    # Groups of four of one kind: three for the training pool, one for the test pool.
+    # Groups of four of one kind: three in the training pool, one in the test pool.
     kind = KINDS[variant // 4 % len(KINDS)]
     coarse = kind in ("noise", "patches", "blobs", "gradient")
     return Texture(
@@ -51,11 +50,11 @@ def texture(variant: int) -> Texture:
 
 
 def texture_field(spec: Texture, height: int, width: int, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [height, width] in [0, 1]: a random piece of the texture, randomly turned."""
+    """float32 [height, width] in [0, 1]: a random part of the texture, randomly rotated."""
     cell = max(spec.cell * image_size, 3.0)
     noise = _fractal_noise(height, width, cell, spec.octaves, rng)
     angle = rng.uniform(0, 2 * np.pi)
-    # In periods; float32 throughout, which halves the time.
+    # Coordinates in periods; float32 throughout, which halves the time.
     x = np.arange(width, dtype=np.float32)[None] / np.float32(cell)
     y = np.arange(height, dtype=np.float32)[:, None] / np.float32(cell)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -90,7 +89,7 @@ def texture_field(spec: Texture, height: int, width: int, image_size: int, rng: 
 
 
 def colour_field(field: np.ndarray, colours: np.ndarray, contrast: float) -> np.ndarray:
-    """Looks a field up in a ramp of colours.
+    """Maps a scalar field to a ramp of colours.
 
     Args:
         field: float32 [h, w] in [0, 1].
@@ -108,7 +107,7 @@ def colour_field(field: np.ndarray, colours: np.ndarray, contrast: float) -> np.
 
 
 def make_palette(rng: np.random.Generator, size: int = 6) -> np.ndarray:
-    """float [size, 3] RGB in 0..255: colours of one harmony, light and dark, strong and dull."""
+    """float [size, 3] RGB in 0..255: harmonious colours of different brightness and saturation."""
     hue = rng.random()
     offsets = rng.choice([0.0, 0.08, -0.08, 0.5, 0.33, 0.42], size=size)
     hues = hue + offsets + rng.normal(0, 0.02, size)
@@ -117,7 +116,7 @@ def make_palette(rng: np.random.Generator, size: int = 6) -> np.ndarray:
 
 
 def class_palette(class_index: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """float [3, 3] RGB in 0..255: a dark, a middle and a light colour around the hue of a class."""
+    """float [3, 3] RGB in 0..255: a dark, a medium and a light colour around the hue of a class."""
     hue = class_index / num_classes + rng.uniform(-0.02, 0.02)
     return np.array([_rgb(hue + rng.normal(0, 0.015), rng.uniform(0.55, 0.9), v) for v in (0.4, 0.7, 0.95)])
 
@@ -148,6 +147,6 @@ def _fractal_noise(height: int, width: int, cell: float, octaves: int, rng: np.r
         amplitude = np.float32(0.5**octave)
         total += amplitude * _noise_layer(height, width, max(cell / 2**octave, 1.5), rng)
         weight += float(amplitude)
-    # The sum's values crowd around the middle: spread them.
+    # The values of the sum concentrate around 0.5: stretch them.
     total = (total / np.float32(weight) - np.float32(0.5)) * np.float32(1.7) + np.float32(0.5)
     return np.clip(total, 0, 1)
