@@ -1,4 +1,4 @@
-"""Controlled comparisons of mask heads: same scenes, same schedule, same seeds, one YAML per run."""
+"""Controlled comparisons of mask heads: same scenes, schedule and seeds, one YAML per run."""
 
 from studies.occlusion.plan import Run, StudyPlan, load_plan
 from studies.occlusion.report import write_report

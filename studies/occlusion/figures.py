@@ -15,34 +15,34 @@ from studies.occlusion.plan import Run, StudyPlan
 from studies.occlusion.statistics import by_seed, difference
 
 _PANELS = {"mask AP": "mask AP, {}", "mask IoU in ground-truth boxes": "IoU in ground-truth boxes, {}"}
-GROUP = 0.8  # width of the arms at one level, which are one apart
+GROUP = 0.8  # total width of the bars at one level; levels are one apart
 _COLORS = [tuple(channel / 255 for channel in color) for color in OKABE_ITO]
 
 
 def plot_levels(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str, path: str) -> None:
-    """Bars of every arm by level of occlusion: means over seeds, a dot for every seed."""
+    """Bar plot of every arm by occlusion level: means over seeds, with a dot for every seed."""
     with _panels(f"{detector} on {data}: by hidden share of the object", "{}, %", path) as panels:
         for ax, template in panels:
-            for index, arm, level, place in _places(plan.arms):
+            for index, arm, level, place in _bar_positions(plan.arms):
                 values = list(by_seed(results, data, detector, arm, template.format(level)).values())
                 if not values:
                     continue
-                color, name = _COLORS[index % len(_COLORS)], _once(arm, level)
+                color, name = _COLORS[index % len(_COLORS)], _legend_label(arm, level)
                 ax.bar(place, np.mean(values), 0.92 * GROUP / len(plan.arms), color=color, label=name)
                 ax.plot([place] * len(values), values, "o", color="#222222", markersize=3)
 
 
 def plot_differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str, detector: str, path: str) -> None:
-    """Every arm minus the baseline by level of occlusion: a dot for every seed, a bar at the mean."""
+    """Plot of every arm minus the baseline by occlusion level: a dot for every seed, a bar at the mean."""
     title = f"{detector} on {data}: differences of one seed (dots) and their mean (bars)"
     others = [arm for arm in plan.arms if arm != plan.baseline]
     with _panels(title, "difference of {}, points", path) as panels:
         for ax, template in panels:
-            for index, arm, level, place in _places(others):
+            for index, arm, level, place in _bar_positions(others):
                 found = difference(results, data, detector, arm, plan.baseline, template.format(level))
                 if found is None:
                     continue
-                color, name = _COLORS[(1 + index) % len(_COLORS)], _once(f"{arm} - {plan.baseline}", level)
+                color, name = _COLORS[(1 + index) % len(_COLORS)], _legend_label(f"{arm} - {plan.baseline}", level)
                 values = list(found.by_seed.values())
                 ax.plot([place] * len(values), values, "o", color=color, markersize=5, label=name)
                 ax.plot(place, found.mean, "_", color=color, markersize=18, markeredgewidth=2.5)
@@ -51,7 +51,7 @@ def plot_differences(plan: StudyPlan, results: Mapping[Run, Mapping], data: str,
 
 @contextlib.contextmanager
 def _panels(title: str, label: str, path: str) -> Iterator[Iterator[tuple[Axes, str]]]:
-    """Axes by level of occlusion, each with the template of its figures' titles; written when they are filled."""
+    """Yields axes by occlusion level, each with the title template of its metrics; saves the figure at the end."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, len(_PANELS))
     yield zip(axes, _PANELS.values(), strict=True)
@@ -64,16 +64,16 @@ def _panels(title: str, label: str, path: str) -> Iterator[Iterator[tuple[Axes, 
     figure.savefig(path, dpi=110)
 
 
-def _places(arms: Iterable[str]) -> Iterator[tuple[int, str, str, float]]:
-    """Every arm at every level: the arm's index and name, the level, and where the pair stands on the axis."""
+def _bar_positions(arms: Iterable[str]) -> Iterator[tuple[int, str, str, float]]:
+    """For every arm and level: the arm's index and name, the level, and the position on the x axis."""
     arms = list(arms)
     for index, arm in enumerate(arms):
         for position, level in enumerate(OCCLUSION_LEVELS):
             yield index, arm, level, position + (index - (len(arms) - 1) / 2) * GROUP / len(arms)
 
 
-def _once(name: str, level: str) -> str | None:
-    """The name at the first level alone, so that the legend has it once."""
+def _legend_label(name: str, level: str) -> str | None:
+    """The name at the first level, otherwise None, so that it appears once in the legend."""
     return name if level == next(iter(OCCLUSION_LEVELS)) else None
 
 

@@ -1,4 +1,4 @@
-"""Mask IoU in ground-truth boxes: mask heads compared apart from the detectors that call them."""
+"""Mask IoU in ground-truth boxes: compares mask heads independently of the detectors' boxes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GroundTruthBoxPredictor:
         self.amp_dtype = autocast_dtype(cfg)
 
     def __call__(self, record: ImageRecord) -> Detections:
-        """One detection per object, crowds aside, with all maps that the head has, on the CPU, in image pixels."""
+        """One detection per object, crowds excluded, with all maps of the head, on the CPU, in image pixels."""
         image = self.mapper(record)["image"]
         boxes, classes = ground_truth_boxes(record)
         scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
@@ -48,17 +48,17 @@ class GroundTruthBoxPredictor:
 
 
 def ground_truth_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
-    """Boxes (float32 [G, 4], xyxy in image pixels) and classes (int64 [G]) of a record's objects, crowds left out."""
+    """Boxes (float32 [G, 4], xyxy in image pixels) and classes (int64 [G]) of a record's objects, crowds excluded."""
     positions, boxes = target_boxes(record, "visible")
     boxes = box_convert(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "xywh", "xyxy")
     return boxes, torch.tensor([record.instances[i].category for i in positions], dtype=torch.int64)
 
 
 def masks_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict:
-    """IoU of the masks that a model predicts in the annotated boxes with the annotated masks.
+    """IoU of the annotated masks with those that a model predicts in the annotated boxes.
 
-    The boxes are those of the visible objects, and the detector's own detections are not used, so that heads are
-    compared instance by instance. A model with an occluder layer predicts the occluders too. Instances are split into
+    The boxes are those of the visible masks, and the detector's own detections are not used, so that heads are compared
+    instance by instance. For a model with an occluder layer, occluder masks are evaluated too. Instances are split into
     levels by the hidden share of their amodal masks if all have one, else by the occluder's share of the pixels
     (`occluder_share`).
 
@@ -68,9 +68,9 @@ def masks_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict:
         dataset: name or spec of a data set with masks.
 
     Returns:
-        dict: by level of `OCCLUSION_LEVELS`, and "all": ``instances``, ``mean_iou`` in percent, and of a model with an
-        occluder layer, over the instances that have an occluder, ``occluded`` (their number),
-        ``occluder_mean_iou`` and ``occluder_found``, the share of them whose occluder mask is not empty (percent).
+        dict: by level of `OCCLUSION_LEVELS`, and "all": ``instances``, ``mean_iou`` in percent, and for a model with an
+        occluder layer, over the instances with an occluder, ``occluded`` (their number), ``occluder_mean_iou`` and
+        ``occluder_found``, the share of them whose predicted occluder mask is not empty (percent).
     """
     predict = GroundTruthBoxPredictor(cfg, model)
     records = load_dataset(dataset)[0]
@@ -95,7 +95,7 @@ def _compare(
 ) -> list[tuple[float, float, float, float]]:
     """Per instance: hidden share, IoU of its mask, IoU of its occluder mask and whether that is not empty.
 
-    The latter two are nan where there is no occluder, or no occluder layer.
+    The last two are NaN without an occluder or without an occluder layer.
     """
     masks = detections.mask_rles()
     has_layer = detections.occluder_mask is not None

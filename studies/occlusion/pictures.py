@@ -1,4 +1,4 @@
-"""Picture grid: masks that each arm predicts for the same objects."""
+"""Image grid: masks predicted by each arm for the same objects."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bcnet.visualization import detections_from_targets, draw_detections
 from studies.occlusion.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from studies.occlusion.runs import CONFIG_FILE
 
-SIDE = 256  # of a picture, pixels
+SIDE = 256  # side of an image in pixels
 
 
 def draw_grid(folders: Mapping[str, str], path: str, scenes: int = 6) -> None:
-    """One row for each of the first test scenes: the image, the truth, and each arm's masks in the ground-truth boxes.
+    """One row per test scene: the image, the ground truth, and each arm's masks in the ground-truth boxes.
 
-    The occluder masks of an arm follow in a column of their own: on each object, in the object's colour.
+    The occluder masks of an arm are drawn in a separate column: on each object, in the object's colour.
 
     Args:
-        folders: of one run of every arm, all on the same scenes.
+        folders: folder of one run per arm, all on the same scenes.
         path: PNG file to write.
-        scenes: rows.
+        scenes: number of rows, the first test scenes.
     """
     configs = {arm: load_config(os.path.join(folder, CONFIG_FILE)) for arm, folder in folders.items()}
     records, _ = load_dataset(next(iter(configs.values())).DATASETS.TEST[0])

@@ -11,12 +11,12 @@ import yaml
 
 from bcnet.config import load_config
 
-# The run that all arms of one detector and seed start from: the detector without masks.
+# Arm name of the initial run, the detector without masks, whose weights all arms of a detector and seed start from.
 START = "start"
 _KEYS = ("seeds", "data", "detectors", "arms", "visible_only", "baseline", "candidate", "start", "settings")
 _OPTIONAL_KEYS = ("visible_only", "start", "settings")
 _SPLIT_KEYS = {"count", "seed", "size", "difficulty", "pool", "annotations", "images", "single_class"}
-# The training split without depth order and amodal masks.
+# Name of the training split without depth order and amodal masks.
 VISIBLE_TRAIN = "train_visible"
 
 
@@ -31,7 +31,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's folder inside the study's."""
+        """The run's folder, relative to the study's folder."""
         return f"{self.data}/{self.detector}/{self.arm}/seed_{self.seed}"
 
     @property
@@ -42,20 +42,20 @@ class Run:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study, as its YAML file says it.
+    """The content of a study's YAML file.
 
     Attributes:
         seeds: each trains every arm of every detector once.
-        data: sets of scenes by name; of each, the splits "train" and "test" with ``count``, ``seed``, ``size``,
+        data: sets of scenes by name, each with the splits "train" and "test" with ``count``, ``seed``, ``size``,
             ``difficulty`` (`SceneConfig.preset`) and ``pool``; with ``annotations`` and ``images``, scenes are
             composed of cut-outs of that COCO data set, with ``single_class`` all of one class.
         detectors: config files by name.
-        arms: by name, what an arm changes in the detector's config, nested as in a config file.
+        arms: config overrides of each arm by name, nested as in a config file.
         baseline: the arm that the others are compared with.
         candidate: the arm that the ablations are compared with.
-        start: what the detector without masks changes; None trains every arm from the detector's own weights.
-        settings: what all runs change.
-        visible_only: arms that train on the visible masks alone, without depth order and amodal masks.
+        start: config overrides of the initial run without masks; None trains every arm from the detector's own weights.
+        settings: config overrides of all runs.
+        visible_only: arms that are trained only on visible masks, without depth order and amodal masks.
     """
 
     seeds: tuple[int, ...]
@@ -69,17 +69,17 @@ class StudyPlan:
     visible_only: tuple[str, ...] = ()
 
     def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that a study that is cut off has complete seeds; those that others start from
-        come first."""
+        """All runs, seed by seed, so that an interrupted study has complete seeds; initial runs precede those that
+        start from their weights."""
         places = [(data, detector) for data in self.data for detector in self.detectors]
         arms = ([] if self.start is None else [START]) + list(self.arms)
         return [Run(*place, arm, seed) for seed in self.seeds for arm in arms for place in places]
 
     def chosen(self, patterns: Sequence[str] = ("*",)) -> list[Run]:
-        """The runs of which one of the patterns (`fnmatch`) matches the name, and what they start from.
+        """The runs whose names match one of the patterns (`fnmatch`), and the initial runs that they start from.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no run matches.
         """
         runs = self.runs()
         chosen = {run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)}
@@ -94,10 +94,10 @@ class StudyPlan:
 
         Args:
             output: the study's folder.
-            num_classes: K of the run's scenes.
+            num_classes: K, the number of classes of the run's scenes.
 
         Raises:
-            KeyError, ValueError, FileNotFoundError: of `load_config`.
+            KeyError, ValueError, FileNotFoundError: from `load_config`.
         """
         is_start = run.arm == START
         train = VISIBLE_TRAIN if run.arm in self.visible_only else "train"
@@ -122,7 +122,7 @@ def run_folder(output: str, run: Run) -> str:
 
 
 def scene_spec(output: str, data: str, split: str) -> str:
-    """The name by which a run's config finds a split's scenes."""
+    """The data set spec of a split's scenes, for a run's config."""
     folder = os.path.join(output, "data", data)
     return f"coco:{os.path.join(folder, 'annotations', f'{split}.json')}:{os.path.join(folder, 'images')}"
 
@@ -131,12 +131,12 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
     """Reads a plan.
 
     Args:
-        path: its YAML file.
-        opts: ``KEY VALUE`` pairs that replace values, such as ``["settings.SOLVER.MAX_ITER", "100"]``; values are YAML.
+        path: the plan's YAML file.
+        opts: ``KEY VALUE`` pairs that override values, e.g. ``["settings.SOLVER.MAX_ITER", "100"]``; values are YAML.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a key that a plan does not have or lacks, or a value that it cannot have.
+        FileNotFoundError: the file does not exist.
+        ValueError: an unknown or missing key, or an invalid value.
     """
     with open(path, encoding="utf-8") as file:
         try:
@@ -170,14 +170,14 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
 
 def _check(plan: StudyPlan, source: str) -> None:
     if not plan.seeds or not all(isinstance(seed, int) and seed >= 0 for seed in plan.seeds):
-        raise ValueError(f"{source}: seeds must be whole numbers from 0 on, got {list(plan.seeds)}")
+        raise ValueError(f"{source}: seeds must be non-negative integers, got {list(plan.seeds)}")
     for key in ("baseline", "candidate"):
         if getattr(plan, key) not in plan.arms:
-            raise ValueError(f"{source}: {key} {getattr(plan, key)!r} is none of the arms {', '.join(plan.arms)}")
+            raise ValueError(f"{source}: {key} {getattr(plan, key)!r} is not one of the arms {', '.join(plan.arms)}")
     if unknown := [arm for arm in plan.visible_only if arm not in plan.arms]:
-        raise ValueError(f"{source}: visible_only names {unknown[0]!r}, none of the arms {', '.join(plan.arms)}")
+        raise ValueError(f"{source}: visible_only names {unknown[0]!r}, not one of the arms {', '.join(plan.arms)}")
     if START in plan.arms:
-        raise ValueError(f"{source}: {START!r} is the name of the detector without masks, no arm can have it")
+        raise ValueError(f"{source}: {START!r} is reserved for the detector without masks, rename the arm")
     for name, splits in plan.data.items():
         if set(splits) != {"train", "test"}:
             raise ValueError(f"{source}: data {name!r} needs the splits train and test, got {sorted(splits)}")
@@ -191,7 +191,7 @@ def _check(plan: StudyPlan, source: str) -> None:
 
 
 def _merged(base: Mapping, changes: Mapping) -> dict:
-    """`changes` laid over `base`, section by section."""
+    """`base` recursively updated with `changes`."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -204,5 +204,5 @@ def _replace(content: dict, key: str, value: object) -> None:
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
-            raise ValueError(f"override {key!r}: {section!r} is no section but {content!r}")
+            raise ValueError(f"override {key!r}: {section!r} is not a section, it is {content!r}")
     content[name] = value

@@ -1,4 +1,4 @@
-"""Occlusion order by each estimate of the relations: occluder layer, hidden parts, and their mean."""
+"""Occlusion order accuracy of each estimate of the relations: occluder layer, hidden parts, and their mean."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bcnet.structures import Detections
 
 
 def relation_estimates(detections: Detections) -> dict[str, Tensor]:
-    """Pairwise confidences, float32 [D, D], by name: "occluder", and with an amodal mask "hidden_part" and "mean"."""
+    """Pairwise confidences, float32 [D, D], by name: "occluder"; with an amodal mask also "hidden_part" and "mean"."""
     estimates = {"occluder": occluder_confidence(detections)}
     visible, amodal = detections.occludee_mask, detections.amodal_mask
     if visible is not None and amodal is not None:
@@ -25,11 +25,11 @@ def relation_estimates(detections: Detections) -> dict[str, Tensor]:
 
 
 def order_by_estimate(cfg, model: Detector) -> dict[str, dict]:
-    """The metric "order" of a model with an occluder layer on its test set, by the name of the estimate.
+    """The metric "order" of a model with an occluder layer on its test set, by name of the estimate.
 
     Args:
-        cfg: the config that the model was built from, with one test set whose depth order is known.
-        model: in eval mode.
+        cfg: the config that the model was built from, with one test set of known depth order.
+        model: the model, in eval mode.
     """
     ((_, evaluation_set),) = read_evaluation_sets(cfg, model).items()
     evaluators: dict[str, CocoEvaluator] = {}

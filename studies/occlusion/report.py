@@ -1,4 +1,4 @@
-"""Report of a study: tables, plots and pictures of the completed runs."""
+"""Report of a study: tables, plots and example images of the completed runs."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from studies.occlusion.statistics import TITLES, by_seed, comparisons, differenc
 
 
 def write_report(plan: StudyPlan, output: str) -> str:
-    """Writes ``report.md``, ``results.json``, plots and pictures of the finished runs into the study's folder.
+    """Writes ``report.md``, ``results.json``, plots and image grids of the completed runs to the study's folder.
 
     Returns:
         str: the report.
 
     Raises:
-        ValueError: no run is done.
+        ValueError: no run is complete.
     """
     results = read_results(plan, output)
     if all(run.arm == START for run in results):
-        raise ValueError(f"no run of the study in {output} is done, there is nothing to report")
+        raise ValueError(f"no run of the study in {output} is complete, there is nothing to report")
     write_json(os.path.join(output, "results.json"), {run.name: result for run, result in results.items()})
     compared = [run for run in results if run.arm != START]
-    places = [place for place in product(plan.data, plan.detectors) if any(_place(run) == place for run in compared)]
-    parts = [_scenes({data for data, _ in places}, output), _runs(plan, results)]
-    for data, detector in places:
+    settings = [pair for pair in product(plan.data, plan.detectors) if any(_setting(run) == pair for run in compared)]
+    parts = [_scenes({data for data, _ in settings}, output), _runs(plan, results)]
+    for data, detector in settings:
         title = f"## {detector} on {data}"
         levels, differences, grid = (f"{data}_{detector}_{name}.png" for name in ("levels", "differences", "pictures"))
         plot_levels(plan, results, data, detector, os.path.join(output, levels))
         plot_differences(plan, results, data, detector, os.path.join(output, differences))
-        seed = min(run.seed for run in compared if _place(run) == (data, detector))
-        drawn = [run for run in compared if (*_place(run), run.seed) == (data, detector, seed)]
+        seed = min(run.seed for run in compared if _setting(run) == (data, detector))
+        drawn = [run for run in compared if (*_setting(run), run.seed) == (data, detector, seed)]
         finished = {run.arm: run_folder(output, run) for run in drawn}
         draw_grid(finished, os.path.join(output, grid))
         pictures = "\n\n".join(f"![{name}]({name})" for name in (levels, differences, grid))
@@ -48,7 +48,7 @@ def write_report(plan: StudyPlan, output: str) -> str:
     return text
 
 
-def _place(run: Run) -> tuple[str, str]:
+def _setting(run: Run) -> tuple[str, str]:
     return run.data, run.detector
 
 
@@ -65,7 +65,7 @@ def _runs(plan: StudyPlan, results: Mapping[Run, Mapping]) -> str:
     done = len(results)
     rows = []
     for data, detector, arm in product(plan.data, plan.detectors, [START, *plan.arms]):
-        runs = {run: result for run, result in results.items() if (*_place(run), run.arm) == (data, detector, arm)}
+        runs = {run: result for run, result in results.items() if (*_setting(run), run.arm) == (data, detector, arm)}
         if not runs:
             continue
         seconds = [sum(result["seconds"].values()) for result in runs.values()]
@@ -90,8 +90,8 @@ def _runs(plan: StudyPlan, results: Mapping[Run, Mapping]) -> str:
         f"## Runs\n\n{done} of {len(plan.runs())} runs are done. Hardware: {hardware['platform']}, "
         f"{hardware['cpu_cores']} cores, GPUs: {', '.join(hardware['gpus']) or 'none'}. {made_with}. "
         f"Commits: {', '.join(commits)}.\n\n"
-        "Parameters and multiply-adds (MACs) are the mask head's, with all the maps that it has and with masks alone; "
-        "minutes are those of a run with its evaluation, after its last interruption.\n\n"
+        "Parameters and multiply-adds (MACs) are those of the mask head, for all its maps and for masks only; "
+        "minutes are the time of a run including its evaluation, since its last interruption.\n\n"
         + markdown_table([headers, *rows])
     )
 

@@ -1,4 +1,4 @@
-"""Execution of a study: each run in its own process, resumed after an interruption."""
+"""Execution of a study: each run in its own process, resumed after interruptions."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def execute_runs(
     jobs: int = 1,
     threads: int = 0,
 ) -> list[Run]:
-    """Trains and evaluates every run that has no result yet.
+    """Trains and evaluates all runs without a result.
 
     Args:
-        plan: what to run.
+        plan: the study.
         output: the study's folder.
-        num_classes: of each set of scenes.
-        runs: these alone, `StudyPlan.chosen`; None takes all.
-        jobs: runs at a time, spread over the GPUs where there are any.
-        threads: of each run on the CPU; 0 divides the cores among the jobs.
+        num_classes: number of classes of each set of scenes.
+        runs: only these runs (`StudyPlan.chosen`); None: all.
+        jobs: number of parallel runs, distributed over the GPUs if there are any.
+        threads: CPU threads per run; 0 divides the cores among the jobs.
 
     Returns:
-        list[Run]: the runs that failed, or could not start because the run before them failed. Their logs say why.
+        list[Run]: the runs that failed, or could not start because their initial run failed. See their logs.
 
     Raises:
-        ValueError: a run's folder holds the config of another plan.
+        ValueError: a run's folder contains the config of another plan.
     """
     runs = plan.runs() if runs is None else runs
     for run in runs:
@@ -70,7 +70,7 @@ def execute_runs(
                 slot = min(set(range(jobs)) - {slot for _, slot in running.values()})
                 running[pool.submit(_run_process, run_folder(output, run), slot, threads)] = run, slot
             if not running:
-                failed += waiting  # the runs that these start from have failed
+                failed += waiting  # their initial runs have failed
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 (run, _), (seconds, status) = running.pop(future), future.result()
@@ -92,16 +92,16 @@ def _is_done(output: str, run: Run) -> bool:
 def _write_config(cfg, folder: str) -> None:
     path = os.path.join(folder, CONFIG_FILE)
     if os.path.exists(path):
-        # Loaded, not compared as text: keys that have come since then have their defaults.
+        # Loaded instead of compared as text, so that keys added since then get their defaults.
         if load_config(path).dump() != cfg.dump():
-            raise ValueError(f"{path} is of another plan; choose another output folder, or remove this run's")
+            raise ValueError(f"{path} belongs to another plan; choose another output folder, or remove this run's")
         return
     os.makedirs(folder, exist_ok=True)
     write_text(cfg.dump(), path)
 
 
 def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
-    """Seconds and exit status of a run in a fresh process, which prints to ``console.txt``."""
+    """Executes a run in a new process with output to ``console.txt``; returns seconds and exit status."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), BCNET_PROGRESS="0")
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if gpus == [""]:
@@ -121,12 +121,12 @@ def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
 
 
 def execute_run(folder: str) -> None:
-    """Trains the run of a folder, or goes on where it stopped, evaluates it and writes ``result.json``.
+    """Trains the run of a folder, resuming if interrupted, evaluates it and writes ``result.json``.
 
     Raises:
-        BlockingIOError: another process is at it.
+        BlockingIOError: another process is executing the run.
     """
-    with open_locked(os.path.join(folder, LOCK_FILE), "w", f"another process is at the run of {folder}"):
+    with open_locked(os.path.join(folder, LOCK_FILE), "w", f"another process is executing the run in {folder}"):
         if not os.path.exists(os.path.join(folder, RESULT_FILE)):
             _execute(folder)
 
@@ -154,7 +154,7 @@ def _execute(folder: str) -> None:
 
 
 def mask_head_cost(model) -> dict[str, float]:
-    """Parameters of a detector's mask head, and its multiply-adds per RoI for all maps and for masks alone."""
+    """Parameters of a detector's mask head, and its multiply-adds per RoI for all maps and for masks only."""
     head = model.mask_branch.head
     side = model.mask_branch.pooler.output_size
     cost: dict[str, float] = {"parameters": sum(p.numel() for p in head.parameters())}
@@ -168,7 +168,7 @@ def mask_head_cost(model) -> dict[str, float]:
 
 
 def read_results(plan: StudyPlan, output: str) -> dict[Run, dict]:
-    """The results that are there."""
+    """The results of the completed runs."""
     results = {}
     for run in plan.runs():
         if _is_done(output, run):

@@ -1,4 +1,4 @@
-"""Scenes of a study: generated once, then reused."""
+"""Synthetic scenes of a study: generated once, then reused."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _COCO_KEYS = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "segme
 
 
 def make_scenes(plan: StudyPlan, output: str, workers: int, runs: Iterable[Run] | None = None) -> dict[str, int]:
-    """Writes the scenes of a plan below ``<output>/data``, where they are not there already.
+    """Writes the scenes of a plan to ``<output>/data``, unless they exist.
 
     Args:
-        plan: what to make.
+        plan: the study.
         output: the study's folder.
-        workers: processes.
-        runs: make the scenes of these alone; None takes all.
+        workers: number of processes.
+        runs: only the scenes of these runs; None: all.
 
     Returns:
         dict: number of classes of each set of scenes.
 
     Raises:
-        FileExistsError: scenes of other parameters lie there.
-        ValueError: what `generate_dataset` or `SceneConfig` finds wrong; train and test have different classes.
+        FileExistsError: scenes of other parameters exist.
+        ValueError: from `generate_dataset` or `SceneConfig`; or train and test have different classes.
     """
     num_classes = {}
     asked = set(plan.data) if runs is None else {run.data for run in runs}
@@ -68,7 +68,7 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
 
 
 def _write_visible(folder: str) -> None:
-    """The training annotations as a plain COCO json: visible masks and boxes, no depth order, nothing amodal."""
+    """Writes the training annotations as plain COCO: visible masks and boxes, no depth order, no amodal masks."""
     path = os.path.join(folder, f"{VISIBLE_TRAIN}.json")
     if not os.path.exists(path):
         content = read_coco_json(os.path.join(folder, "train.json"))
@@ -77,7 +77,7 @@ def _write_visible(folder: str) -> None:
 
 
 def describe_scenes(names: Iterable[str], output: str) -> dict[str, dict[str, str]]:
-    """How much occlusion each split of the data sets holds, by data set and split."""
+    """Occlusion statistics as text, by data set and split."""
     folder = os.path.join(output, "data")
     return {
         name: {

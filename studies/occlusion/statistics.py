@@ -11,7 +11,7 @@ from bcnet.evaluation import OCCLUSION_LEVELS
 from bcnet.evaluation.order_baselines import BASELINES
 from studies.occlusion.plan import Run, StudyPlan
 
-# Title and place in a run's result of every figure that the report compares; all in percent.
+# Title, and path in a run's result, of every metric in the report; all in percent.
 FIGURES: dict[str, str] = {
     "box AP": "metrics/bbox/AP",
     "mask AP": "metrics/segm/AP",
@@ -36,7 +36,7 @@ FIGURES: dict[str, str] = {
     "occluder IoU in ground-truth boxes": "true_boxes/all/occluder_mean_iou",
     "occluder mask not empty, ground-truth boxes": "true_boxes/all/occluder_found",
 }
-# What a gain under occlusion, beyond one everywhere, shows in: a figure on hidden objects minus that on whole ones.
+# Contrasts that show a gain specific to occlusion: a metric on occluded objects minus that on unoccluded ones.
 CONTRASTS = {
     "mask AP, medium minus none": ("mask AP, medium", "mask AP, none"),
     "IoU in ground-truth boxes, medium minus none": (
@@ -49,16 +49,16 @@ CONTRASTS = {
     ),
 }
 TITLES = (*FIGURES, *CONTRASTS)
-MIN_SEEDS = 3  # for a verdict
+MIN_SEEDS = 3  # minimum number of seeds for a verdict
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of an arm minus that of another, seed by seed.
+    """Paired differences of a metric between two arms, by seed.
 
     Attributes:
-        by_seed: by the seeds that both arms have, rising.
-        spread: the larger standard deviation over seeds of the two arms' own figures.
+        by_seed: difference by seed, for the seeds that both arms have, ascending.
+        spread: the larger of the two arms' standard deviations over seeds.
     """
 
     by_seed: Mapping[int, float]
@@ -70,15 +70,15 @@ class Difference:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of the paired differences; nan of fewer than two."""
+        """Standard deviation of the paired differences; NaN for fewer than two."""
         return standard_deviation(list(self.by_seed.values()))
 
     @property
     def verdict(self) -> str:
-        """Whether it is a "gain" or a "loss": three seeds or more agree in sign, and the mean is beyond the spread.
+        """ "gain" or "loss" if at least three seeds agree in sign and the mean exceeds the spread.
 
-        Of two equal arms whose figures are independent, three seeds say so in 16 % of all comparisons (simulated), and
-        in fewer where the arms' figures rise and fall together.
+        For two equal arms with independent metrics, the false positive rate with three seeds is 16 % (simulated), and
+        lower if the arms' metrics are positively correlated over seeds.
         """
         if len(self.by_seed) < MIN_SEEDS:
             return "too few seeds"
@@ -89,13 +89,13 @@ class Difference:
 
 
 def figure(result: Mapping, title: str) -> float | None:
-    """A figure or contrast of a run's result; None where the run has none, as a plain head has no occluder."""
+    """A metric or contrast of a run's result; None if the run lacks it, such as occluder metrics of a plain head."""
     if title in CONTRASTS:
         hidden, whole = (figure(result, part) for part in CONTRASTS[title])
         return None if hidden is None or whole is None else hidden - whole
     place, name = FIGURES[title].split("/", 1)
     value = result.get(place, {})
-    if place == "metrics":  # flat, by "task/metric"
+    if place == "metrics":  # a flat dict with keys "task/metric"
         value = value.get(name)
     else:
         for part in name.split("/"):
@@ -104,7 +104,7 @@ def figure(result: Mapping, title: str) -> float | None:
 
 
 def by_seed(results: Mapping[Run, Mapping], data: str, detector: str, arm: str, title: str) -> dict[int, float]:
-    """The figure of every finished run of an arm."""
+    """The metric of every completed run of an arm, by seed."""
     values = {
         run.seed: figure(result, title)
         for run, result in results.items()
@@ -116,7 +116,7 @@ def by_seed(results: Mapping[Run, Mapping], data: str, detector: str, arm: str, 
 def difference(
     results: Mapping[Run, Mapping], data: str, detector: str, arm: str, other: str, title: str
 ) -> Difference | None:
-    """`arm` minus `other`; None where they share no seed."""
+    """`arm` minus `other`; None if they have no seed in common."""
     first, second = (by_seed(results, data, detector, name, title) for name in (arm, other))
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
@@ -126,11 +126,11 @@ def difference(
 
 
 def comparisons(plan: StudyPlan) -> list[tuple[str, str]]:
-    """(arm, other) of every comparison: all arms with the baseline, the candidate with the rest of the arms."""
+    """All comparisons (arm, other): all arms with the baseline, the candidate with the other arms."""
     pairs = [(arm, plan.baseline) for arm in plan.arms if arm != plan.baseline]
     return pairs + [(plan.candidate, arm) for arm in plan.arms if arm not in (plan.baseline, plan.candidate)]
 
 
 def standard_deviation(values: Sequence[float]) -> float:
-    """Of a sample; nan of fewer than two."""
+    """Sample standard deviation; NaN for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else math.nan

@@ -1,4 +1,4 @@
-"""Plans of studies: what they run, with which config, and what is wrong with them."""
+"""Study plans: runs, configs of runs, validation and overrides."""
 
 import glob
 import os
@@ -33,7 +33,7 @@ def test_every_run_of_the_plans_has_a_config(path, tmp_path):
         assert cfg.DATASETS.TEST == (scene_spec(str(tmp_path), run.data, "test"),)
 
 
-def test_arms_differ_in_the_mask_head_alone(tmp_path):
+def test_arms_differ_only_in_the_mask_head(tmp_path):
     plan = load_plan(REDUCED)
     configs = {arm: plan.config(Run("shapes", "fcos", arm, 2), str(tmp_path), num_classes=6) for arm in plan.arms}
     assert configs["plain"].MODEL.ROI_MASK_HEAD.NUM_CONV == 4
@@ -51,18 +51,18 @@ def test_arms_differ_in_the_mask_head_alone(tmp_path):
     assert len(dumps) == 1
 
 
-def test_what_others_start_from_comes_first_and_seeds_are_complete_one_by_one():
+def test_runs_are_ordered_by_seed_and_initial_runs_come_first():
     names = [(run.seed, run.arm == START) for run in load_plan(REDUCED).runs()]
     assert names == sorted(names, key=lambda name: (name[0], not name[1]))
 
 
-def test_values_are_replaced_by_key(tmp_path):
+def test_values_are_overridden_by_key(tmp_path):
     plan = load_plan(REDUCED, ["settings.SOLVER.MAX_ITER", "7", "seeds", "[4]", "data.shapes.train.count", "9"])
     assert plan.seeds == (4,) and plan.data["shapes"]["train"]["count"] == 9
     assert plan.config(plan.runs()[2], str(tmp_path), num_classes=6).SOLVER.MAX_ITER == 7
 
 
-def test_without_a_start_the_arms_begin_by_themselves(tmp_path):
+def test_without_a_start_the_arms_do_not_depend_on_another_run(tmp_path):
     plan = load_plan(plan_file(tmp_path, start=None))
     assert START not in {run.arm for run in plan.runs()}
     assert plan.config(plan.runs()[0], str(tmp_path), num_classes=6).MODEL.WEIGHTS == ""
@@ -71,11 +71,11 @@ def test_without_a_start_the_arms_begin_by_themselves(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, -2]}, r"seeds must be whole numbers from 0 on, got \[1, -2\]"),
-        ({"seeds": []}, r"seeds must be whole numbers from 0 on, got \[\]"),
-        ({"baseline": "plane"}, "baseline 'plane' is none of the arms plain, "),
-        ({"candidate": "x"}, "candidate 'x' is none of the arms"),
-        ({"arms": {"start": {}, "plain": {}, "bilayer": {}}}, "'start' is the name of the detector without masks"),
+        ({"seeds": [1, -2]}, r"seeds must be non-negative integers, got \[1, -2\]"),
+        ({"seeds": []}, r"seeds must be non-negative integers, got \[\]"),
+        ({"baseline": "plane"}, "baseline 'plane' is not one of the arms plain, "),
+        ({"candidate": "x"}, "candidate 'x' is not one of the arms"),
+        ({"arms": {"start": {}, "plain": {}, "bilayer": {}}}, "'start' is reserved for the detector without masks"),
         ({"data": {"a": {"train": {"count": 1}}}}, r"data 'a' needs the splits train and test, got \['train'\]"),
         ({"data": {"a": {"train": {"count": 1, "cuont": 2}, "test": {"count": 1}}}}, "data a.train has .*'cuont'"),
         ({"data": {"a": {"train": {"count": 1, "images": "x"}, "test": {"count": 1}}}}, "annotations and images"),
@@ -83,21 +83,21 @@ def test_without_a_start_the_arms_begin_by_themselves(tmp_path):
         ({"sedes": [1]}, r"unknown: \['sedes'\]"),
     ],
 )
-def test_faults_of_a_plan_are_named(tmp_path, changes, message):
+def test_errors_of_a_plan_name_the_value(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load_plan(plan_file(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("text", ["- a", "a: [", "7"])
-def test_what_is_no_plan_is_refused(tmp_path, text):
+def test_files_that_are_not_plans_are_rejected(tmp_path, text):
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"plan\.yaml (is not YAML|must hold the keys of a plan)"):
         load_plan(path)
 
 
-def test_overrides_come_in_pairs_and_in_sections():
+def test_invalid_overrides_are_rejected():
     with pytest.raises(ValueError, match=r"KEY VALUE pairs, got 1 words"):
         load_plan(REDUCED, ["seeds"])
-    with pytest.raises(ValueError, match=r"'seeds' is no section but \[1, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"'seeds' is not a section, it is \[1, 2, 3\]"):
         load_plan(REDUCED, ["seeds.first", "1"])

@@ -1,4 +1,4 @@
-"""Arms that see visible masks alone, single-class cut-outs, and the order by each estimate of the relations."""
+"""Visible-only arms, single-class cut-outs, and occlusion order accuracy of each estimate of the relations."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ SMALL = [
 ]
 
 
-def test_visible_only_arms_train_on_visible_masks_alone(tmp_path):
+def test_visible_only_arms_train_only_on_visible_masks(tmp_path):
     plan = load_plan("studies/order.yaml", SMALL)
     make_scenes(plan, str(tmp_path), workers=1)
     specs = {
@@ -40,8 +40,8 @@ def test_visible_only_arms_train_on_visible_masks_alone(tmp_path):
             assert other.segmentation == instance.segmentation and other.bbox == instance.bbox
 
 
-def test_an_unknown_visible_only_arm_is_refused():
-    with pytest.raises(ValueError, match="visible_only names 'x', none of the arms neighbours, "):
+def test_an_unknown_visible_only_arm_is_rejected():
+    with pytest.raises(ValueError, match="visible_only names 'x', not one of the arms neighbours, "):
         load_plan("studies/order.yaml", ["visible_only", "[x]"])
 
 
@@ -55,7 +55,7 @@ def test_single_class_cutouts_are_all_objects(tmp_path):
 
 
 def occluded_pair(image_size=(32, 48)) -> Detections:
-    """Detection 1 covers the right half of detection 0, as both its occluder layer and its amodal mask say."""
+    """Detection 1 covers the right half of detection 0, in the occluder layer and in the amodal mask of 0."""
     left = (torch.arange(28) < 14).float().expand(28, 28)
     ones, zeros = torch.ones(28, 28), torch.zeros(28, 28)
     return Detections(
@@ -84,7 +84,7 @@ def test_estimates_of_an_occluded_pair():
 
 
 class _Oracle:
-    """A model that finds both objects of every image, with the relation of `occluded_pair`."""
+    """A model that detects both objects of every image, with the relation of `occluded_pair`."""
 
     device = torch.device("cpu")
     num_classes = 1

@@ -1,4 +1,4 @@
-"""A whole study, small, in this process; and what becomes of runs that fail or were done before."""
+"""Execution of a small study in this process: results, report, failed, repeated and resumed runs."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(scenes):
-    """The folder of a study that has run."""
+    """The folder of a completed study."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "_run_process", lambda folder, slot, threads: (runs.execute_run(folder), (0.0, 0))[1])
         assert execute_runs(PLAN, scenes, {"shapes": 6}) == []
@@ -107,13 +107,13 @@ def test_finished_runs_are_not_repeated(study, monkeypatch):
     assert execute_runs(PLAN, study, {"shapes": 6}) == []
 
 
-def test_another_plan_in_the_same_folder_is_refused(study):
+def test_another_plan_in_the_same_folder_is_rejected(study):
     other = StudyPlan(**{**vars(PLAN), "settings": {**SETTINGS, "SEED": 5, "VIS_PERIOD": 7}})
-    with pytest.raises(ValueError, match=r"start/seed_1/run\.yaml is of another plan"):
+    with pytest.raises(ValueError, match=r"start/seed_1/run\.yaml belongs to another plan"):
         execute_runs(other, study, {"shapes": 6})
 
 
-def test_a_failure_stops_only_what_builds_on_it(tmp_path, monkeypatch):
+def test_a_failure_stops_only_dependent_runs(tmp_path, monkeypatch):
     started = []
 
     def fail(folder, slot, threads):
@@ -125,7 +125,7 @@ def test_a_failure_stops_only_what_builds_on_it(tmp_path, monkeypatch):
     assert started == [run_folder(str(tmp_path), PLAN.runs()[0])]
 
 
-def test_runs_are_chosen_by_name_with_what_they_start_from(tmp_path, monkeypatch):
+def test_runs_are_selected_by_name_with_their_initial_runs(tmp_path, monkeypatch):
     started = []
 
     def succeed(folder, slot, threads):
@@ -145,7 +145,7 @@ def test_runs_are_chosen_by_name_with_what_they_start_from(tmp_path, monkeypatch
     ("visible", "count", "expected"),
     [("2,3", 2, ["2", "3", "2"]), (None, 2, ["0", "1", "0"]), (None, 0, [None, None, None])],
 )
-def test_runs_are_spread_over_the_gpus_that_there_are(tmp_path, monkeypatch, visible, count, expected):
+def test_runs_are_distributed_over_the_visible_gpus(tmp_path, monkeypatch, visible, count, expected):
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
@@ -163,16 +163,16 @@ def test_runs_are_spread_over_the_gpus_that_there_are(tmp_path, monkeypatch, vis
     assert seen == [(gpu, "5", str(tmp_path)) for gpu in expected]
 
 
-def test_two_processes_do_not_train_one_run(study):
+def test_a_run_is_locked_against_a_second_process(study):
     folder = run_folder(study, PLAN.runs()[0])
     with (
         open_locked(os.path.join(folder, runs.LOCK_FILE), "w", ""),
-        pytest.raises(BlockingIOError, match=r"another process is at the run of .*seed_1"),
+        pytest.raises(BlockingIOError, match=r"another process is executing the run in .*seed_1"),
     ):
         runs.execute_run(folder)
 
 
-def test_a_config_from_before_a_new_key_is_the_same_plan(study, monkeypatch):
+def test_a_config_without_a_newer_key_belongs_to_the_same_plan(study, monkeypatch):
     monkeypatch.setattr(runs, "_run_process", lambda *_: pytest.fail("a finished run was started again"))
     path = Path(run_folder(study, PLAN.runs()[0]), runs.CONFIG_FILE)
     text = path.read_text()
@@ -184,23 +184,23 @@ def test_a_config_from_before_a_new_key_is_the_same_plan(study, monkeypatch):
         path.write_text(text)
 
 
-def test_a_report_of_starts_alone_is_refused_and_one_without_the_first_seed_is_not(study, tmp_path):
+def test_a_report_needs_an_arm_but_not_the_first_seed(study, tmp_path):
     shutil.copytree(study, tmp_path / "study")
     plan = StudyPlan(**{**vars(PLAN), "seeds": (0, 1), "detectors": {**PLAN.detectors, "fcos": "x"}})
     assert "3 of 12 runs are done" in write_report(plan, str(tmp_path / "study"))
     for arm in PLAN.arms:
         shutil.rmtree(tmp_path / "study/runs/shapes/faster_rcnn" / arm)
-    with pytest.raises(ValueError, match="is done, there is nothing to report"):
+    with pytest.raises(ValueError, match="is complete, there is nothing to report"):
         write_report(PLAN, str(tmp_path / "study"))
 
 
-def test_a_report_without_runs_is_refused(scenes, tmp_path):
-    with pytest.raises(ValueError, match=r"no run of the study in .* is done"):
+def test_a_report_without_runs_is_rejected(scenes, tmp_path):
+    with pytest.raises(ValueError, match=r"no run of the study in .* is complete"):
         write_report(PLAN, str(tmp_path))
 
 
 class _Oracle:
-    """A model whose masks are all of the box, and whose occluder layer sees nothing."""
+    """A model whose masks fill the box, and whose occluder layer is empty."""
 
     device = torch.device("cpu")
 

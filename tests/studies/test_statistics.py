@@ -1,4 +1,4 @@
-"""Means, paired differences and verdicts over seeds."""
+"""Study statistics: means, paired differences and verdicts over seeds."""
 
 import math
 
@@ -22,10 +22,10 @@ def test_differences_are_taken_seed_by_seed():
     found = difference(results(a=[10.0, 20.0, 30.0], b=[11.0, 22.0, 33.0]), "d", "m", "b", "a", "mask AP")
     assert found.by_seed == {1: 1.0, 2: 2.0, 3: 3.0}
     assert found.mean == 2.0 and found.deviation == 1.0
-    assert found.spread == pytest.approx(11.0)  # of b's own figures, the larger
+    assert found.spread == pytest.approx(11.0)  # the standard deviation of b, the larger one
 
 
-def test_only_seeds_that_both_have_count():
+def test_differences_use_only_common_seeds():
     found = difference(results(a=[10.0, None, 30.0], b=[11.0, 22.0]), "d", "m", "b", "a", "mask AP")
     assert found.by_seed == {1: 1.0}
     assert difference(results(a=[None, 1.0], b=[1.0]), "d", "m", "b", "a", "mask AP") is None
@@ -36,8 +36,8 @@ def test_only_seeds_that_both_have_count():
     [
         ((1.0, 2.0, 3.0), 1.0, "gain"),
         ((-1.0, -2.0, -3.0), 1.0, "loss"),
-        ((1.0, 2.0, 3.0), 2.0, "within spread"),  # the mean is not beyond the spread
-        ((-0.1, 5.0, 5.0), 1.0, "within spread"),  # a seed says the opposite
+        ((1.0, 2.0, 3.0), 2.0, "within spread"),  # the mean does not exceed the spread
+        ((-0.1, 5.0, 5.0), 1.0, "within spread"),  # one seed has the opposite sign
         ((0.0, 5.0, 5.0), 1.0, "within spread"),
         ((5.0,), math.nan, "too few seeds"),
         ((5.0, 5.0), 1.0, "too few seeds"),
@@ -47,7 +47,7 @@ def test_no_gain_inside_the_spread_over_seeds(by_seed, spread, verdict):
     assert Difference(dict(enumerate(by_seed)), spread).verdict == verdict
 
 
-def test_figures_that_a_run_lacks_are_none():
+def test_metrics_that_a_run_lacks_are_none():
     result = {
         "metrics": {"segm/AP": 5, "order/accuracy": None, "occlusion/levels/heavy/AP": 2.0},
         "true_boxes": {"all": {"mean_iou": 60.0}},
