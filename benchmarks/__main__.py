@@ -29,25 +29,25 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         choices=ROWS,
         metavar="ROW",
-        help=f"of {', '.join(ROWS)} (default: all; with --stages or --scaling none, with --annotations occluders)",
+        help=f"of {', '.join(ROWS)} (default: all; none with --stages or --scaling, occluders with --annotations)",
     )
     parser.add_argument(
         "--stages", action="store_true", help="time the stages of an inference and a training iteration"
     )
-    parser.add_argument("--scaling", metavar="FOLDER", help="plot there how cost grows, with the numbers as json")
+    parser.add_argument("--scaling", metavar="FOLDER", help="folder for plots and json files of the scaling benchmarks")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the networks; default: %(default)s")
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="of our Faster R-CNN (default: %(default)s)")
-    parser.add_argument("--peer-channels-last", action="store_true", help="torchvision's networks too, not ours alone")
-    parser.add_argument("--repeats", type=int, help="of each variant, in turns (default: 5; with --quick 2)")
-    parser.add_argument("--threads", type=int, help="of torch (default: torch's own)")
-    parser.add_argument("--cpu-time", action="store_true", help="for a busy machine; with --threads 1")
-    parser.add_argument("--quick", action="store_true", help="small images and networks, to try it")
-    parser.add_argument("--annotations", help="COCO json for the occluder masks (default: random scenes)")
-    parser.add_argument("--max-images", type=int, help="of the COCO json (default: all)")
-    parser.add_argument("--evaluation-images", type=int, help="of the random results that are evaluated (default: 500)")
-    parser.add_argument("--markdown", action="store_true", help="print tables for a page")
-    parser.add_argument("--json", help="file for the timings of rows and stages")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="precision (default: %(default)s)")
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help="config of our Faster R-CNN (default: %(default)s)")
+    parser.add_argument("--peer-channels-last", action="store_true", help="channels-last for torchvision too")
+    parser.add_argument("--repeats", type=int, help="timed calls of each variant (default: 5; with --quick 2)")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: torch's default)")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time, for a busy machine; use with --threads 1")
+    parser.add_argument("--quick", action="store_true", help="small images and networks, as a smoke test")
+    parser.add_argument("--annotations", help="COCO json for the occluder benchmark (default: random scenes)")
+    parser.add_argument("--max-images", type=int, help="maximum number of images of the COCO json (default: all)")
+    parser.add_argument("--evaluation-images", type=int, help="images of the evaluation benchmark (default: 500)")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    parser.add_argument("--json", help="output file for the timings of rows and stages")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         if rows:
             print(markdown_rows(rows) if args.markdown else format_rows(rows))
         if settings.quick:
-            print("\nSmall images and networks (--quick): the ratios and verdicts say nothing.")
+            print("\nSmall images and networks (--quick): ratios and verdicts are meaningless.")
         tables = stage_tables(settings) if args.stages else []
         for table in tables:
             print("\n" + table.format(markdown=args.markdown))

@@ -1,4 +1,4 @@
-"""bcnet's and torchvision's detectors with equal settings and, in layers that both have, equal weights."""
+"""bcnet's and torchvision's detectors with equal settings and equal weights in their common layers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from bcnet.modeling import Detector, build_model
 from bcnet.modeling.mask_heads import plain_head_to_bilayer
 from benchmarks.settings import BenchmarkSettings
 
-SAMPLED_PER_IMAGE = 4  # proposals per foreground proposal, of the box branch
-CANDIDATES_PER_DETECTION = 10  # that pass the score threshold
+SAMPLED_PER_IMAGE = 4  # sampled proposals of the box branch per foreground proposal
+CANDIDATES_PER_DETECTION = 10  # candidates above the score threshold per detection
 
-# What torchvision's models are built with, and ours can be: then both do the same work around the mask head.
+# Settings of torchvision's models, applied to ours too, so that both do the same work outside the mask head.
 _PEER_SETTINGS = [
     *("INPUT.FORMAT", "RGB"),
     *("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53]),
@@ -47,7 +47,7 @@ _SMALL = [
 
 
 def equal_config(settings: BenchmarkSettings, config: str, *overrides: object) -> CfgNode:
-    """A config of ours with the settings of torchvision's models: stride in the 3x3 convolutions, two samples a bin."""
+    """Our config with torchvision's settings: stride in the 3x3 convolutions, two RoIAlign samples per bin."""
     size = ["MODEL.DEVICE", settings.device, "TEST.DETECTIONS_PER_IMAGE", settings.detections]
     sampled = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", SAMPLED_PER_IMAGE * settings.instances]
     proposals: list[object] = []
@@ -58,7 +58,7 @@ def equal_config(settings: BenchmarkSettings, config: str, *overrides: object) -
 
 
 def build_ours(cfg: CfgNode, peer: nn.Module, seed: int = 0) -> Detector:
-    """Our detector, with the peer's weights in every layer that both have."""
+    """Our detector, with the peer's weights in all common layers."""
     torch.manual_seed(seed)
     model = build_model(cfg)
     own = model.state_dict()
@@ -66,7 +66,7 @@ def build_ours(cfg: CfgNode, peer: nn.Module, seed: int = 0) -> Detector:
     plain_head_to_bilayer(conversion, own)
     report = match_weights(model, conversion, source="torchvision")
     if not any(key.startswith("backbone.fpn.") for key in report.loaded):
-        raise RuntimeError("torchvision's weights no longer fit our detector")
+        raise RuntimeError("torchvision's weights do not match our detector")
     model.load_state_dict({key: conversion.state[key] for key in report.loaded}, strict=False)
     return model
 
@@ -74,10 +74,10 @@ def build_ours(cfg: CfgNode, peer: nn.Module, seed: int = 0) -> Detector:
 def build_mask_rcnn(
     cfg: CfgNode, seed: int = 0, memory_format: torch.memory_format = torch.contiguous_format
 ) -> MaskRCNN:
-    """torchvision's `maskrcnn_resnet50_fpn` with random weights, of the config's depth and widths.
+    """torchvision's `maskrcnn_resnet50_fpn` with random weights and the config's depth and widths.
 
-    Made from its parts, because without pretrained weights `maskrcnn_resnet50_fpn` trains all layers and
-    normalises with BatchNorm; so it is what it is with them: frozen BatchNorm, stem and first stage frozen.
+    Built from its parts as with pretrained weights: frozen BatchNorm, stem and first stage. Without pretrained weights,
+    `maskrcnn_resnet50_fpn` trains all layers and uses ordinary BatchNorm.
     """
     torch.manual_seed(seed)
     outputs = cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1
@@ -95,8 +95,8 @@ def build_mask_rcnn(
         box_batch_size_per_image=cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,
         box_detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
-    _leave_images_alone(model)
-    # Spread the scores of untrained predictors, so that a threshold selects candidates all over the image.
+    _disable_resize(model)
+    # Increase the variance of untrained predictors' scores, so that a threshold selects candidates everywhere.
     nn.init.normal_(model.get_parameter("roi_heads.box_predictor.cls_score.weight"), std=0.2)
     nn.init.normal_(model.get_parameter("rpn.head.cls_logits.weight"), std=0.05)
     return model.to(cfg.MODEL.DEVICE).to(memory_format=memory_format)
@@ -105,22 +105,22 @@ def build_mask_rcnn(
 def build_torchvision_fcos(
     cfg: CfgNode, seed: int = 0, memory_format: torch.memory_format = torch.contiguous_format
 ) -> TorchvisionFCOS:
-    """torchvision's `fcos_resnet50_fpn` with random weights, made as `build_mask_rcnn` is."""
+    """torchvision's `fcos_resnet50_fpn` with random weights, built like `build_mask_rcnn`."""
     torch.manual_seed(seed)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     backbone = _backbone(cfg, first_stage=2, extra_blocks=LastLevelP6P7(channels, channels))
     model = TorchvisionFCOS(
         backbone, cfg.MODEL.ROI_HEADS.NUM_CLASSES + 1, detections_per_img=cfg.TEST.DETECTIONS_PER_IMAGE
     )
-    _leave_images_alone(model)
+    _disable_resize(model)
     nn.init.normal_(model.get_parameter("head.classification_head.cls_logits.weight"), std=0.03)
-    # In strides; with the untrained bias most boxes are empty.
+    # In units of the stride; with the untrained bias most boxes are empty.
     nn.init.constant_(model.get_parameter("head.regression_head.bbox_reg.bias"), 2.0)
     return model.to(cfg.MODEL.DEVICE).to(memory_format=memory_format)
 
 
 def box_score_threshold(peer: MaskRCNN, images: list[Tensor], count: int) -> float:
-    """The class probability that `count` candidates of an image exceed, on average."""
+    """The class probability exceeded by `count` candidates per image, on average."""
     logits: list[Tensor] = []
     predictor = peer.get_submodule("roi_heads.box_predictor")
     handle = predictor.register_forward_hook(lambda _module, _args, output: logits.append(output[0]))
@@ -130,7 +130,7 @@ def box_score_threshold(peer: MaskRCNN, images: list[Tensor], count: int) -> flo
 
 
 def fcos_score_thresholds(peer: TorchvisionFCOS, images: list[Tensor], count: int) -> tuple[float, float]:
-    """As `box_score_threshold`: torchvision's, on the score, and ours, on the class probability alone."""
+    """Like `box_score_threshold`: for torchvision on the score, and for ours on the class probability."""
     outputs: list[dict[str, Tensor]] = []
     handle = peer.head.register_forward_hook(lambda _module, _args, output: outputs.append(output))
     _run(peer, images)
@@ -151,19 +151,19 @@ def _run(model: nn.Module, images: list[Tensor]) -> None:
 def _threshold(scores: Tensor, count: int) -> float:
     scores = scores.flatten()
     if not torch.isfinite(scores).all():
-        raise RuntimeError("the random detector gives scores that are not finite")
+        raise RuntimeError("the random detector's scores are not finite")
     return float(scores.topk(min(count + 1, len(scores))).values[-1])
 
 
 def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: ExtraFPNBlock) -> nn.Module:
-    """As torchvision's `resnet_fpn_backbone`, which has no choice of width, with three trainable stages."""
+    """torchvision's `resnet_fpn_backbone` with three trainable stages and configurable width."""
     resnets = cfg.MODEL.RESNETS
     name = f"resnet{resnets.DEPTH}" if resnets.NUM_GROUPS == 1 else "resnext101_32x8d"
     body = torchvision.models.get_model(name, weights=None, norm_layer=FrozenBatchNorm2d)
     for module in (body.conv1, body.layer1):
         module.requires_grad_(False)
     for module in body.modules():
-        # A frozen BatchNorm with its initial values normalises nothing, and every block would double the variance.
+        # A frozen BatchNorm with initial values does not normalise, so every block would double the variance.
         if isinstance(module, (BasicBlock, Bottleneck)):
             last = module.bn3 if isinstance(module, Bottleneck) else module.bn2
             last.get_buffer("weight").fill_(0.2)
@@ -177,11 +177,11 @@ def _backbone(cfg: CfgNode, first_stage: int, extra_blocks: ExtraFPNBlock) -> nn
     )
 
 
-def _leave_images_alone(model: nn.Module) -> None:
-    """Takes the resize out of torchvision's model: images, boxes and masks have their size already."""
+def _disable_resize(model: nn.Module) -> None:
+    """Disables the resize of torchvision's model: images, boxes and masks already have the final size."""
     set_attribute(model.get_submodule("transform"), "resize", lambda image, target=None: (image, target))
 
 
 def set_attribute(module: nn.Module, name: str, value: object) -> None:
-    """Replaces an attribute or a method of a torchvision module; the type of `nn.Module` knows neither."""
+    """Replaces an attribute or method of a torchvision module, which the type `nn.Module` does not declare."""
     setattr(module, name, value)

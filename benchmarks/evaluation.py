@@ -24,17 +24,17 @@ from benchmarks.timing import interleaved
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 REQUIRED: dict[Literal["bbox", "segm"], float] = {"bbox": 5.0, "segm": 2.5}
 NUM_CLASSES = 80
-DETECTIONS_PER_IMAGE = 50  # detections that are near no object are added up to this number
+DETECTIONS_PER_IMAGE = 50  # false detections are added up to this number
 
 
 def benchmark_evaluation(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """Times both from loaded annotations and results to the figures, which are compared; and the loading of the file.
+    """Times the evaluation of loaded annotations and results, and the loading of the file; checks that metrics agree.
 
-    Loading is a row of its own, because one loaded file serves boxes and masks. pycocotools leaves polygons until masks
-    are compared, ours rasterises them when the file is loaded.
+    Loading has its own row, because a loaded file is used for both boxes and masks. pycocotools rasterises polygons
+    when masks are compared, bcnet when the file is loaded.
 
     Raises:
-        RuntimeError: a figure of ours is not pycocotools' to 1e-6.
+        RuntimeError: a metric differs from pycocotools' by more than 1e-6.
     """
     images = settings.evaluation_images or (4 if settings.quick else 500)
     content, results = random_results(images, settings.seed)
@@ -42,11 +42,11 @@ def benchmark_evaluation(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     rows = []
     for iou_type, required in REQUIRED.items():
         key = "bbox" if iou_type == "bbox" else "segmentation"
-        # pycocotools takes an object's size from the box where a result has both.
+        # pycocotools takes an object's area from the box if a result has both.
         kept = [{name: result[name] for name in ("image_id", "category_id", "score", key)} for result in results]
         ours, theirs = figures(truth, kept, iou_type), pycocotools_figures(content, kept, iou_type)
         if not np.allclose(ours, theirs, rtol=0, atol=1e-6, equal_nan=True):
-            raise RuntimeError(f"{iou_type} figures {FIGURES} are {ours}, pycocotools gives {theirs}")
+            raise RuntimeError(f"{iou_type} metrics {FIGURES} are {ours}, pycocotools returns {theirs}")
         seconds = interleaved(
             {
                 "ours": lambda kept=kept, iou_type=iou_type: figures(truth, kept, iou_type),
@@ -88,9 +88,9 @@ def figures(truth: GroundTruth, results: list[dict], iou_type: str) -> list[floa
 
 
 def pycocotools_figures(content: dict, results: list[dict], iou_type: Literal["bbox", "segm"]) -> list[float]:
-    """pycocotools' metrics, in percent; it writes into what it is given, hence the copies, which ours makes too."""
+    """pycocotools' metrics, in percent; it modifies its arguments, hence the copies, which bcnet makes too."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        truth: Any = COCO()  # its stubs know files alone, neither dicts nor lists
+        truth: Any = COCO()  # its type stubs declare only files, neither dicts nor lists
         truth.dataset = {**content, "annotations": [dict(annotation) for annotation in content["annotations"]]}
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes([dict(result) for result in results]), iou_type)
@@ -101,7 +101,7 @@ def pycocotools_figures(content: dict, results: list[dict], iou_type: Literal["b
 
 
 def random_results(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
-    """A COCO json of `coco_like_scenes`, and results: most objects with a shift, and false ones.
+    """A COCO json of `coco_like_scenes`, and results: most objects, shifted, and false detections.
 
     Returns:
         The json's content, and COCO result dicts with ``bbox`` and ``segmentation``.
@@ -116,7 +116,7 @@ def random_results(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
     results = []
     for image_id, (boxes, segmentations, size) in enumerate(coco_like_scenes(images, seed=seed), start=1):
         content["images"].append({"id": image_id, "height": size[0], "width": size[1], "file_name": f"{image_id}.jpg"})
-        # An image shows few of the classes, and results of a detector are mostly of those.
+        # An image has few of the classes, and most results of a detector are of those.
         present = random.choice(NUM_CLASSES, size=4, replace=False) + 1
         for box, segmentation in zip(boxes, segmentations, strict=True):
             rle = segmentation_to_rle(segmentation, *size)
@@ -142,7 +142,7 @@ def random_results(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
 def _result(
     annotation: dict, size: tuple[int, int], random: np.random.Generator, spread: float, present: np.ndarray
 ) -> dict:
-    """An object moved by a random part of its sides, `spread` on average."""
+    """An object shifted by a random fraction of its sides, `spread` on average."""
     height, width = size
     polygon = np.array(annotation["segmentation"][0]).reshape(-1, 2)
     polygon = polygon + random.normal(0, spread, 2) * np.array(annotation["bbox"][2:])

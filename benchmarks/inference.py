@@ -30,13 +30,13 @@ from benchmarks.training import FCOS_CONFIG, PLAIN_CONFIG
 
 
 def benchmark_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """Faster R-CNN with the bilayer head against torchvision's Mask R-CNN, one image, equally many detections.
+    """Faster R-CNN with the bilayer head against torchvision's Mask R-CNN, one image, equal number of detections.
 
-    Once up to the masks of 28 x 28 pixels, which is as far as our detector goes, and once with masks of the image's
-    size; torchvision's model always gives the latter, and its pasting is taken out for the former.
+    Once up to the masks of 28 x 28 pixels, the output of our detector, and once with masks pasted into the image.
+    torchvision's model always pastes; its pasting is disabled for the former.
 
     Raises:
-        RuntimeError: one of the networks gives another number of detections.
+        RuntimeError: one of the networks returns another number of detections.
     """
     ours, plain, peer, image = inference_models(settings)
     variants = {
@@ -70,10 +70,10 @@ def benchmark_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def benchmark_fast_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """Ours in bf16 with compiled networks, against torchvision's Mask R-CNN in bf16 as it comes, on a GPU.
+    """Ours in bf16 with compiled networks, against torchvision's Mask R-CNN in bf16 without compilation, on a GPU.
 
     Raises:
-        RuntimeError: one of the networks gives another number of detections.
+        RuntimeError: one of the networks returns another number of detections.
     """
     settings = replace(settings, precision="bf16")
     work = f"inference, {describe_image(settings)}, {settings.detections} detections, 28 x 28 masks, compiled"
@@ -93,10 +93,10 @@ def benchmark_fast_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def benchmark_fcos_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """FCOS without masks, against torchvision's, which has none.
+    """FCOS without masks, against torchvision's FCOS, which has no masks.
 
     Raises:
-        RuntimeError: one of the networks gives another number of detections.
+        RuntimeError: one of the networks returns another number of detections.
     """
     peer = build_torchvision_fcos(
         equal_config(settings, FCOS_CONFIG), settings.seed, settings.peer_memory_format
@@ -126,9 +126,9 @@ def benchmark_fcos_inference(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def inference_models(settings: BenchmarkSettings) -> tuple[Detector, Detector, nn.Module, Tensor]:
-    """Ours with the bilayer and with the plain head, torchvision's, all in eval mode, and an image, uint8 [3, H, W].
+    """Our detector with bilayer and with plain head, torchvision's, all in eval mode, and an image, uint8 [3, H, W].
 
-    All three have one score threshold, which lets `CANDIDATES_PER_DETECTION` candidates per detection pass.
+    All three use the score threshold that `CANDIDATES_PER_DETECTION` candidates per detection exceed.
     """
     cfg = equal_config(settings, settings.config)
     peer = build_mask_rcnn(cfg, settings.seed, settings.peer_memory_format).eval()
@@ -160,7 +160,7 @@ def describe_image(settings: BenchmarkSettings) -> str:
 def our_inference(
     model: Detector, image: Tensor, settings: BenchmarkSettings, *, pasted: bool
 ) -> Callable[[], Detections]:
-    """One inference; with `pasted`, the masks are pasted into the image too, bool [D, H, W], and dropped."""
+    """One inference; with `pasted`, the masks are also pasted into the image, bool [D, H, W], and discarded."""
     images = [image.to(settings.device)]
 
     def run() -> Detections:
@@ -176,7 +176,7 @@ def our_inference(
 def peer_inference(
     model: nn.Module, image: Tensor, settings: BenchmarkSettings, *, pasted: bool
 ) -> Callable[[], dict[str, Tensor]]:
-    """As `our_inference`; the image's float values are made before, which ours does within."""
+    """Like `our_inference`; the image is converted to float beforehand, which ours does inside the timed call."""
     images = [(image / 255).to(settings.device)]
 
     @torch.no_grad()
@@ -193,14 +193,14 @@ def peer_inference(
 def check_detection_counts(variants: Mapping[str, Callable], settings: BenchmarkSettings) -> None:
     """
     Raises:
-        RuntimeError: a variant gives another number of detections than `settings.detections`.
+        RuntimeError: a variant returns another number of detections than `settings.detections`.
     """
     counts = {}
     for name, variant in variants.items():
         result = variant()
         counts[name] = len(result["boxes"] if isinstance(result, dict) else result)
     if set(counts.values()) != {settings.detections}:
-        raise RuntimeError(f"all variants must give {settings.detections} detections, got {counts}")
+        raise RuntimeError(f"all variants must return {settings.detections} detections, got {counts}")
 
 
 def _without_paste(model: nn.Module) -> AbstractContextManager:

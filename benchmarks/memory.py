@@ -1,4 +1,4 @@
-"""Benchmark of peak GPU memory in training: bilayer against plain mask head."""
+"""Benchmark of peak GPU memory in training: bilayer versus plain mask head."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from benchmarks.training import PLAIN_CONFIG, check_region_counts, describe_batc
 
 
 def benchmark_memory(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """Peak of the allocated memory over a training step of each, alone on the device, in turns.
+    """Peak allocated memory of a training step of each head, measured separately and alternately.
 
-    Skipped without a GPU: what a process takes of a computer's memory is decided by its allocator as much as by the
-    network.
+    Skipped without a GPU: the CPU memory of a process depends on its allocator as much as on the network.
     """
     work = f"peak memory of a training step, {describe_batch(settings)}, {settings.instances} foreground RoIs each"
     common = {"name": "memory", "required": 1.25, "as_cost": True, "measure": "bytes"}
@@ -33,12 +32,12 @@ def benchmark_memory(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def _peak(settings: BenchmarkSettings, config: str, images: list[CrowdedImage]) -> float:
-    gc.collect()  # the network before is gone only then
+    gc.collect()  # frees the previous network
     cfg = equal_config(settings, config)
     peer = build_mask_rcnn(equal_config(settings, config, "MODEL.DEVICE", "cpu"), settings.seed)
     step = our_step(build_ours(cfg, peer, settings.seed).train(), cfg, images, settings)
     check_region_counts({config: step}, settings)
-    step()  # the optimizer's momentum and the libraries' workspaces come with the first step
+    step()  # the first step allocates the optimizer's momentum and the libraries' workspaces
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     step()

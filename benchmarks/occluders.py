@@ -15,7 +15,7 @@ from bcnet.ops.rle import RLE, segmentation_to_rle
 from benchmarks.row import BenchmarkRow
 from benchmarks.timing import interleaved
 
-# Of one image: xywh boxes and segmentations as in the json, crowds left out, and (H, W).
+# One image: xywh boxes and segmentations as in the json, crowds excluded, and (H, W).
 Scene = tuple[list[list[float]], list, tuple[int, int]]
 
 
@@ -27,22 +27,22 @@ def benchmark_occluders(
     seed: int = 0,
     clock: Callable[[], float] = timer,
 ) -> list[BenchmarkRow]:
-    """Times the occluder masks of all images, from the json's segmentations to the masks.
+    """Times the computation of the occluder masks of all images from the json's segmentations.
 
     The peer is the published code's `process_dataset.py`: an int64 array of the full image for every mask,
-    box and union. Its printing, its overlap statistics and its contours are left out, which favours it.
-    Both give the same masks, which is checked.
+    box and union. Its printing, overlap statistics and contours are omitted, in its favour. It is checked that both
+    return the same masks.
 
     Args:
-        annotation_file: a COCO json; None takes `coco_like_scenes`.
-        repeats: of both implementations, in turns.
-        max_images: of the file, in its order, or of the random scenes.
-        seed: of the random scenes.
-        clock: gives seconds.
+        annotation_file: a COCO json; None: `coco_like_scenes`.
+        repeats: repetitions of each implementation, interleaved.
+        max_images: maximum number of images of the file, in its order, or of random scenes.
+        seed: seed of the random scenes.
+        clock: function that returns seconds.
 
     Raises:
         ValueError: the file is not a COCO json, or has a malformed annotation.
-        RuntimeError: the two implementations do not agree.
+        RuntimeError: the results of the two implementations differ.
     """
     if annotation_file is None:
         scenes = coco_like_scenes(seed=seed)[:max_images]
@@ -55,7 +55,7 @@ def benchmark_occluders(
         for rle, mask in zip(by_rle(*scene), by_full_images(*scene), strict=True):
             if (rle is None) != (mask is None) or (rle is not None and (coco_mask.decode(rle) != mask).any()):
                 raise RuntimeError("RLE algebra and full-image arrays disagree on an occluder mask")
-    variants = {"ours": lambda: _of_all(by_rle, scenes), "peer": lambda: _of_all(by_full_images, scenes)}
+    variants = {"ours": lambda: _run_all(by_rle, scenes), "peer": lambda: _run_all(by_full_images, scenes)}
     seconds = interleaved(variants, repeats, warm_up=0, clock=clock)
     ours, theirs = ([value / instances for value in seconds[variant]] for variant in ("ours", "peer"))
     source = f"{len(scenes)} random scenes" if annotation_file is None else f"{len(scenes)} images of {annotation_file}"
@@ -144,6 +144,6 @@ def _inclusive_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return inside / (area_a + area_b - inside)
 
 
-def _of_all(variant: Callable, scenes: list[Scene]) -> None:
+def _run_all(variant: Callable, scenes: list[Scene]) -> None:
     for scene in scenes:
         variant(*scene)

@@ -19,7 +19,7 @@ from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import interleaved
 
 SIDE = 28  # M
-# torchvision rounds boxes to whole pixels and pads the masks, which moves edges by up to a pixel.
+# torchvision rounds boxes to integers and pads the masks, which moves edges by up to a pixel.
 LEAST_MEAN_IOU = 0.9
 
 
@@ -65,7 +65,7 @@ def random_detections(count: int, size: tuple[int, int], seed: int = 0) -> Detec
     centres = rand(count, 2) * torch.tensor([width, height])
     limits = torch.tensor([width, height, width, height])
     boxes = torch.minimum(torch.cat([centres - half, centres + half], dim=1).clamp(min=0), limits)
-    # Smooth noise added to a round hill, as a mask head's maps are smooth.
+    # Smooth noise added to a smooth blob, because a mask head's maps are smooth.
     noise = F.interpolate(rand(count, 1, 7, 7) - 0.5, size=(SIDE, SIDE), mode="bilinear")[:, 0]
     axis = torch.linspace(-1, 1, SIDE)
     hill = 0.9 - axis[:, None] ** 2 - axis**2
@@ -79,7 +79,7 @@ def random_detections(count: int, size: tuple[int, int], seed: int = 0) -> Detec
 
 
 def rles_of_full_masks(detections: Detections) -> list[RLE]:
-    """Paste every mask into a full image, threshold, encode."""
+    """Pastes every mask into a full image, thresholds and encodes it."""
     pasted = paste_masks_in_image(detections.maps["occludee_mask"][:, None], detections.boxes, detections.image_size)
     masks = (pasted[:, 0] >= detections.mask_threshold).cpu().numpy().astype(np.uint8)
     return [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]

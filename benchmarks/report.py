@@ -14,12 +14,12 @@ _HEADER = ("work", "per", "ours: median (range)", "peer: median (range)", "ratio
 
 
 def format_rows(rows: Sequence[BenchmarkRow]) -> str:
-    """A table of medians with the range over the repetitions, ratios, and what is required of them."""
+    """A text table of medians with the range over the repetitions, ratios and required ratios."""
     return text_table([_HEADER, *map(_cells, rows)])
 
 
 def markdown_rows(rows: Sequence[BenchmarkRow]) -> str:
-    """The same for a page."""
+    """The table of `format_rows` in Markdown."""
     return markdown_table([_HEADER, *map(_cells, rows)])
 
 
@@ -32,12 +32,12 @@ def text_table(cells: Sequence[Sequence[str]]) -> str:
 
 
 def write_json(path: str | os.PathLike, records: Sequence[dict], environment: dict) -> None:
-    """Writes a list of records, each with what it was measured on, so that it can be moved to another list."""
+    """Writes a list of records, each with its environment, so that files can be merged."""
     files.write_json(path, [{**record, "environment": environment} for record in records])
 
 
 def format_amount(values: Sequence[float], measure: str = "seconds") -> str:
-    """The median with the range, such as ``3.2 ms (3.1-3.9)``."""
+    """Formats the median with the range, such as ``3.2 ms (3.1-3.9)``."""
     median = statistics.median(values)
     if measure == "bytes":
         scale, unit = 2**-20, "MiB"

@@ -12,16 +12,16 @@ class BenchmarkRow:
     """Repeated timings of one task in two implementations on the same data.
 
     Attributes:
-        work: what is measured, and on what.
-        peer: what it is compared with.
-        ours, theirs: seconds (or bytes) of each repetition; both empty where the row was skipped.
-        unit: what they are for, such as "instance".
-        name: by which the row is chosen.
-        required: how many times faster ours must be, or with `as_cost` the largest multiple of the peer's seconds (or
-            bytes) that ours may take; None asks for nothing.
-        as_cost: the ratio is ours in the peer's seconds or bytes, not how many times faster ours is.
+        work: the measured task and its input.
+        peer: the implementation compared with.
+        ours, theirs: seconds (or bytes) of each repetition; both empty if the row was skipped.
+        unit: unit of work that they refer to, such as "instance".
+        name: name by which the row is selected.
+        required: required speed-up of ours, or with `as_cost` the maximum ratio of our seconds (or bytes) to the
+            peer's; None if nothing is required.
+        as_cost: the ratio is our seconds or bytes divided by the peer's, instead of the speed-up.
         measure: "seconds" or "bytes".
-        skipped: why nothing was measured.
+        skipped: reason why nothing was measured.
     """
 
     work: str
@@ -37,19 +37,19 @@ class BenchmarkRow:
 
     @property
     def ratio(self) -> float | None:
-        """The medians' ratio, see `as_cost`; None where the row was skipped."""
+        """The ratio of the medians, see `as_cost`; None if the row was skipped."""
         if self.skipped:
             return None
         return self._ratio(statistics.median(self.ours), statistics.median(self.theirs))
 
     @property
     def ratios(self) -> list[float]:
-        """The ratio of each repetition: of measurements that followed each other, under the same load."""
+        """The ratio of each repetition, from consecutive measurements under similar load."""
         return [self._ratio(ours, theirs) for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
     @property
     def verdict(self) -> str:
-        """ "met", "not met" or "not measured"; empty where nothing is required."""
+        """ "met", "not met" or "not measured"; empty if nothing is required."""
         if self.required is None:
             return ""
         if self.ratio is None:
@@ -59,7 +59,7 @@ class BenchmarkRow:
 
     @property
     def cost_of(self) -> str:
-        """What is compared, in a word."""
+        """The measured quantity in a word."""
         return "memory" if self.measure == "bytes" else "time"
 
     def _ratio(self, ours: float, theirs: float) -> float:

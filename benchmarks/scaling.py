@@ -1,4 +1,4 @@
-"""Scaling benchmarks: cost against the number of detections, instances, pixels and images."""
+"""Scaling benchmarks: run time as a function of the number of detections, instances, pixels and images."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from benchmarks.report import text_table
 from benchmarks.scene import crowded_image
 from benchmarks.settings import BenchmarkSettings
 
-ENOUGH_SECONDS = 1.0  # a point is repeated until it has taken so long, at most `settings.repeats` times
-REGIONS = 128  # sampled per image, of the targets
-INSTANCES_PER_IMAGE = 4  # at most, of the data path
+MIN_SECONDS = 1.0  # a point is repeated for this total time, at most `settings.repeats` times
+REGIONS = 128  # sampled RoIs per image for the mask targets
+INSTANCES_PER_IMAGE = 4  # maximum, for reading and conversion
 STRIDES = (8, 16, 32, 64, 128)
 
 
 @dataclass
 class Curve:
-    """The seconds of one piece of work by the amount of what it works on.
+    """Run time of a task as a function of the amount of its input.
 
     Attributes:
-        work: what is timed.
+        work: the timed task.
         amounts: x, ascending.
-        seconds: y, the fastest of the repetitions.
+        seconds: y, the minimum over the repetitions.
     """
 
     work: str
@@ -50,9 +50,9 @@ class Curve:
 
     @property
     def exponent(self) -> float:
-        """The slope of a straight line through the upper half of the points in the log-log plot: 1 is linear.
+        """The slope of a line fitted to the upper half of the points in the log-log plot: 1 is linear.
 
-        The lower half is left out because there the fixed cost of a call is what is measured.
+        The lower half is excluded because it is dominated by the fixed cost of a call.
         """
         first = (len(self.amounts) - 1) // 2
         slope, _ = np.polyfit(np.log(self.amounts[first:]), np.log(self.seconds[first:]), 1)
@@ -72,8 +72,8 @@ class Growth:
     """Curves that share an axis.
 
     Attributes:
-        name: of its files.
-        amount: what the axis counts.
+        name: base name of its files.
+        amount: label of the x axis.
         curves: at least one.
     """
 
@@ -82,7 +82,7 @@ class Growth:
     curves: list[Curve]
 
     def format(self, *, markdown: bool = False) -> str:
-        """A table with a line per amount."""
+        """A table with one row per amount."""
         header = [self.amount, *(f"{curve.work} [s]" for curve in self.curves)]
         lines = [header]
         for index, amount in enumerate(self.curves[0].amounts):
@@ -92,7 +92,7 @@ class Growth:
 
 
 def measure_growth(settings: BenchmarkSettings) -> Iterator[Growth]:
-    """Everything that is plotted, one after the other."""
+    """Runs all scaling benchmarks, one after the other."""
     yield growth_with_detections(settings)
     yield growth_with_instances(settings)
     yield growth_with_pixels(settings)
@@ -129,7 +129,7 @@ def growth_with_detections(settings: BenchmarkSettings) -> Growth:
 
 
 def growth_with_instances(settings: BenchmarkSettings) -> Growth:
-    """What training does for the instances of an image: occluders, targets of the RoIs, assignment of FCOS' points."""
+    """Training targets of the instances of an image: occluder masks, RoI mask targets, assignment of FCOS locations."""
     amounts = [1, 3, 6] if settings.quick else [1, 3, 10, 30, 100, 300]
     size = settings.image_size
     image = crowded_image(amounts[-1], size, seed=settings.seed)
@@ -170,7 +170,7 @@ def growth_with_instances(settings: BenchmarkSettings) -> Growth:
 
 
 def growth_with_pixels(settings: BenchmarkSettings) -> Growth:
-    """Inference of the whole detector, and its backbone alone, on square images of 400 to 2000 pixels a side."""
+    """Inference of the whole detector, and of its backbone, on square images with sides of 400 to 2000 pixels."""
     sides = [32, 64, 96] if settings.quick else [400, 640, 960, 1400, 2000]
     cfg = equal_config(settings, settings.config)
     model = build_ours(cfg, build_mask_rcnn(cfg, settings.seed), settings.seed).eval()
@@ -222,7 +222,7 @@ def growth_with_images(settings: BenchmarkSettings) -> Growth:
 
 
 def write_random_json(path: str, count: int, seed: int = 0) -> None:
-    """A COCO json of so many images with up to `INSTANCES_PER_IMAGE` shapes each; 500 different images take turns."""
+    """Writes a COCO json of `count` images (500 distinct, repeated) with up to `INSTANCES_PER_IMAGE` shapes each."""
     scenes = coco_like_scenes(min(count, 500), seed=seed)
     texts = []
     for boxes, segmentations, _ in scenes:
@@ -230,7 +230,7 @@ def write_random_json(path: str, count: int, seed: int = 0) -> None:
         texts.append([(json.dumps(box), box[2] * box[3], json.dumps(polygons)) for box, polygons in pairs])
     height, width = scenes[0][2]
     number = 0
-    # Written piece by piece: as objects, 100,000 images would take gigabytes.
+    # Written in chunks: as Python objects, 100,000 images would take gigabytes.
     with open(path, "w", encoding="ascii") as file:
         images = (
             f'{{"id": {i}, "height": {height}, "width": {width}, "file_name": "{i}.jpg"}}' for i in range(1, count + 1)
@@ -250,7 +250,7 @@ def write_random_json(path: str, count: int, seed: int = 0) -> None:
 
 
 def plot_growth(growth: Growth, path: str | os.PathLike) -> None:
-    """Both axes logarithmic, with a line of linear growth through each curve's last point, and exponents."""
+    """Log-log plot with a line of linear growth through each curve's last point, and exponents in the legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -269,7 +269,7 @@ def plot_growth(growth: Growth, path: str | os.PathLike) -> None:
 
 
 def write_growth(growth: Growth, folder: str | os.PathLike, environment: dict) -> None:
-    """``<name>.png`` and ``<name>.json`` in a folder, which is made."""
+    """Writes ``<name>.png`` and ``<name>.json`` to a folder, which is created if missing."""
     os.makedirs(folder, exist_ok=True)
     plot_growth(growth, os.path.join(folder, f"{growth.name}.png"))
     content = {
@@ -285,7 +285,7 @@ def _curve(work: str, amounts: Sequence[int], run: Callable[[int], object], sett
     run(amounts[0])
     for amount in amounts:
         fastest, spent, repeats = math.inf, 0.0, 0
-        while repeats < settings.repeats and (repeats == 0 or spent < ENOUGH_SECONDS):
+        while repeats < settings.repeats and (repeats == 0 or spent < MIN_SECONDS):
             start = settings.clock()
             run(amount)
             elapsed = settings.clock() - start

@@ -18,19 +18,19 @@ from bcnet.ops.rle import RLE, segmentation_to_rle
 from bcnet.structures import InstanceMasks, Targets
 from benchmarks.occluders import coco_like_scenes
 
-_SMALLEST_SIDE = 8  # pixels, of a box
+_MIN_SIDE = 8  # minimum side of a box in pixels
 
 
 @dataclass
 class CrowdedImage:
-    """An image with exactly G objects in it.
+    """An image with exactly G objects.
 
     Attributes:
         image: uint8 [3, H, W], noise.
         boxes: float32 [G, 4], xyxy in pixels.
         classes: int64 [G], 0..K-1.
-        rles: of the occludees, G compressed RLEs.
-        masks: uint8 [2, G, H, W], of the occludees and of their occluders.
+        rles: masks of the occludees, G compressed RLEs.
+        masks: uint8 [2, G, H, W], masks of the occludees and of their occluders.
     """
 
     image: Tensor
@@ -40,13 +40,13 @@ class CrowdedImage:
     masks: Tensor
 
     def targets(self) -> Targets:
-        """As our detectors take it."""
+        """The targets in the form of our detectors."""
         occludee, occluder = self.masks
         masks = InstanceMasks.from_full({"occludee": occludee, "occluder": occluder})
         return Targets(self.boxes, self.classes, masks)
 
     def peer_targets(self, *, with_masks: bool = True) -> dict[str, Tensor]:
-        """As torchvision's detectors take it, which count classes from 1."""
+        """The targets in the form of torchvision's detectors, whose classes start at 1."""
         masks = {"masks": self.masks[0]} if with_masks else {}
         return {"boxes": self.boxes, "labels": self.classes + 1, **masks}
 
@@ -65,10 +65,10 @@ def crowded_image(
     generator = torch.Generator().manual_seed(seed)
     boxes, segmentations = [], []
     while len(boxes) < count:
-        seed += 1000  # far from the next image's
+        seed += 1000  # does not collide with the seeds of other images
         for scene_boxes, scene_segmentations, _ in coco_like_scenes(10, size, seed):
             for box, segmentation in zip(scene_boxes, scene_segmentations, strict=True):
-                if min(box[2:]) >= _SMALLEST_SIDE:
+                if min(box[2:]) >= _MIN_SIDE:
                     boxes.append(box)
                     segmentations.append(segmentation)
     boxes, segmentations = boxes[:count], segmentations[:count]

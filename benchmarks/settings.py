@@ -16,25 +16,25 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """Settings that all rows share.
+    """Settings shared by all rows.
 
     Attributes:
         device: "cpu" or "cuda".
-        precision: of the networks, "fp32", "bf16" or "fp16" (autocast, both sides alike).
-        config: of our Faster R-CNN in the rows that run one.
-        peer_channels_last: lay the convolutions of torchvision's detectors channels last, as ours are; torchvision
-            leaves that to its user.
-        repeats: of both implementations, in turns.
-        cpu_time: count the seconds that the processor works for this process rather than those that pass, which on a
-            busy machine vary severalfold. With several threads it counts their waiting for each other too.
-        quick: small images, shallow networks and little data, to try a row; its ratios say nothing.
-        annotations: COCO json for the occluder masks; None takes random scenes.
-        max_images: of that json, or of the random scenes.
-        evaluation_images: of the random results that are evaluated; None takes 500, or 4 with `quick`.
-        seed: of everything random.
+        precision: precision of the networks, "fp32", "bf16" or "fp16" (autocast, the same for both implementations).
+        config: config of our Faster R-CNN in the rows that run one.
+        peer_channels_last: use the channels-last memory format in torchvision's detectors too, where it is not the
+            default; ours always use it.
+        repeats: repetitions of each implementation, interleaved.
+        cpu_time: measure the process' CPU time instead of wall-clock time, which on a busy machine varies severalfold.
+            With several threads it includes the time they spend busy-waiting for each other.
+        quick: small images, shallow networks and little data, as a smoke test; the ratios are meaningless.
+        annotations: COCO json for the occluder benchmark; None: random scenes.
+        max_images: maximum number of images of that json, or of random scenes.
+        evaluation_images: images of the evaluation benchmark; None: 500, or 4 with `quick`.
+        seed: seed of all random numbers.
 
     Raises:
-        ValueError: CUDA is asked for and there is none, or a value that is not listed here.
+        ValueError: CUDA is requested but not available, or an invalid value.
     """
 
     device: str = "cpu"
@@ -53,17 +53,17 @@ class BenchmarkSettings:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"the device must be cpu or cuda, got {self.device!r}")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device cuda was asked for and there is no CUDA device")
+            raise ValueError("--device cuda was requested, but no CUDA device is available")
         if self.precision not in PRECISIONS:
             raise ValueError(f"the precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.cpu_time and self.device != "cpu":
-            raise ValueError(f"CPU time says nothing of work on the device {self.device!r}")
+            raise ValueError(f"CPU time does not measure work on the device {self.device!r}")
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
 
     @property
     def clock(self) -> Callable[[], float]:
-        """What seconds are read from: torch's clock, which waits for the accelerator, or the process' CPU time."""
+        """The clock: torch's timer, which synchronises with the accelerator, or the process' CPU time."""
         return time.process_time if self.cpu_time else timer
 
     @property
@@ -73,25 +73,25 @@ class BenchmarkSettings:
 
     @property
     def instances(self) -> int:
-        """Objects, and sampled foreground regions, of each of these images."""
+        """Number of objects, and of sampled foreground RoIs, per image."""
         return 2 if self.quick else 64
 
     @property
     def proposals(self) -> int:
-        """Proposals of each image that the RPN hands on."""
+        """Number of RPN proposals per image after NMS."""
         return 50 if self.quick else 1000
 
     @property
     def detections(self) -> int:
-        """Detections of each image."""
+        """Number of detections per image."""
         return 5 if self.quick else 100
 
     @property
     def peer_memory_format(self) -> torch.memory_format:
-        """Of torchvision's detectors."""
+        """Memory format of torchvision's detectors."""
         return torch.channels_last if self.peer_channels_last else torch.contiguous_format
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision, for both sides alike."""
+        """Autocast context of the precision, the same for both implementations."""
         dtype = PRECISIONS[self.precision]
         return torch.autocast(self.device, dtype=dtype, enabled=dtype is not None)

@@ -1,4 +1,4 @@
-"""Profile by stage of inference and training iterations, bcnet's and torchvision's."""
+"""Profile of inference and training iterations by stage, for bcnet and torchvision."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ TRAINING_STAGES = (DATA, PREPARE, BACKBONE, FPN, DETECTOR, ROI_ALIGN, MASK_HEAD,
 
 @dataclass
 class StageTable:
-    """Seconds of the stages of one piece of work.
+    """Seconds of the stages of a task.
 
     Attributes:
-        name: by which it is detections in the json.
-        work: what was run, and on what.
-        ours, theirs: by stage, the seconds of each repetition; a side lacks the stages that it does not have.
+        name: name of the table in the json.
+        work: the task and its input.
+        ours, theirs: seconds of each repetition by stage; stages that an implementation lacks are absent.
     """
 
     name: str
@@ -61,7 +61,7 @@ class StageTable:
         }
 
     def format(self, *, markdown: bool = False) -> str:
-        """A table: medians with the range over the repetitions, and the share in the sum of the medians."""
+        """A table of medians with the range over the repetitions, and their shares of the sum of medians."""
         cells: list[tuple[str, ...]] = [("stage", "ours: median (range)", "share", "peer: median (range)", "share")]
         for stage in self.ours:
             line = [stage]
@@ -159,10 +159,10 @@ def training_stages(settings: BenchmarkSettings) -> StageTable:
 
 
 class Stopwatch(contextlib.ExitStack):
-    """Seconds of stages, each without the stages inside it. On exit, what it watched is as it was before.
+    """Measures the exclusive time of (nested) stages. On exit, patched methods are restored.
 
-    torch's clock waits for the accelerator at both ends of a stage, so kernels of two stages never overlap, and the sum
-    is a little more than the time of the undivided work.
+    torch's timer synchronises with the accelerator at both ends of a stage, so kernels of two stages never overlap, and
+    the sum is slightly larger than the time without stages.
     """
 
     def __init__(self, clock: Callable[[], float] = timer) -> None:
@@ -174,7 +174,7 @@ class Stopwatch(contextlib.ExitStack):
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Counts the seconds inside for a stage."""
+        """Context whose time is attributed to a stage."""
         self._charge()
         self._running.append(name)
         try:
@@ -184,7 +184,7 @@ class Stopwatch(contextlib.ExitStack):
             self._running.pop()
 
     def method(self, owner: object, attribute: str, stage: str) -> None:
-        """Counts a function or method of an object (or module) for a stage, until this exits."""
+        """Patches a function or method of an object (or module) to attribute its time to a stage, until exit."""
         original = getattr(owner, attribute)
 
         @functools.wraps(original)
@@ -203,7 +203,7 @@ class Stopwatch(contextlib.ExitStack):
 
 @contextlib.contextmanager
 def mapped_records(count: int, size: tuple[int, int] = (480, 640)) -> Iterator[list[ImageRecord]]:
-    """Records of JPEG files of COCO's usual size with `coco_like_scenes` as annotations."""
+    """Records of JPEG files of COCO's usual image size, annotated with `coco_like_scenes`."""
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         records = []
@@ -212,7 +212,7 @@ def mapped_records(count: int, size: tuple[int, int] = (480, 640)) -> Iterator[l
             coarse = Image.fromarray(random.integers(0, 256, (size[0] // 16, size[1] // 16, 3), dtype=np.uint8))
             coarse.resize((size[1], size[0]), Image.Resampling.BILINEAR).save(
                 path
-            )  # noise alone would be all JPEG decoding
+            )  # with pure noise, JPEG decoding would dominate
             instances = [
                 InstanceRecord(bbox=box, category=0, segmentation=segmentation)
                 for box, segmentation in zip(boxes, segmentations, strict=True)
@@ -253,7 +253,7 @@ def _watch_peer(model: nn.Module, watch: Stopwatch) -> None:
 def _table(
     name: str, work: str, stages: Sequence[str], ours: tuple, theirs: tuple, settings: BenchmarkSettings
 ) -> StageTable:
-    """Runs both sides, each (function of a stopwatch, what to watch), in turns, after one that is not counted."""
+    """Runs both sides, (function of a stopwatch, patching function) each, interleaved, after an untimed run."""
     seconds: list[dict[str, list[float]]] = [defaultdict(list), defaultdict(list)]
     for repeat in range(settings.repeats + 1):
         for side, (run, watch_parts) in zip(seconds, (ours, theirs), strict=True):

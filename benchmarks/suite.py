@@ -1,4 +1,4 @@
-"""Benchmark suite: all rows by name, and the machine that they were measured on."""
+"""Benchmark suite: all rows by name, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _occluders(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     )
 
 
-# A name may stand for several rows that share what they measure.
+# A name may stand for several rows that share measurements.
 ROWS: dict[str, Callable[[BenchmarkSettings], list[BenchmarkRow]]] = {
     "targets": benchmark_targets,
     "occluders": _occluders,
@@ -51,8 +51,8 @@ def run_rows(names: Sequence[str], settings: BenchmarkSettings) -> list[Benchmar
     """Runs rows in the order given.
 
     Raises:
-        ValueError: an unknown name, or a file that a row cannot read.
-        RuntimeError: the two implementations of a row disagree.
+        ValueError: an unknown name, or an unreadable file.
+        RuntimeError: the results of the two implementations of a row differ.
     """
     for name in names:
         if name not in ROWS:
@@ -67,7 +67,7 @@ def describe_environment(settings: BenchmarkSettings) -> dict:
         "versions": versions() | {name: metadata.version(name) for name in _PEERS},
         "git": git_state(),
         "threads": torch.get_num_threads(),
-        "seconds_are": "CPU time of the process" if settings.cpu_time else "time that passed",
+        "seconds_are": "CPU time of the process" if settings.cpu_time else "wall-clock time",
         "device": settings.device,
         "precision": settings.precision,
         "config": settings.config,
@@ -78,7 +78,7 @@ def describe_environment(settings: BenchmarkSettings) -> dict:
 
 
 def _cpu_name() -> str:
-    """The processor's model, which `platform` does not know on Linux."""
+    """The processor model, which `platform` does not report on Linux."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Benchmark of the bilayer head's targets and losses: all RoIs at once against RoI by RoI.
+"""Benchmark of the bilayer head's targets and losses: batched over RoIs versus one RoI at a time.
 
 Letters: N RoIs, G instances, H x W image, M mask side.
 """
@@ -25,19 +25,19 @@ from benchmarks.timing import interleaved
 
 SIDE = 28  # M
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
-# Windows move a box by their origin, which rounds: a sample at exactly 1/2 may fall on the other side.
-MOST_DIFFERENT = 5e-3  # of the pixels of the crops
+# Subtracting a window's origin from a box rounds: a sample at exactly 1/2 may be decided differently.
+MAX_DIFFERENT = 5e-3  # fraction of the pixels of the crops
 
 
 @dataclass
 class Regions:
-    """The RoIs of one image, and the masks that they are cropped from in two forms.
+    """The RoIs of one image, and the masks that they are cropped from, in two representations.
 
     Attributes:
         boxes: float32 [N, 4], xyxy in pixels.
-        instances: int64 [N], the object that each shows.
-        windows: of the G objects, as our mapper gives them.
-        full: bool [2, G, H, W], the same masks in the full image, as detectron2's `BitMasks` has them.
+        instances: int64 [N], the object of each RoI.
+        windows: masks of the G objects, in the form of our mapper.
+        full: bool [2, G, H, W], the same masks in the full image, as in detectron2's `BitMasks`.
     """
 
     boxes: Tensor
@@ -52,13 +52,13 @@ Layers = Mapping[str, MapTarget]
 def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     """Times targets and losses (forward, and backward to the logits) for the RoIs of two images.
 
-    The peer of the first row, and of the second, which has the boundaries alone, makes boundaries as the published code
-    does, by scikit-image's dilation and erosion of one mask after the other on the CPU, from our crops. The peer of the
-    third crops as the published code does too: from a mask of the full image for every RoI. All else is ours. That all
-    give the same targets is checked.
+    The peer of the first row (targets and losses) and of the second (only boundaries) computes boundaries like the
+    published code, by scikit-image's dilation and erosion on the CPU, one mask at a time, from our crops. The peer of
+    the third row also crops like the published code: from a mask of the full image for every RoI. Everything else is
+    the same. It is checked that all variants give the same targets.
 
     Raises:
-        RuntimeError: the implementations do not agree.
+        RuntimeError: the results of the implementations differ.
     """
     count = 16 if settings.quick else 128
     generator = torch.Generator().manual_seed(settings.seed)
@@ -114,12 +114,12 @@ def benchmark_targets(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def targets_at_once(layers: Layers) -> Layers:
-    """Our targets: the boundaries of all RoIs together, on the device."""
+    """Our targets: boundaries of all RoIs in one batch, on the device."""
     return map_targets(PUBLISHED_MAPS, layers)
 
 
 def targets_by_region(layers: Layers) -> Layers:
-    """The published implementation of the same targets: boundaries one after the other, on the CPU."""
+    """The published implementation of the same targets: boundaries one RoI at a time, on the CPU."""
     targets = {}
     for name, (masks, _) in layers.items():
         array = masks.cpu().numpy()
@@ -130,12 +130,12 @@ def targets_by_region(layers: Layers) -> Layers:
 
 
 def crops_of_windows(regions: list[Regions]) -> Layers:
-    """Our crops: bool [N, M, M] by layer, the RoIs of all images in order."""
+    """Our crops: bool [N, M, M] by layer, RoIs of all images in order."""
     return join_crops([crop_layers(r.windows, r.boxes, r.instances, SIDE) for r in regions])
 
 
 def crops_of_full_images(regions: list[Regions]) -> Layers:
-    """What detectron2's `BitMasks` does with sampled proposals: a copy of the mask for every RoI, then RoIAlign."""
+    """Crops like detectron2's `BitMasks` with sampled proposals: a copy of the mask for every RoI, then RoIAlign."""
     crops = []
     for r in regions:
         rois = torch.cat([torch.arange(len(r.boxes), device=r.boxes.device)[:, None].float(), r.boxes], dim=1)
@@ -149,12 +149,12 @@ def crops_of_full_images(regions: list[Regions]) -> Layers:
 def _check_agreement(layers: Layers, published: Layers) -> None:
     pairs = [(layers[name].values, published[name].values) for name in (OCCLUDEE, OCCLUDER)]
     different = torch.stack([ours != theirs for ours, theirs in pairs]).float().mean().item()
-    if different > MOST_DIFFERENT:
+    if different > MAX_DIFFERENT:
         raise RuntimeError(f"crops of windows and of full images disagree in {different:.2%} of their pixels")
     one_by_one = targets_by_region(layers)
     for name, target in targets_at_once(layers).items():
         if not torch.equal(target.values, one_by_one[name].values):
-            raise RuntimeError("boundaries of all regions at once and region by region disagree")
+            raise RuntimeError("boundaries of the batch and of single RoIs disagree")
 
 
 def _regions(image: CrowdedImage, count: int, generator: torch.Generator, device: str) -> Regions:

@@ -15,18 +15,18 @@ def interleaved(
     warm_up: int = 1,
     clock: Callable[[], float] = timer,
 ) -> dict[str, list[float]]:
-    """Seconds of each call of several variants of the same task, in turns.
+    """Seconds of each call of several variants of the same task, interleaved.
 
-    In turns, because a machine's clock rate and its other load change over seconds: consecutive calls share
-    them, which keeps their ratio stable. torch's own `Timer` repeats one statement and warms up before every
-    measurement; its clock, which waits for the accelerator, is used here. Every other round is reversed, so that
-    no variant always comes first.
+    Interleaved, because a machine's clock rate and load change over seconds: consecutive calls see similar conditions,
+    which keeps their ratio stable. torch's `Timer` repeats one statement and warms up before every measurement; only
+    its clock, which synchronises with the accelerator, is used here. The order is reversed in every other round, so
+    that no variant always comes first.
 
     Args:
         variants: functions of no arguments, by name.
-        repeats: timed calls of each.
-        warm_up: calls of each that come first and are not timed.
-        clock: gives seconds; see `BenchmarkSettings.clock`.
+        repeats: number of timed calls of each.
+        warm_up: number of initial, untimed calls of each.
+        clock: function that returns seconds; see `BenchmarkSettings.clock`.
 
     Raises:
         ValueError: fewer than one repetition.
@@ -37,7 +37,7 @@ def interleaved(
         for variant in variants.values():
             variant()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    # GC runs before each timing so that its cost is not attributed to a variant; loaded objects are frozen out of it.
+    # GC runs before each timing so that its cost is not attributed to a variant; existing objects are frozen.
     gc.collect()
     gc.freeze()
     try:

@@ -23,10 +23,10 @@ FCOS_CONFIG = "fcos/fcos_imprv_R_50_FPN.yaml"
 
 
 def benchmark_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """Faster R-CNN with the bilayer head, and for information with the plain one, against torchvision's Mask R-CNN.
+    """Faster R-CNN with the bilayer head, and for reference with the plain one, against torchvision's Mask R-CNN.
 
     Raises:
-        RuntimeError: one of the networks trains on another number of RoIs, or its losses are not finite.
+        RuntimeError: one of the networks trains on another number of RoIs, or a loss is not finite.
     """
     cfg = equal_config(settings, settings.config)
     plain_cfg = equal_config(settings, PLAIN_CONFIG)
@@ -60,7 +60,7 @@ def benchmark_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def benchmark_fcos_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
-    """FCOS without masks, against torchvision's, which has none.
+    """FCOS without masks, against torchvision's FCOS, which has no masks.
 
     Raises:
         RuntimeError: a loss is not finite.
@@ -87,7 +87,7 @@ def benchmark_fcos_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
 
 
 def training_images(settings: BenchmarkSettings) -> list[CrowdedImage]:
-    """The batch."""
+    """The images of the training batch."""
     return [
         crowded_image(settings.instances, settings.image_size, seed=settings.seed + index) for index in range(BATCH)
     ]
@@ -99,7 +99,7 @@ def describe_batch(settings: BenchmarkSettings) -> str:
 
 
 class TrainingStep:
-    """One iteration of a network, always on the same batch and the same weights: the learning rate is zero."""
+    """A training iteration of a network on a fixed batch with fixed weights (learning rate zero)."""
 
     def __init__(
         self,
@@ -112,8 +112,8 @@ class TrainingStep:
     ) -> None:
         """
         Args:
-            losses: runs the network.
-            heads: of the box and the mask branch; the number of RoIs that each gets is counted.
+            losses: function that runs the network and returns the losses.
+            heads: heads of the box and the mask branch, whose numbers of RoIs are counted.
         """
         self.model = model
         self.losses = losses
@@ -142,7 +142,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
 
     def region_counts(self) -> list[int]:
-        """Number of RoIs that each head gets in one forward pass.
+        """Number of RoIs of each head in one forward pass.
 
         Raises:
             RuntimeError: a loss is not finite.
@@ -164,7 +164,7 @@ class TrainingStep:
 
 
 def our_step(model: Detector, cfg: CfgNode, images: list[CrowdedImage], settings: BenchmarkSettings) -> TrainingStep:
-    """Of our detector, with the optimizer that its config describes."""
+    """Training step of our detector, with the optimizer of its config."""
     pixels = [image.image.to(settings.device) for image in images]
     targets = [image.targets().to(settings.device) for image in images]
     names = ("box_branch.head", "mask_branch.head") if model.mask_branch is not None else ()
@@ -175,7 +175,7 @@ def our_step(model: Detector, cfg: CfgNode, images: list[CrowdedImage], settings
 def peer_step(
     model: nn.Module, images: list[CrowdedImage], settings: BenchmarkSettings, *, with_masks: bool = True
 ) -> TrainingStep:
-    """Of torchvision's detector, with the optimizer of its reference scripts; it takes float images of 0..1."""
+    """Training step of torchvision's detector on float images in 0..1, with the optimizer of its reference scripts."""
     pixels = [(image.image / 255).to(settings.device) for image in images]
     targets = [
         {name: value.to(settings.device) for name, value in image.peer_targets(with_masks=with_masks).items()}
@@ -191,7 +191,7 @@ def peer_step(
 def check_region_counts(steps: Mapping[str, TrainingStep], settings: BenchmarkSettings) -> None:
     """
     Raises:
-        RuntimeError: the box branch does not get 4 times, or the mask branch not once, `settings.instances` per image.
+        RuntimeError: the RoIs per image are not 4 x (box branch) and 1 x (mask branch) `settings.instances`.
     """
     foreground = BATCH * settings.instances
     for name, step in steps.items():
