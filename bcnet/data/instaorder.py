@@ -112,8 +112,8 @@ def _read_entry(annotation: dict) -> _Entry:
     if not isinstance(occlusions, list) or not all(isinstance(entry, dict) for entry in occlusions):
         raise ValueError(f"occlusion must be a list of objects with an order, got {short(occlusions)}")
     ids = [normal_id(value) for value in ids]
-    places = [place for entry in occlusions for place in _read_order(entry.get("order"), len(ids))]
-    pairs = dict.fromkeys((ids[occludee], ids[occluder]) for occluder, occludee in places)
+    orders = [pair for entry in occlusions for pair in _read_order(entry.get("order"), len(ids))]
+    pairs = dict.fromkeys((ids[occludee], ids[occluder]) for occluder, occludee in orders)
     return _Entry(frozenset(ids), list(pairs))
 
 

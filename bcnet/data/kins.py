@@ -59,23 +59,23 @@ def _translate(annotation: dict, record: ImageRecord, findings: Findings) -> dic
 
 
 def _cluster_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
-    places = {
+    ranks = {
         index: (annotation["oco_id"], annotation["ico_id"])
         for index, annotation in enumerate(annotations)
         if not record.instances[index].iscrowd
         and annotation.get("oco_id") is not None
         and annotation.get("ico_id") is not None
     }
-    if len(places) < sum(not instance.iscrowd for instance in record.instances):
-        if places:
+    if len(ranks) < sum(not instance.iscrowd for instance in record.instances):
+        if ranks:
             what = "images in which only some objects have oco_id and ico_id, depth order ignored"
             findings.note(what, image_label(record))
         return None
     return [
         (i, j)
-        for i, (cluster, place) in places.items()
-        for j, (other_cluster, other_place) in places.items()
-        if cluster == other_cluster and other_place < place
+        for i, (cluster, rank) in ranks.items()
+        for j, (other_cluster, other_rank) in ranks.items()
+        if cluster == other_cluster and other_rank < rank
     ]
 
 

@@ -53,7 +53,7 @@ def convert_annotations(
     """Copies a COCO json with ``bg_object_segmentation`` set for every annotation.
 
     Its value is the occluder mask by the rule of `occluder_rles`, or an empty list if there is none (also for crowds,
-    and for annotations that training would reject, which are no occluders either: see `bcnet.data.coco`). If all
+    and for annotations that training would reject, which are not occluders either: see `bcnet.data.coco`). If all
     objects of an image have a ``depth``, only those in front count. All other content is copied unchanged. The masks
     equal those that training with visible masks derives from the input itself (`bcnet.data`).
 

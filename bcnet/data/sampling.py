@@ -34,18 +34,18 @@ def joint_batches(groups: np.ndarray, batch_size: int, seed: int) -> Iterator[np
     groups = np.asarray(groups)
     left = {int(group): np.zeros(0, dtype=np.int64) for group in np.unique(groups)}
     if not left:
-        raise ValueError("there are no images to make batches of")
+        raise ValueError("there are no images to sample batches from")
     for epoch in itertools.count():
         order = np.random.default_rng((seed, _SHUFFLE, epoch)).permutation(len(groups))
         batches, completed_at = [], []
         for group in left:
-            places = np.flatnonzero(groups[order] == group)
-            stream = np.concatenate([left[group], order[places]])
-            places = np.concatenate([np.zeros(len(left[group]), dtype=np.int64), places])
-            whole = len(stream) // batch_size * batch_size
-            batches.append(stream[:whole].reshape(-1, batch_size))
-            completed_at.append(places[:whole][batch_size - 1 :: batch_size])
-            left[group] = stream[whole:]
+            positions = np.flatnonzero(groups[order] == group)
+            stream = np.concatenate([left[group], order[positions]])
+            positions = np.concatenate([np.zeros(len(left[group]), dtype=np.int64), positions])
+            complete = len(stream) // batch_size * batch_size
+            batches.append(stream[:complete].reshape(-1, batch_size))
+            completed_at.append(positions[:complete][batch_size - 1 :: batch_size])
+            left[group] = stream[complete:]
         yield from np.concatenate(batches)[np.argsort(np.concatenate(completed_at), kind="stable")]
 
 

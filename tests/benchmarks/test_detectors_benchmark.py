@@ -1,4 +1,4 @@
-"""Rows that run networks: like is compared with like, and a benchmark stops where it is not."""
+"""Benchmark rows that run networks: comparable settings of both detectors, and errors if they differ."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_inference_rows_and_wrong_counts(monkeypatch):
     assert [row.name for row in (masks, pasted, plain)] == ["inference", "inference-pasted", "inference-plain"]
     assert [row.required for row in (masks, pasted, plain)] == [1.25, 1.25, None]
     assert masks.theirs == plain.theirs and masks.theirs != pasted.theirs
-    with pytest.raises(RuntimeError, match=r"must give 5 detections, got \{'a': 4, 'b': 5\}"):
+    with pytest.raises(RuntimeError, match=r"must return 5 detections, got \{'a': 4, 'b': 5\}"):
         inference.check_detection_counts({"a": lambda: [0] * 4, "b": lambda: {"boxes": [0] * 5}}, QUICK)
 
 

@@ -1,4 +1,4 @@
-"""Targets, pasting and evaluation: both implementations agree, and a benchmark stops where they do not."""
+"""Benchmarks of targets, pasting and evaluation: both implementations agree, and errors if they do not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_targets_rows_and_disagreement(monkeypatch):
     monkeypatch.setattr(
         targets, "targets_at_once", lambda crops: {**original(crops), "occluder_boundary": crops["occluder"]}
     )
-    with pytest.raises(RuntimeError, match="region by region disagree"):
+    with pytest.raises(RuntimeError, match="of the batch and of single RoIs disagree"):
         benchmark_targets(QUICK)
     crops = targets.crops_of_full_images
 
@@ -84,7 +84,7 @@ def test_evaluation_rows_and_disagreement(monkeypatch):
     check(masks, "evaluation-segm", 2.5)
     check(loading, "evaluation-load", None)
     monkeypatch.setattr(evaluation, "figures", lambda *args: [value + 1e-5 for value in figures(*args)])
-    with pytest.raises(RuntimeError, match="pycocotools gives"):
+    with pytest.raises(RuntimeError, match="pycocotools returns"):
         benchmark_evaluation(QUICK)
 
 

@@ -1,4 +1,4 @@
-"""Rows, verdicts, tables and timing."""
+"""Benchmark rows, verdicts, tables and timing."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_cuda_must_be_there(monkeypatch):
     with pytest.raises(ValueError, match="no CUDA device"):
         BenchmarkSettings(device="cuda")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with pytest.raises(ValueError, match="CPU time says nothing"):
+    with pytest.raises(ValueError, match="CPU time does not measure work"):
         BenchmarkSettings(device="cuda", cpu_time=True)
 
 

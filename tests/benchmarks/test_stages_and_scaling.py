@@ -1,4 +1,4 @@
-"""Stages of an iteration, and curves of growth."""
+"""Benchmarks by stage and scaling benchmarks."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class SceneConfig:
         for name in ("object_size", "hidden_range"):
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         for name in ("image_size", "min_objects", "max_objects", "min_visible_pixels", "classes_per_scene", "noise"):
-            self._require(name, isinstance(getattr(self, name), int), "a whole number")
+            self._require(name, isinstance(getattr(self, name), int), "an integer")
         self._require("image_size", 32 <= self.image_size <= 4096, "from 32 to 4096")
         self._require("min_objects", self.min_objects >= 1, "at least 1")
         self._require("max_objects", self.max_objects >= self.min_objects, f"at least min_objects ({self.min_objects})")
