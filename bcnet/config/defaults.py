@@ -84,6 +84,9 @@ def add_bcnet_config(cfg) -> None:
     fcos.SCORE_THRESH_TEST = 0.03  # on the class probability, before centerness
     fcos.TOPK_CANDIDATES_TEST = 1000  # per level
     fcos.NMS_THRESH_TEST = 0.6
+    # Maximum number of training RoIs of the mask branch per image, sampled from its detections and the ground-truth
+    # boxes; 0 takes all, as published.
+    fcos.MASK_ROIS_PER_IMAGE = 0
 
     # -- Data ----------------------------------------------------------------------------------
     cfg.INPUT.MASK_TARGET = "visible"  # target of the occludee mask: "visible" or "amodal"

@@ -68,6 +68,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "TEST.AUG.MAX_SIZE",
     ),
     _NOT_NEGATIVE: (
+        "MODEL.FCOS.MASK_ROIS_PER_IMAGE",
         "INPUT.MIN_SIZE_TRAIN",
         "INPUT.MIN_SIZE_TEST",
         "INPUT.COMPOSITION.FEATHER",

@@ -42,12 +42,14 @@ class FCOSDetection:
         nms_threshold: float,
         max_detections: int | None,
         mask_iou_threshold: float,
+        mask_rois_per_image: int = 0,
     ) -> None:
         """
         Args:
             strides: of the detection levels in pixels, fine to coarse.
             num_classes: K.
             mask_iou_threshold: minimum IoU with an object for a detection to train the mask branch.
+            mask_rois_per_image: maximum number of training RoIs of the mask branch, a random sample; 0 takes all.
             Others: see `assign_targets`, `fcos_losses` and `decode_detections`.
         """
         self.strides = list(strides)
@@ -61,6 +63,7 @@ class FCOSDetection:
             "max_detections": max_detections,
         }
         self.mask_matcher = Matcher(mask_iou_threshold, mask_iou_threshold)
+        self.mask_rois_per_image = mask_rois_per_image
 
     @classmethod
     def from_config(cls, cfg, strides: Sequence[int]) -> FCOSDetection:
@@ -83,6 +86,7 @@ class FCOSDetection:
             nms_threshold=fcos.NMS_THRESH_TEST,
             max_detections=max_detections_of(cfg),
             mask_iou_threshold=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0],
+            mask_rois_per_image=fcos.MASK_ROIS_PER_IMAGE,
         )
 
     def points(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -139,13 +143,17 @@ class FCOSDetection:
         """Training RoIs of the mask branch per image: detections that overlap an object enough, and ground-truth boxes.
 
         The published code decodes these detections without the level's stride, so that in effect only
-        ground-truth boxes train its mask head; here they are decoded as in inference.
+        ground-truth boxes train its mask head; here they are decoded as in inference. At most `mask_rois_per_image` of
+        an image are sampled.
         """
         rois = []
         for (boxes, _, _), gt in zip(self.detect(output, points, image_sizes), gt_boxes, strict=True):
             boxes = torch.cat([boxes, gt])
             matched = match_boxes(self.mask_matcher, gt, boxes)
             foreground = torch.nonzero(matched >= 0)[:, 0]
+            if 0 < self.mask_rois_per_image < len(foreground):
+                sample = torch.randperm(len(foreground), device=foreground.device)[: self.mask_rois_per_image]
+                foreground = foreground[sample]
             rois.append(MaskRoIs(boxes[foreground], matched[foreground]))
         return rois
 

@@ -150,9 +150,12 @@ def test_without_masks_there_is_no_mask_branch():
     assert model.inference(images())[0].maps == {}
 
 
-def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():
+def fcos_mask_rois(per_image=0):
+    """The training RoIs of the mask branch for one image with two objects, and its targets."""
     torch.manual_seed(0)
-    model = build_model(small_cfg("BCNetFCOS")).train()
+    cfg = small_cfg("BCNetFCOS")
+    cfg.MODEL.FCOS.MASK_ROIS_PER_IMAGE = per_image
+    model = build_model(cfg).train()
     with torch.no_grad():
         # Every point of P3 proposes a box of 34 x 30 pixels, decoded with the level's stride.
         model.head.distances.weight.zero_()
@@ -160,8 +163,24 @@ def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():
         target = targets(70, 100, 2)
         features, sizes = model.features(images()[:1])
         _, (rois,) = model.detection_losses(features, sizes, [target])
+    return rois, target
+
+
+def test_fcos_trains_its_masks_on_detections_beyond_the_ground_truth():
+    rois, target = fcos_mask_rois()
     assert len(rois.boxes) > len(target)
     assert torch.equal(rois.boxes[-2:], target.boxes) and rois.instances[-2:].tolist() == [0, 1]
+
+
+def test_fcos_samples_at_most_so_many_mask_rois_without_replacement():
+    every, _ = fcos_mask_rois()
+    sampled, _ = fcos_mask_rois(per_image=3)
+    assert len(sampled.boxes) == len(sampled.instances) == 3 < len(every.boxes)
+    pairs = {(*box, instance) for box, instance in zip(every.boxes.tolist(), every.instances.tolist(), strict=True)}
+    drawn = [(*box, instance) for box, instance in zip(sampled.boxes.tolist(), sampled.instances.tolist(), strict=True)]
+    assert set(drawn) <= pairs and len(set(drawn)) == 3
+    unlimited, _ = fcos_mask_rois(per_image=1000)
+    assert torch.equal(unlimited.boxes, every.boxes)
 
 
 @pytest.mark.parametrize(
