@@ -25,7 +25,7 @@ def test_visible_only_arms_train_only_on_visible_masks(tmp_path):
     plan = load_plan("studies/order.yaml", SMALL)
     make_scenes(plan, str(tmp_path), workers=1)
     specs = {
-        arm: plan.config(Run("shapes", "fcos", arm, 1), str(tmp_path), num_classes=6).DATASETS.TRAIN
+        arm: plan.config(Run("shapes", "faster_rcnn", arm, 1), str(tmp_path), num_classes=6).DATASETS.TRAIN
         for arm in plan.arms
     }
     assert specs["true_order"] == (scene_spec(str(tmp_path), "shapes", "train"),)
@@ -121,7 +121,7 @@ def test_order_of_a_known_model_by_each_estimate(tmp_path, depths, accuracy):
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
     plan = load_plan("studies/order.yaml", SMALL)
-    cfg = plan.config(Run("shapes", "fcos", "composed", 1), str(tmp_path), num_classes=1).clone()
+    cfg = plan.config(Run("shapes", "faster_rcnn", "composed", 1), str(tmp_path), num_classes=1).clone()
     cfg.defrost()
     cfg.DATASETS.TEST = (f"coco:{tmp_path / 'a.json'}:{tmp_path}",)
     cfg.INPUT.MIN_SIZE_TEST = 32
