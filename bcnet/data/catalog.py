@@ -6,7 +6,8 @@ There are three ways to name a data set, all accepted wherever the config or a t
 - a name registered with `register_dataset`,
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
   "coco", "coco_used" (without unused categories), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa", "occluded_coco",
-  "instaorder" (three paths: ``instaorder:instaorder.json:coco.json:images``), and those that other packages register
+  "instaorder" (three paths: ``instaorder:instaorder.json:coco.json:images``), those of annotation tools
+  (`bcnet.data.importers`: ``labelme:folder``, ``yolo:data.yaml:train``, ...), and those that other packages register
   (`bcnet.data.formats`), each with its own list of paths.
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
@@ -19,21 +20,53 @@ import difflib
 import os
 from dataclasses import dataclass
 
-from bcnet.data.coco import load_coco, load_coco_used
+from bcnet.data.coco import load_coco_used
 from bcnet.data.cocoa import load_cocoa
-from bcnet.data.formats import ANNOTATION_FILE, ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER, READER_REGISTRY
+from bcnet.data.formats import (
+    ANNOTATION_FILE,
+    ANNOTATION_FILE_OR_FOLDER,
+    FOLDER,
+    IMAGE_FOLDER,
+    OPTIONAL_IMAGE_FOLDER,
+    READER_REGISTRY,
+    SPLIT,
+    XML_FILE_OR_FOLDER,
+    YAML_FILE_OR_FOLDER,
+)
+from bcnet.data.importers.ade20k import load_ade20k
+from bcnet.data.importers.bop import load_bop
+from bcnet.data.importers.coco_folder import load_coco_folder, of_file_or_folder
+from bcnet.data.importers.cvat import load_cvat
+from bcnet.data.importers.label_images import load_label_images
+from bcnet.data.importers.label_studio import load_label_studio
+from bcnet.data.importers.labelme import load_labelme, load_labelme_ordered
+from bcnet.data.importers.lvis import load_lvis
+from bcnet.data.importers.voc import load_voc
+from bcnet.data.importers.yolo import load_yolo
 from bcnet.data.instaorder import INSTAORDER_FILE, load_instaorder
 from bcnet.data.kins import load_kins
 from bcnet.data.occluded_coco import load_occluded_coco
 from bcnet.data.records import DatasetInfo, ImageRecord
 
-READER_REGISTRY.register(load_coco, name="coco")
-READER_REGISTRY.register(load_coco_used, name="coco_used")  # without unused categories
+_COCO_PARTS = (ANNOTATION_FILE_OR_FOLDER, OPTIONAL_IMAGE_FOLDER)
+_FOLDER_AND_IMAGES = (FOLDER, OPTIONAL_IMAGE_FOLDER)
+READER_REGISTRY.register(load_coco_folder, name="coco", parts=_COCO_PARTS)
+READER_REGISTRY.register(of_file_or_folder(load_coco_used), name="coco_used", parts=_COCO_PARTS)  # no unused categories
 READER_REGISTRY.register(load_kins, name="kins")
 READER_REGISTRY.register(load_cocoa, name="cocoa", parts=(ANNOTATION_FILE_OR_FOLDER, IMAGE_FOLDER))
 READER_REGISTRY.register(load_cocoa, name="d2sa")  # the same format as COCOA-cls
 READER_REGISTRY.register(load_occluded_coco, name="occluded_coco")
 READER_REGISTRY.register(load_instaorder, name="instaorder", parts=(INSTAORDER_FILE, ANNOTATION_FILE, IMAGE_FOLDER))
+READER_REGISTRY.register(load_labelme, name="labelme", parts=_FOLDER_AND_IMAGES)
+READER_REGISTRY.register(load_labelme_ordered, name="labelme_ordered", parts=_FOLDER_AND_IMAGES)
+READER_REGISTRY.register(load_yolo, name="yolo", parts=(YAML_FILE_OR_FOLDER, SPLIT))
+READER_REGISTRY.register(load_cvat, name="cvat", parts=(XML_FILE_OR_FOLDER, OPTIONAL_IMAGE_FOLDER))
+READER_REGISTRY.register(load_label_images, name="label-images", parts=_FOLDER_AND_IMAGES)
+READER_REGISTRY.register(load_label_studio, name="label-studio")
+READER_REGISTRY.register(load_lvis, name="lvis")
+READER_REGISTRY.register(load_voc, name="voc", parts=(FOLDER, SPLIT))
+READER_REGISTRY.register(load_bop, name="bop", parts=(FOLDER,))
+READER_REGISTRY.register(load_ade20k, name="ade20k", parts=(FOLDER,))
 
 _ROOT_VARIABLES = ("BCNET_DATASETS", "DETECTRON2_DATASETS")
 
@@ -139,7 +172,7 @@ def register_dataset(name: str, annotation_file: str, image_root: str | None = N
         raise ValueError(f"data set {name!r}: {READER_REGISTRY.unknown(format)}")
     paths = tuple(os.path.expanduser(path) for path in (annotation_file, image_root) if path is not None)
     reader = READER_REGISTRY.get(format)
-    if len(paths) != len(reader.parts):
+    if not reader.accepts(len(paths)):
         raise ValueError(f"data set {name!r}: the format {format!r} is read from {reader.form!r}, got {paths}")
     files = DatasetFiles(paths, format)
     if _catalog.get(name, files) != files:
@@ -168,10 +201,11 @@ def dataset_files(name_or_spec: str) -> DatasetFiles:
         return DatasetFiles(paths, format)
     if name_or_spec not in _catalog:
         nearest = difflib.get_close_matches(name_or_spec, _catalog, n=3, cutoff=0.0)
-        forms = ", ".join(repr(reader.form) for _, reader in READER_REGISTRY)
+        formats = ", ".join(READER_REGISTRY.names())
         raise KeyError(
             f"unknown data set {name_or_spec!r}; nearest known names: {', '.join(map(repr, nearest))}. "
-            f"For your own data set, pass its files as a spec ({forms}) or call register_dataset"
+            "For your own data set, pass its files as a spec ('coco:path/to/annotations.json:path/to/images', or "
+            f"another format: {formats}) or call register_dataset"
         )
     files = _catalog[name_or_spec]
     if files.under_root:

@@ -7,8 +7,9 @@ table); conversion and COCO-OCC skip such annotations and count them.
 Category ids are mapped to classes 0..K-1 in ascending order, as in detectron2. Images are sorted by id (numbers before
 strings), annotations keep the file's order. Besides COCO's own keys, annotations may have ``bg_object_segmentation``
 (the occluder mask), ``amodal_segmentation`` and ``amodal_bbox`` (the whole object), ``depth`` (the depth order in its
-image, smaller is nearer), ``hidden_fraction`` (hidden fraction of the object, 0..1) and ``ignore``. Handling of
-malformed and unusual content:
+image, smaller is nearer) or ``in_front`` (ids of the annotations in front of it), ``hidden_fraction`` (hidden fraction
+of the object, 0..1), ``ignore``, and ``occluded`` in ``attributes``, as CVAT writes it. Handling of malformed and
+unusual content:
 
 =============================================  ===========================================================
 content                                        handling
@@ -58,6 +59,10 @@ bbox of zero width or height                   kept, counted; the mapper makes n
 bbox partly outside the image                  kept; counted if it extends by more than a pixel; the mapper
                                                clips it (as detectron2 does)
 depth on only some objects of an image         the depth order is treated as unknown, counted
+in_front on only some objects of an image      the order of the other objects is unknown
+in_front not a list of ids                     error
+in_front with an id that the image lacks       that id is dropped, counted
+attributes.occluded not 0, 1, false or true    error; other attributes are not read
 **masks**
 segmentation that is neither polygons nor      error
 RLE; polygon not a flat list of finite
@@ -161,6 +166,9 @@ def read_annotations(
     reader.findings.raise_if_faulty()
     reader.findings.log(_logger)
     counts, info = reader.counts, reader.info
+    description = content.get("info")
+    if isinstance(description, dict) and description.get("annotated_occlusions") is True:
+        info = replace(info, annotated_occlusions=True)
     _logger.info(
         "%d images, %d annotations, %d of them crowds, read from %s",
         len(records),

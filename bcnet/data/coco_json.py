@@ -142,6 +142,18 @@ def read_number(key: str, value: object, low: float = -math.inf, high: float = m
     return value
 
 
+def read_occluded(attributes: object) -> bool | None:
+    """The annotator's flag ``occluded`` of an annotation's ``attributes``, as CVAT writes them; None without one.
+
+    Other attributes are not read.
+
+    Raises:
+        AnnotationError: it is neither 0, 1, false nor true.
+    """
+    value = attributes.get("occluded") if isinstance(attributes, dict) else None
+    return None if value is None else read_flag("occluded", value)
+
+
 def check_box_numbers(key: str, box: Any) -> list[float]:
     """A box [x, y, width, height] of finite numbers with non-negative size, at any position.
 
@@ -267,6 +279,25 @@ def mask_box(segmentation: list | dict, record: ImageRecord) -> list[float]:
         SegmentationError: the segmentation is malformed.
     """
     return coco_mask.toBbox(segmentation_to_rle(segmentation, record.height, record.width)).tolist()
+
+
+def extents_box(mask: Mask, record: ImageRecord) -> list[float]:
+    """The xywh box of a mask's vertices or pixels, clipped to the image; [0, 0, 0, 0] of an RLE without pixels.
+
+    Raises:
+        AnnotationError: the mask lies outside the image.
+    """
+    if mask.extents is None:
+        return [0.0, 0.0, 0.0, 0.0]
+    x0, y0, x1, y1 = mask.extents
+    clipped = max(x0, 0), max(y0, 0), min(x1, record.width), min(y1, record.height)
+    if clipped[0] > clipped[2] or clipped[1] > clipped[3]:
+        raise AnnotationError(
+            f"its mask spans x {x0:g}..{x1:g} and y {y0:g}..{y1:g}, outside its image {record.image_id!r} of "
+            f"{record.width} x {record.height} pixels",
+            "masks outside the image",
+        )
+    return [clipped[0], clipped[1], clipped[2] - clipped[0], clipped[3] - clipped[1]]
 
 
 def missing(entry: object, keys: tuple[str, ...]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.registry import Registry
@@ -17,8 +17,10 @@ class SpecPart:
     Attributes:
         what: description, such as "annotation file".
         example: placeholder in messages.
-        file, folder: whether the path may be a file, a folder; at least one of them.
+        file, folder: whether the path may be a file, a folder; at least one of them, unless it is a word.
         suffixes: suffixes of such files. As a path may contain colons, the spec is split after one of these if present.
+        word: the part is not a path but a word, such as the name of a split.
+        optional: the part may be omitted, with all parts after it; the reader is then called with fewer paths.
     """
 
     what: str
@@ -26,22 +28,29 @@ class SpecPart:
     file: bool = False
     folder: bool = False
     suffixes: tuple[str, ...] = ()
+    word: bool = False
+    optional: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.file or self.folder):
+        if not (self.file or self.folder or self.word):
             raise ValueError(
                 f"the part {self.what!r} of a spec is neither a file nor a folder: pass file=True or folder=True"
             )
 
     def exists(self, path: str) -> bool:
-        return (self.file and os.path.isfile(path)) or (self.folder and os.path.isdir(path))
+        return self.word or (self.file and os.path.isfile(path)) or (self.folder and os.path.isdir(path))
 
 
 ANNOTATION_FILE = SpecPart("annotation file", "path/to/annotations.json", file=True, suffixes=(".json",))
 ANNOTATION_FILE_OR_FOLDER = SpecPart(
     "annotation file", "path/to/annotations.json", file=True, folder=True, suffixes=(".json",)
 )
+XML_FILE_OR_FOLDER = SpecPart("annotation file", "path/to/annotations.xml", file=True, folder=True, suffixes=(".xml",))
+YAML_FILE_OR_FOLDER = SpecPart("data file", "path/to/data.yaml", file=True, folder=True, suffixes=(".yaml", ".yml"))
+FOLDER = SpecPart("folder", "path/to/folder", folder=True)
+SPLIT = SpecPart("split", "train", word=True, optional=True)
 IMAGE_FOLDER = SpecPart("image folder", "path/to/images", folder=True)
+OPTIONAL_IMAGE_FOLDER = replace(IMAGE_FOLDER, optional=True)
 
 
 @dataclass(frozen=True)
@@ -60,16 +69,26 @@ class Reader:
 
     @property
     def form(self) -> str:
-        """The spec with placeholders for paths: "coco:path/to/annotations.json:path/to/images"."""
-        return ":".join([self.format, *(part.example for part in self.parts)])
+        """The spec with placeholders, optional parts in brackets: "labelme:path/to/folder[:path/to/images]"."""
+        parts = (f"[:{part.example}]" if part.optional else f":{part.example}" for part in self.parts)
+        return self.format + "".join(parts)
+
+    def accepts(self, count: int) -> bool:
+        """Whether a spec may have this number of paths."""
+        return sum(not part.optional for part in self.parts) <= count <= len(self.parts)
 
     def split(self, rest: str) -> tuple[str, ...] | None:
-        """Splits a spec without its format into paths; None unless there is one for every part."""
+        """Splits a spec without its format into paths; None unless there is one for every part that is not optional."""
         paths = []
         for position, part in enumerate(self.parts[:-1]):
+            rest_is_optional = self.parts[position + 1].optional
+            if rest_is_optional and os.path.exists(os.path.expanduser(rest)):
+                break
             ends = [rest.find(f"{suffix}:") + len(suffix) for suffix in part.suffixes if f"{suffix}:" in rest]
             # Without a known suffix, the last path is assumed to have no colons.
             end = min(ends) if ends else rest.rfind(":") if position == len(self.parts) - 2 else rest.find(":")
+            if end < 0 and rest_is_optional:
+                break
             if end < 0:
                 return None
             paths.append(rest[:end])
@@ -79,7 +98,7 @@ class Reader:
 
     def missing(self, paths: Sequence[str]) -> list[str]:
         """Descriptions of the paths that do not exist, such as "image folder 'x'"."""
-        return [f"{part.what} {path!r}" for part, path in zip(self.parts, paths, strict=True) if not part.exists(path)]
+        return [f"{part.what} {path!r}" for part, path in zip(self.parts, paths, strict=False) if not part.exists(path)]
 
 
 class ReaderRegistry(Registry):

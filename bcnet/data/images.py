@@ -19,6 +19,13 @@ from bcnet.data.records import ImageRecord
 
 MAX_IMAGE_PIXELS = 178_956_970  # default of INPUT.MAX_IMAGE_PIXELS: Pillow's decompression bomb limit
 
+# Suffixes that a folder is searched for; a file given by name is recognised by its content, whatever its suffix.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".pcx", ".qoi", ".sgi", ".dds", ".psd"),
+)
+
 _EXIF_ORIENTATION = 0x0112
 _UNDO_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,7 +36,8 @@ _UNDO_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE = 258  # TIFF tag
+_SIDES_SWAPPED = (5, 6, 7, 8)
+_IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE = 256, 257, 258  # TIFF tags
 _SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # formats whose images of mode "I" (int32) hold 16-bit values
 
 # Formats that Pillow reads only with another package or in other versions: (offset, magic bytes, description).
@@ -95,6 +103,21 @@ def open_record_image(record: ImageRecord, *, max_pixels: int = MAX_IMAGE_PIXELS
             f"{record.image_id!r}"
         )
     return image
+
+
+def image_size(file_name: str) -> tuple[int, int]:
+    """(height, width) of an image file after its EXIF orientation, as `open_image` decodes it; reads the header alone.
+
+    Raises:
+        UnreadableImageError: the file is missing or not an image.
+    """
+    with _unreadable(file_name), _pillow_allows(0), _identified(file_name) as image:
+        orientation = None
+        with contextlib.suppress(Exception):
+            orientation = image.getexif().get(_EXIF_ORIENTATION)
+        tags = getattr(image, "tag_v2", {})  # of a TIFF, whose size Pillow has turned already, in some versions
+        sides = tags.get(_IMAGE_LENGTH, image.height), tags.get(_IMAGE_WIDTH, image.width)
+        return (sides[1], sides[0]) if orientation in _SIDES_SWAPPED else sides
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

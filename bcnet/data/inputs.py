@@ -10,16 +10,11 @@ from collections.abc import Iterable
 
 from bcnet.data.catalog import dataset_names, load_dataset
 from bcnet.data.image_source import is_url
+from bcnet.data.images import IMAGE_SUFFIXES
 from bcnet.data.videos import is_webcam
 
 logger = logging.getLogger(__name__)
 
-# Suffixes that a folder is searched for; a file given by name is recognised by its content, whatever its suffix.
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-    *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c", ".jpc"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".pcx", ".qoi", ".sgi", ".dds", ".psd"),
-)
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".ogv"),
     *(".mpg", ".mpeg", ".m2ts", ".mts", ".wmv", ".flv"),

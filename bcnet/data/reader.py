@@ -11,6 +11,7 @@ from bcnet.data.checks import MaskBoxCheck
 from bcnet.data.coco_json import (
     Mask,
     every_polygon_dropped,
+    extents_box,
     is_finite,
     is_id,
     is_number_id,
@@ -23,6 +24,7 @@ from bcnet.data.coco_json import (
     read_image,
     read_mask,
     read_number,
+    read_occluded,
     short,
 )
 from bcnet.data.findings import AnnotationError, Findings, Tally
@@ -39,9 +41,33 @@ Translate = Callable[[dict, ImageRecord, Findings], "dict | None"]
 Order = Callable[[ImageRecord, Sequence[dict], Findings], "Pairs | None"]
 
 
-def depth_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
-    """The depth order by the annotations' ``depth``; smaller is nearer."""
+def annotated_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
+    """The order by the annotations' ``in_front``, lists of ids, or else by their ``depth``; smaller is nearer."""
+    if any(annotation.get("in_front") is not None for annotation in annotations):
+        return _listed_pairs(record, annotations, findings)
     return pairs_in_front(record, [annotation.get("depth") for annotation in annotations], findings, "a depth")
+
+
+def _listed_pairs(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs:
+    """The pairs of the annotations' ``in_front``; objects without one are `ImageRecord.unordered`."""
+    places = {normal_id(annotation["id"]): place for place, annotation in enumerate(annotations)}
+    pairs: Pairs = []
+    unordered = []
+    for place, annotation in enumerate(annotations):
+        ids = annotation.get("in_front")
+        if ids is None:
+            unordered += [] if record.instances[place].iscrowd else [place]
+            continue
+        if not isinstance(ids, list) or not all(is_id(value) for value in ids):
+            raise ValueError(f"in_front of {annotation_label(annotation)} must be a list of ids, got {short(ids)}")
+        for value in dict.fromkeys(map(normal_id, ids)):
+            if value not in places:
+                what = "ids of in_front that no annotation of the image has, dropped"
+                findings.note(what, annotation_label(annotation), f"in_front has {value!r}")
+            elif places[value] != place:
+                pairs.append((place, places[value]))
+    record.unordered = tuple(unordered)
+    return pairs
 
 
 def pairs_in_front(record: ImageRecord, depths: Sequence[Any], findings: Findings, what: str) -> Pairs | None:
@@ -67,12 +93,14 @@ class AnnotationFormat:
         translate: converts an annotation to COCO's format; None if it already has COCO's keys.
         order: function for the depth order of an image.
         has_area: whether annotations have an ``area`` of the visible mask; otherwise it is computed from the mask.
+        has_box: whether annotations have a ``bbox``; otherwise it is computed from the mask, and that is not noted.
         has_stuff: whether the format includes stuff regions, which are read as crowds: many crowds are then not noted.
     """
 
     translate: Translate | None = None
-    order: Order = depth_order
+    order: Order = annotated_order
     has_area: bool = True
+    has_box: bool = True
     has_stuff: bool = False
 
 
@@ -241,11 +269,12 @@ class CocoReader:
             iscrowd=self._read_crowd(label, annotation),
             annotation_id=normal_id(annotation["id"]),
             hidden_fraction=read_number("hidden_fraction", annotation.get("hidden_fraction"), 0, 1),
+            occluded=read_occluded(annotation.get("attributes")),
             area=self._read_area(label, annotation),
         )
         mask = self._read_visible(label, annotation, record, instance.iscrowd)
         instance.segmentation = None if mask is None else mask.segmentation
-        instance.bbox = self._read_bbox(label, annotation, record, instance)
+        instance.bbox = self._read_bbox(label, annotation, record, mask)
         if not instance.iscrowd:
             self._read_object(label, annotation, record, instance)
             if mask is not None:
@@ -299,13 +328,16 @@ class CocoReader:
             raise every_polygon_dropped(key, segmentation)
         return mask
 
-    def _read_bbox(self, label: str, annotation: dict, record: ImageRecord, instance: InstanceRecord) -> list[float]:
+    def _read_bbox(self, label: str, annotation: dict, record: ImageRecord, mask: Mask | None) -> list[float]:
         box = annotation.get("bbox")
         if box is None or box == []:
-            if instance.segmentation is None:
+            if mask is None:
                 raise AnnotationError("it has neither a bbox nor a mask", "annotations without a bbox")
-            self.findings.note("missing boxes, computed from the mask", label)
-            box = mask_box(instance.segmentation, record)
+            if self._format.has_box:
+                self.findings.note("missing boxes, computed from the mask", label)
+                box = mask_box(mask.segmentation, record)
+            else:
+                box = extents_box(mask, record)
         return read_box("bbox", box, record, self.findings, label)
 
     def _read_object(self, label: str, annotation: dict, record: ImageRecord, instance: InstanceRecord) -> None:

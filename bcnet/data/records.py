@@ -31,6 +31,7 @@ class InstanceRecord:
         annotation_id: the id in the file.
         area: the file's area in pixels, which selects small, medium or large in evaluation; None: area of the mask.
         hidden_fraction: the hidden fraction of the object as annotated in the file, 0..1.
+        occluded: the annotator's flag that part of the object is hidden; None if the file has none.
         uncovered: the visible mask before objects were pasted over it (`bcnet.data.composition`), an RLE; None: same as
             `segmentation`.
     """
@@ -45,6 +46,7 @@ class InstanceRecord:
     annotation_id: int | str | None = None
     area: float | None = None
     hidden_fraction: float | None = None
+    occluded: bool | None = None
     uncovered: RLE | None = None
 
 

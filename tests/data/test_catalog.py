@@ -46,10 +46,26 @@ def test_files_of_names_and_specs(monkeypatch, name, annotation_file, image_root
     assert (files.annotation_file, files.image_root) == (annotation_file, image_root)
 
 
-@pytest.mark.parametrize("spec", ["coco:", "coco:a.json", "coco:a.json:", "coco::images"])
+@pytest.mark.parametrize("spec", ["kins:", "kins:a.json", "kins:a.json:", "kins::images"])
 def test_incomplete_spec(spec):
-    with pytest.raises(ValueError, match=r"must have the form 'coco:path/to/annotations.json:path/to/images'"):
+    with pytest.raises(ValueError, match=r"must have the form 'kins:path/to/annotations.json:path/to/images'"):
         dataset_files(spec)
+
+
+@pytest.mark.parametrize("spec", ["coco:", "coco:a.json:", "coco::images"])
+def test_an_optional_part_is_not_empty(spec):
+    form = r"must have the form 'coco:path/to/annotations.json\[:path/to/images\]'"
+    with pytest.raises(ValueError, match=form):
+        dataset_files(spec)
+
+
+def test_optional_parts(tmp_path):
+    assert dataset_files("coco:a.json").paths == ("a.json",)
+    assert dataset_files("labelme:a/b:images").paths == ("a/b", "images")
+    (tmp_path / "a:b").mkdir()
+    assert dataset_files(f"labelme:{tmp_path}/a:b").paths == (f"{tmp_path}/a:b",)  # as there is such a folder
+    register_dataset("mine", str(tmp_path), format="labelme")
+    assert dataset_files("mine").paths == (str(tmp_path),)
 
 
 def test_unknown_name_suggests_the_nearest():
@@ -81,9 +97,9 @@ def test_registering_twice(coco_files):
         register_dataset("a:b", *files)
     with pytest.raises(
         ValueError,
-        match="'voc_mine': the format of a data set is 'voc'; registered are 'coco'",
+        match="'voc_mine': the format of a data set is 'pascal'; registered are 'ade20k'",
     ):
-        register_dataset("voc_mine", *files, format="voc")
+        register_dataset("voc_mine", *files, format="pascal")
 
 
 def test_missing_files_say_what_to_set(monkeypatch, tmp_path):
@@ -109,8 +125,8 @@ def test_missing_image_folder_of_a_spec(coco_files):
 
 
 def test_a_spec_of_an_unknown_format_lists_the_formats():
-    with pytest.raises(ValueError, match=r"format of a data set is 'voc'; registered are 'coco', .*--import MODULE"):
-        load_dataset("voc:a.xml:images")
+    with pytest.raises(ValueError, match=r"format of a data set is 'pascal'; registered .*'coco', .*--import MODULE"):
+        load_dataset("pascal:a.xml:images")
 
 
 # -- Readers of another package ----------------------------------------------------------------------------
@@ -165,9 +181,7 @@ def test_a_reader_of_another_package(readers, tmp_path):
     assert dataset_info("named").class_names == (str(tmp_path),)
     with pytest.raises(ValueError, match=r"the format 'read_nothing' is read from 'read_nothing:folder', got"):
         register_dataset("other", str(tmp_path), str(tmp_path), format="read_nothing")
-    with pytest.raises(
-        KeyError, match=r"pass its files as a spec .*'coco:path/to/annotations\.json:path/to/images'.*'read_n"
-    ):
+    with pytest.raises(KeyError, match=r"pass its files as a spec .*'coco:path/to/annotations\.json:path.*read_n"):
         load_dataset("unknown")
     with pytest.raises(AssertionError, match="read_nothing"):
         readers.register(read_nothing)

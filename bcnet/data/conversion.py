@@ -1,0 +1,165 @@
+"""Conversion of data sets between formats: any registered reader, any registered writer, with a split by images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from bcnet.data.duplicates import content_groups
+from bcnet.data.exporters import WRITER_REGISTRY
+from bcnet.data.formats import READER_REGISTRY
+from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.data.source_masks import visible_rle
+from bcnet.ops.rle import rle_difference, rle_union
+
+
+@dataclass
+class Conversion:
+    """What a conversion wrote.
+
+    Attributes:
+        outputs: by the split's name ("" without a split) the file or folder.
+        images, instances: numbers of them, by the split's name.
+        lost: what the format cannot hold, counted by what it is.
+        missing: images that do not exist.
+        image_root: folder that the file names of a COCO json start at.
+    """
+
+    outputs: dict[str, str] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    instances: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    image_root: str = ""
+
+
+def convert_dataset(
+    source_format: str,
+    paths: Sequence[str],
+    output: str,
+    *,
+    target_format: str = "coco",
+    train_share: float | None = None,
+    seed: int = 0,
+    amodal_shapes: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Reads a data set in one format and writes it in another.
+
+    Args:
+        source_format: one of `READER_REGISTRY`.
+        paths: the parts of its spec.
+        output: file (COCO) or folder to write; with a split ``x_train.json`` and ``x_val.json``, or the folders
+            ``train`` and ``val`` in it.
+        target_format: one of `WRITER_REGISTRY`.
+        train_share: share of the images that goes to "train", the others to "val"; above 0 and below 1. Identical
+            image files stay together. None: no split.
+        seed: of the split.
+        amodal_shapes: shapes are whole objects, drawn also where others lie on them: they become amodal masks, and the
+            visible mask is what objects in front leave of them.
+        overwrite: write into an existing output.
+
+    Raises:
+        FileExistsError: the output exists and `overwrite` is not set.
+        FileNotFoundError: a path does not exist.
+        ValueError: an unknown format, another number of paths than it has, a share out of range, malformed content.
+    """
+    reader, write = READER_REGISTRY.get(source_format), WRITER_REGISTRY.get(target_format)
+    if not reader.accepts(len(paths)):
+        raise ValueError(f"the format {source_format!r} is read from {reader.form!r}, got the paths {list(paths)}")
+    if missing := reader.missing(paths):
+        raise FileNotFoundError(f"{' and '.join(missing)} not found")
+    if train_share is not None and not 0 < train_share < 1:
+        raise ValueError(f"the share of the training images must be above 0 and below 1, got {train_share}")
+    if not overwrite and (os.path.isfile(output) or (os.path.isdir(output) and os.listdir(output))):
+        raise FileExistsError(f"the output {output} exists; pass --overwrite to replace it")
+    records, info = reader.read(*paths, name="")
+    info = replace(info, image_root=_image_root(records, info))
+    if amodal_shapes:
+        records = [with_amodal_shapes(record) for record in records]
+    parts = {"": records} if train_share is None else split_records(records, train_share, seed)
+    result = Conversion(image_root=info.image_root)
+    result.missing = [record.file_name for record in records if not os.path.isfile(record.file_name)]
+    for split, part in parts.items():
+        place, options = _place(output, split, target_format)
+        for what, count in write(part, info, place, **options).items():
+            result.lost[what] = result.lost.get(what, 0) + count
+        result.outputs[split] = place
+        result.images[split] = len(part)
+        result.instances[split] = sum(len(record.instances) for record in part)
+    return result
+
+
+def _place(output: str, split: str, target_format: str) -> tuple[str, dict]:
+    if target_format == "yolo":
+        return output, {"split": split or "train"}
+    stem, suffix = os.path.splitext(output)
+    if not split:
+        return output, {}
+    return (f"{stem}_{split}{suffix}" if target_format == "coco" else os.path.join(output, split)), {}
+
+
+def _image_root(records: Sequence[ImageRecord], info: DatasetInfo) -> str:
+    """The reader's image folder, or the one that holds all images if some are elsewhere."""
+    root = info.image_root or "."
+    if all(not os.path.relpath(record.file_name, root).startswith("..") for record in records):
+        return root
+    return os.path.commonpath([os.path.dirname(os.path.abspath(record.file_name)) for record in records])
+
+
+def split_records(records: Sequence[ImageRecord], train_share: float, seed: int) -> dict[str, list[ImageRecord]]:
+    """The records as "train" and "val", drawn by image; identical image files are on one side.
+
+    Raises:
+        ValueError: there are too few different images for two sides.
+    """
+    groups = content_groups([record.file_name for record in records])
+    np.random.default_rng(seed).shuffle(groups)
+    wanted = min(max(round(train_share * len(records)), 1), len(records) - 1)
+    train: set[int] = set()
+    for number, group in enumerate(groups):
+        if train and (len(train) + len(group) > wanted or number == len(groups) - 1):
+            continue
+        train.update(group)
+    if not 0 < len(train) < len(records):
+        raise ValueError(f"{len(records)} images, {len(groups)} of them different, are too few for a split")
+    sides: dict[str, list[ImageRecord]] = {"train": [], "val": []}
+    for position, record in enumerate(records):
+        sides["train" if position in train else "val"].append(record)
+    return sides
+
+
+def with_amodal_shapes(record: ImageRecord) -> ImageRecord:
+    """A record whose masks were drawn whole: they become amodal, and visible is what objects in front leave of them.
+
+    Raises:
+        ValueError: the order of the objects is not known, or an object has no mask.
+    """
+    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+    if len(objects) > 1 and (record.in_front is None or record.unordered):
+        raise ValueError(
+            f"{record.annotation_file}: the depth order of image {record.image_id!r} ({record.file_name}) is not "
+            "known, so nothing says which part of a whole shape is visible"
+        )
+    shapes = {i: visible_rle(record, record.instances[i]) for i in objects}
+    fronts: dict[int, list[int]] = {i: [] for i in objects}
+    for behind, front in record.in_front or []:
+        fronts[behind].append(front)
+    instances = list(record.instances)
+    for i in objects:
+        instance, visible = record.instances[i], shapes[i]
+        if fronts[i]:
+            visible = rle_difference(shapes[i], rle_union([shapes[j] for j in fronts[i]]))
+        instances[i] = replace(
+            instance,
+            segmentation=instance.segmentation if visible == shapes[i] else dict(visible),
+            bbox=coco_mask.toBbox(visible).tolist(),
+            area=None,
+            amodal=instance.segmentation,
+            amodal_bbox=instance.bbox,
+        )
+    return replace(record, instances=instances)
