@@ -111,7 +111,7 @@ def image_size(file_name: str) -> tuple[int, int]:
     Raises:
         UnreadableImageError: the file is missing or not an image.
     """
-    with _unreadable(file_name), _pillow_allows(0), _identified(file_name) as image:
+    with _unreadable(file_name), _raised_pillow_limit(0), _open_identified(file_name) as image:
         orientation = None
         with contextlib.suppress(Exception):
             orientation = image.getexif().get(_EXIF_ORIENTATION)

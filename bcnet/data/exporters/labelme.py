@@ -58,7 +58,7 @@ def _shapes(record: ImageRecord, info: DatasetInfo, lost: Counter[str]) -> list[
             continue
         lost["amodal masks"] += bool(instance.amodal)
         if not instance.segmentation and instance.amodal:
-            lost["objects that are hidden altogether, left out"] += 1
+            lost["fully hidden objects, left out"] += 1
             continue
         parts = _parts(record, instance, lost)
         common = {

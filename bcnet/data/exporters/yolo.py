@@ -58,7 +58,7 @@ def _lines(record: ImageRecord, lost: Counter[str]) -> list[str]:
             sides = [record.width, record.height] * (len(polygon) // 2)
             values = [value / side for value, side in zip(polygon, sides, strict=True)]
         elif instance.amodal:
-            lost["objects that are hidden altogether, left out"] += 1
+            lost["fully hidden objects, left out"] += 1
             continue
         else:
             x, y, width, height = instance.bbox

@@ -47,7 +47,7 @@ def test_bop_without_info_and_hidden_altogether(bop, write, tmp_path, caplog):
     record, _ = read_one(f"bop:{bop}")
     assert record.instances[0].segmentation is None and record.instances[0].hidden_fraction is None
     assert record.in_front == [(0, 1)]
-    assert "1 objects without a visible pixel, hidden altogether" in caplog.text
+    assert "1 objects without a visible pixel, fully hidden" in caplog.text
 
 
 def test_malformed_bop(bop, write, tmp_path):
