@@ -34,6 +34,7 @@ COMMANDS: dict[str, str | Group] = {
             "occ-split": "select the images of a COCO json in which objects overlap (COCO-OCC)",
             "scenes": "make a data set of synthetic scenes with occlusion",
             "draw": "draw training data: instances, occluders, targets",
+            "check": "counts, suspicious entries and shared images of data sets, and a config to start with",
             "convert": "convert labelme, YOLO, CVAT, label images, ... to COCO, and back",
         },
     ),

@@ -6,7 +6,10 @@ All readers apply the same rules; the caller decides how to handle faults. Train
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -50,6 +53,24 @@ class Tally:
         return ", ".join(self.labels[:_MAX_LISTED]) + more
 
 
+_collected: ContextVar[list[Findings] | None] = ContextVar("collected_findings", default=None)
+
+
+@contextlib.contextmanager
+def collected_findings() -> Iterator[list[Findings]]:
+    """Context in which readers skip unusable entries instead of rejecting the file, and log nothing.
+
+    Yields:
+        The findings of what is read in the block, one for each file.
+    """
+    collected: list[Findings] = []
+    token = _collected.set(collected)
+    try:
+        yield collected
+    finally:
+        _collected.reset(token)
+
+
 class Findings:
     """The malformed and unusual entries of one annotation file.
 
@@ -80,12 +101,19 @@ class Findings:
         """Adds an unusual entry that is kept; `what` is a plural noun phrase, because a count precedes it."""
         self.noted.setdefault(what, Tally()).add(label, message, count)
 
+    def _collect(self) -> bool:
+        """Adds itself to the list of `collected_findings`; whether there is one."""
+        collected = _collected.get()
+        if collected is not None and not any(findings is self for findings in collected):
+            collected.append(self)
+        return collected is not None
+
     def raise_if_faulty(self) -> None:
         """
         Raises:
             ValueError: there are faults; names the file, the first faults and the number of the others.
         """
-        if not self.faults:
+        if self._collect() or not self.faults:
             return
         lines = [f"{fault.label}: {fault.message}" for fault in self.faults[:_MAX_LISTED]]
         if len(self.faults) > _MAX_LISTED:
@@ -94,6 +122,8 @@ class Findings:
 
     def log(self, logger: logging.Logger) -> None:
         """Logs one warning with all skipped and unusual entries, if there are any."""
+        if self._collect():
+            return
         faults: dict[str, Tally] = {}
         for fault in self.faults:
             faults.setdefault(f"x {fault.reason}, left out", Tally()).add(fault.label, fault.message, 1)

@@ -1,0 +1,1 @@
+"""Inspection of data sets before training: counts, occlusion, suspicious entries, shared images, config keys."""
