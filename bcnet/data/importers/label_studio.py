@@ -73,25 +73,27 @@ def load_label_studio(annotation_file: str, image_root: str, name: str = "") -> 
 def _add_task(builder: ContentBuilder, task: Mapping[str, Any], label: str) -> None:
     file_name = _find_image(task, builder.image_root)
     results = _results(builder, task, label)
-    sizes = {(r.get("original_height"), r.get("original_width")) for r in results if r.get("original_width")}
-    if len(sizes) > 1:
-        raise AnnotationError(f"its results are of images of several sizes, {short(sorted(sizes, key=str))}", "sizes")
-    image = builder.add_image(file_name, *(sizes.pop() if sizes else (None, None)))
-    labels = {result.get("id"): found for result in results if (found := _label(result)) is not None}
+    sizes = [[r.get("original_height"), r.get("original_width")] for r in results if r.get("original_width")]
+    if any(size != sizes[0] for size in sizes):
+        raise AnnotationError(f"its results are of images of several sizes: {short(sizes)}", "results of several sizes")
+    image = builder.add_image(file_name, *(sizes[0] if sizes else (None, None)))
+    # A label may be another result of the same region; a shape with two sets of labels comes twice.
+    regions = [repr(result.get("id", number)) for number, result in enumerate(results)]
+    labels = {region: name for region, result in zip(regions, results, strict=True) if (name := _label(result))}
     seen = set()
-    for number, result in enumerate(results, start=1):
+    for number, (result, region) in enumerate(zip(results, regions, strict=True), start=1):
         where = f"{label} result {number}"
         value, kind = result.get("value"), str(result.get("type"))
         shape = kind.removesuffix("labels")
         if shape not in _SHAPES or not isinstance(value, dict):
-            if kind != "labels" or result.get("id") not in {r.get("id") for r in results if r is not result}:
+            if kind != "labels" or regions.count(region) == 1:
                 builder.findings.drop("results that are no masks, polygons, ellipses or boxes, dropped", where, kind)
             continue
-        if (result.get("id"), shape) in seen and result.get("id") is not None:
-            continue  # a shape with two sets of labels comes twice
-        seen.add((result.get("id"), shape))
+        if (region, shape) in seen:
+            continue
+        seen.add((region, shape))
         try:
-            class_name = labels.get(result.get("id")) or _label(result)
+            class_name = labels.get(region)
             if class_name is None:
                 builder.findings.drop("shapes without a label, dropped", where)
             elif result.get("image_rotation"):
