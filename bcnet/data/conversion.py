@@ -45,6 +45,7 @@ def convert_dataset(
     target_format: str = "coco",
     train_share: float | None = None,
     seed: int = 0,
+    crowds_as_objects: bool = False,
     amodal_shapes: bool = False,
     overwrite: bool = False,
 ) -> Conversion:
@@ -59,6 +60,7 @@ def convert_dataset(
         train_share: share of the images that goes to "train", the others to "val"; above 0 and below 1. Identical
             image files stay together. None: no split.
         seed: of the split.
+        crowds_as_objects: crowds with a mask are objects (CVAT's COCO export marks every brush mask as a crowd).
         amodal_shapes: shapes are whole objects, drawn also where others lie on them: they become amodal masks, and the
             visible mask is what objects in front leave of them.
         overwrite: write into an existing output.
@@ -79,6 +81,8 @@ def convert_dataset(
         raise FileExistsError(f"the output {output} exists; pass --overwrite to replace it")
     records, info = reader.read(*paths, name="")
     info = replace(info, image_root=_image_root(records, info))
+    if crowds_as_objects:
+        records = [with_crowds_as_objects(record) for record in records]
     if amodal_shapes:
         records = [with_amodal_shapes(record) for record in records]
     parts = {"": records} if train_share is None else split_records(records, train_share, seed)
@@ -131,6 +135,16 @@ def split_records(records: Sequence[ImageRecord], train_share: float, seed: int)
     for position, record in enumerate(records):
         sides["train" if position in train else "val"].append(record)
     return sides
+
+
+def with_crowds_as_objects(record: ImageRecord) -> ImageRecord:
+    """A record whose crowds with a mask are objects, of unknown order where the others have one."""
+    changed = [i for i, instance in enumerate(record.instances) if instance.iscrowd and instance.segmentation]
+    instances = [
+        replace(instance, iscrowd=False) if i in changed else instance for i, instance in enumerate(record.instances)
+    ]
+    unordered = record.unordered if record.in_front is None else (*record.unordered, *changed)
+    return replace(record, instances=instances, unordered=unordered)
 
 
 def with_amodal_shapes(record: ImageRecord) -> ImageRecord:

@@ -175,6 +175,7 @@ class CocoReader:
         self._masks_required = masks_required
         self._check = MaskBoxCheck(self.findings)
         self._crowds = Tally()
+        self._kinds: set[tuple[bool, bool]] = set()  # (is a crowd, has an RLE) of the annotations
 
     def __iter__(self) -> Iterator[ReadImage]:
         images = self._read_images()
@@ -279,6 +280,7 @@ class CocoReader:
             self._read_object(label, annotation, record, instance)
             if mask is not None:
                 self._check.compare(label, "segmentation", mask, instance.bbox, record)
+        self._kinds.add((instance.iscrowd, isinstance(instance.segmentation, dict)))
         self.counts["annotations"] += 1
         if instance.iscrowd:
             self.counts["crowds"] += 1
@@ -361,6 +363,11 @@ class CocoReader:
         if self._crowds.count > _MANY_CROWDS * annotations and not self._format.has_stuff:
             what = f"crowds (iscrowd or ignore) among {annotations} annotations, not trained on"
             self.findings.noted[what] = self._crowds
+            if self._kinds <= {(True, True), (False, False)}:
+                self.findings.hints.append(
+                    "every RLE is a crowd, and nothing else is: CVAT's COCO export marks brush masks so; "
+                    "'bcnet data convert --crowds-as-objects' makes objects of them"
+                )
 
 
 def _id_of_other_type(image_id: int | float | str) -> int | str | None:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from bcnet.cli import main
 from bcnet.data import load_dataset
-from bcnet.data.conversion import convert_dataset, split_records, with_amodal_shapes
+from bcnet.data.conversion import convert_dataset, split_records, with_amodal_shapes, with_crowds_as_objects
 from bcnet.data.exporters.masks import single_polygon
 from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.data.source_masks import amodal_rle, visible_rle
@@ -252,6 +252,25 @@ def test_a_split_is_two_outputs(coco, tmp_path):
     assert {len(load_dataset(f"yolo:{tmp_path}/yolo:{split}")[0]) for split in ("train", "val")} == {2}
     convert_dataset("coco", paths, str(tmp_path / "layers"), target_format="layered-tiff", train_share=0.5)
     assert sorted(os.listdir(tmp_path / "layers")) == ["train", "val"]
+
+
+def test_brush_masks_of_cvat_s_coco_export(coco, tmp_path, caplog):
+    # As in CVAT's issue 7030: every RLE has iscrowd 1.
+    objects = [annotation(1, rle(HOLE), iscrowd=1), annotation(2, [OVER]), annotation(3, [FAR])]
+    paths = coco(objects)
+    assert len(masks(load_dataset("coco:" + ":".join(paths))[0][0])) == 2
+    assert "every RLE is a crowd, and nothing else is: CVAT's COCO export marks brush masks so" in caplog.text
+    convert_dataset("coco", paths, str(tmp_path / "objects.json"), crowds_as_objects=True)
+    record = load_dataset(f"coco:{tmp_path}/objects.json:{paths[1]}")[0][0]
+    assert np.array_equal(masks(record)[0], coco_mask.decode(rle(HOLE)))
+    caplog.clear()
+    load_dataset("coco:" + ":".join(coco([*objects, annotation(4, rle(HOLE))])))
+    assert "every RLE is a crowd" not in caplog.text
+
+
+def test_crowds_as_objects_are_of_unknown_order(coco):
+    record = with_crowds_as_objects(load_dataset("coco:" + ":".join(coco()))[0][0])
+    assert not record.instances[3].iscrowd and record.unordered == (3,)
 
 
 def test_whole_shapes_become_amodal_masks(coco):

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         target_format=args.target_format,
         train_share=args.split,
         seed=args.seed,
+        crowds_as_objects=args.crowds_as_objects,
         amodal_shapes=args.amodal_shapes,
         overwrite=args.overwrite,
     )
@@ -76,6 +77,11 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         "--split", type=float, metavar="SHARE", help="share of the images for training, such as 0.8; the rest is val"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument(
+        "--crowds-as-objects",
+        action="store_true",
+        help="crowds with a mask are objects: CVAT's COCO export marks every brush mask as a crowd",
+    )
     parser.add_argument(
         "--amodal-shapes",
         action="store_true",
