@@ -30,7 +30,7 @@ from bcnet.data.coco import mask_reader
 from bcnet.data.coco_json import is_id
 from bcnet.data.occluder_annotations import check_output
 from bcnet.data.records import ImageRecord
-from bcnet.data.source_masks import visible_rle
+from bcnet.data.source_masks import has_mask, visible_rle
 from bcnet.files import read_json, write_json
 from bcnet.occlusion.rule import crop_rle
 from bcnet.ops.rle import RLE
@@ -111,7 +111,7 @@ def select_images(
 def _overlaps(record: ImageRecord, overlap: str) -> np.ndarray:
     objects = [instance for instance in record.instances if not instance.iscrowd]
     if overlap == "mask":
-        objects = [instance for instance in objects if instance.segmentation or instance.amodal]
+        objects = [instance for instance in objects if has_mask(instance)]
         masks = [visible_rle(record, instance) for instance in objects]
         return mask_overlaps([instance.bbox for instance in objects], masks, (record.height, record.width))
     boxes = [instance.bbox for instance in objects]

@@ -228,6 +228,11 @@ def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray
     return matrix[np.ix_(positions, positions)]
 
 
+def has_mask(instance: InstanceRecord) -> bool:
+    """Whether an instance has a visible mask, or is fully hidden; otherwise it has a box alone."""
+    return bool(instance.segmentation or instance.amodal)
+
+
 def visible_rle(record: ImageRecord, instance: InstanceRecord) -> RLE:
     """The visible mask of an object, empty if it is fully hidden.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -38,7 +39,7 @@ def register_datasets(names: Iterable[str]) -> None:
         files = dataset_files(name)
         DatasetCatalog.register(name, functools.partial(_load, name))
         metadata = MetadataCatalog.get(name).set(evaluator_type="coco", image_root=files.image_root)
-        if files.format == "coco":
+        if files.format == "coco" and not os.path.isdir(files.annotation_file):
             # Ground truth of COCOEvaluator; for other formats it converts the dataset dicts.
             metadata.set(json_file=files.annotation_file)
 

@@ -15,7 +15,7 @@ from bcnet.data.inspection.dataset_check import CheckedDataset, DatasetCheck, cl
 from bcnet.data.inspection.shared_images import SharedImage
 from bcnet.data.inspection.suspicions import Example, Suspicion
 from bcnet.data.records import ImageRecord
-from bcnet.data.source_masks import visible_rle
+from bcnet.data.source_masks import has_mask, visible_rle
 from bcnet.files import write_text
 from bcnet.visualization import style
 
@@ -100,7 +100,7 @@ def thumbnail(record: ImageRecord, position: int | None) -> np.ndarray | None:
     x, y, w, h = instance.bbox
     color = style.instance_color(0)
     cv2.rectangle(pixels, (round(x), round(y)), (round(x + w), round(y + h)), style.instance_color(1), width)
-    if instance.segmentation or instance.amodal:
+    if has_mask(instance):
         mask = coco_mask.decode(visible_rle(record, instance))
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(pixels, contours, -1, color, width, cv2.LINE_AA)

@@ -291,6 +291,8 @@ def test_whole_shapes_become_amodal_masks(coco):
         (["--from", "voc", "--input", "x"], "folder 'x' not found"),
         (["--from", "xml", "--input", "x"], "the format of a data set is 'xml'; registered are 'ade20k'"),
         (["--from", "lvis", "--input", "a.json"], "the format 'lvis' is read from 'lvis:path/to/annotations.json:path"),
+        (["--from", "yolo", "--input", "data.yaml", "--images", "photos"], "--images: the files of yolo say where"),
+        (["--from", "bop", "--input", "scene", "--images", "photos"], "--images: the files of bop say where"),
         (
             ["--from", "coco", "--input", "coco.json", "--images", "photos", "--to", "voc"],
             "the format to write is 'voc'",

@@ -98,4 +98,8 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
     )
     args = parser.parse_args(arguments)
     import_modules(args.imports)
+    if args.images and args.source_format in READER_REGISTRY:
+        reader = READER_REGISTRY.get(args.source_format)
+        if not reader.parts[-1].folder or len(reader.parts) == 1:
+            parser.error(f"--images: the files of {args.source_format} say where the images are ({reader.form})")
     return args

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from bcnet.data.exporters.masks import decoded, flat_labels, has_mask
+from bcnet.data.exporters.masks import decoded, flat_labels
 from bcnet.data.exporters.names import output_stems
 from bcnet.data.records import DatasetInfo, ImageRecord
-from bcnet.data.source_masks import visible_rle
+from bcnet.data.source_masks import has_mask, visible_rle
 from bcnet.files import atomic_write
 
 _LARGEST_PNG_VALUE = np.iinfo(np.uint16).max

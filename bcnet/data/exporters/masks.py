@@ -11,15 +11,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.data.exporters.coco import front_counts
-from bcnet.data.records import ImageRecord, InstanceRecord
-from bcnet.data.source_masks import visible_rle
+from bcnet.data.records import ImageRecord
+from bcnet.data.source_masks import has_mask, visible_rle
 from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.ops.rle import RLE, segmentation_to_rle
-
-
-def has_mask(instance: InstanceRecord) -> bool:
-    """Whether an instance has a visible mask, or is hidden altogether; otherwise it has a box alone."""
-    return bool(instance.segmentation or instance.amodal)
 
 
 def back_to_front(record: ImageRecord) -> list[int]:

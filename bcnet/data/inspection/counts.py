@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.data.records import ImageRecord, InstanceRecord
-from bcnet.data.source_masks import amodal_rle, in_front_matrix, visible_rle
+from bcnet.data.source_masks import amodal_rle, has_mask, in_front_matrix, visible_rle
 from bcnet.occlusion.rule import IOU_THRESHOLD, inclusive_box_iou, occluder_rles
 from bcnet.occlusion.shares import hidden_share
 
@@ -78,10 +78,6 @@ def count_dataset(records: Sequence[ImageRecord]) -> DatasetCounts:
             _count_object(counts, record, record.instances[i])
         _count_pairs(counts, record, objects)
     return counts
-
-
-def has_mask(instance: InstanceRecord) -> bool:
-    return bool(instance.segmentation or instance.amodal)
 
 
 def _count_object(counts: DatasetCounts, record: ImageRecord, instance: InstanceRecord) -> None:

@@ -13,7 +13,7 @@ from bcnet.data.findings import Findings, Tally
 from bcnet.data.images import image_size
 from bcnet.data.reader import annotation_label
 from bcnet.data.records import ImageRecord
-from bcnet.data.source_masks import visible_rle
+from bcnet.data.source_masks import has_mask, visible_rle
 
 ERROR, DROPPED, NOTED = "error", "left out", "noted"
 EXAMPLES = 5  # that are kept of each kind
@@ -136,10 +136,9 @@ def _repeated_annotations(records: Sequence[ImageRecord]) -> list[Suspicion]:
     for record in records:
         seen: dict[tuple, int] = {}
         for position, instance in enumerate(record.instances):
-            if instance.iscrowd:
+            if instance.iscrowd or (instance.amodal and not instance.segmentation):  # fully hidden ones look alike
                 continue
-            has_mask = instance.segmentation or instance.amodal
-            mask = bytes(visible_rle(record, instance)["counts"]) if has_mask else tuple(instance.bbox)  # type: ignore[arg-type]
+            mask = visible_rle(record, instance)["counts"] if has_mask(instance) else tuple(instance.bbox)
             key = (instance.category, mask)
             if key in seen:
                 first = annotation_label({"id": record.instances[seen[key]].annotation_id})
