@@ -102,6 +102,8 @@ def _add_image(builder: ContentBuilder, element: Element) -> None:
         }
         try:
             parts = [_part(shape, image) for _, shape in shapes if shape.tag != "box"]
+            if 0 < len(parts) < len(shapes):
+                builder.findings.drop("boxes in a group with masks, dropped", where)
             if parts:
                 builder.add(where, image, first.get("label"), joined(parts, image.height, image.width), **more)
             else:

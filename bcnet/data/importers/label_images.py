@@ -95,11 +95,13 @@ def _pairs(builder: ContentBuilder, folder: str, image_root: str | None) -> Iter
     found = [(_subfolder(sample, _IMAGE_FOLDERS), _subfolder(sample, _MASK_FOLDERS)) for sample in samples]
     if any(images and masks for images, masks in found):
         for images, masks in found:
-            if images and masks:
-                (image, *more), files = _files(images), _files(masks)
-                if more:
-                    builder.findings.drop("further images of a sample, dropped", images)
-                yield _Pair(image, files, one_object_each=True)
+            if not (images and masks):
+                continue
+            for position, image in enumerate(_files(images)):
+                if position:
+                    builder.findings.drop("further images of a sample, dropped", relative_name(image, folder))
+                else:
+                    yield _Pair(image, _files(masks), one_object_each=True)
         return
     yield from _of_one_folder(builder, folder)
 

@@ -73,6 +73,13 @@ def test_groups_are_one_object(cvat):
     assert [len(instance.segmentation) for instance in record.instances] == [2, 1, 1, 1]
 
 
+def test_a_box_in_a_group_with_masks_is_counted(cvat, caplog):
+    box = element("box", label="cup", xtl=2, ytl=1, xbr=6, ybr=4, group_id=5)
+    record, _ = read_one(f"cvat:{cvat(polygon(2, 1, 6, 4, group_id=5), box)}")
+    assert [instance.segmentation for instance in record.instances] == [[[2, 1, 6, 1, 6, 4, 2, 4]]]
+    assert "1 boxes in a group with masks, dropped" in caplog.text
+
+
 def test_boxes_have_no_mask_and_ellipses_have_one(cvat):
     box = element("box", label="cup", xtl=2, ytl=1, xbr=6, ybr=4)
     turned = element("box", label="cup", xtl=2, ytl=1, xbr=8, ybr=5, rotation=90)

@@ -80,6 +80,8 @@ def test_a_folder_for_each_image(write):
         write(f"train/{sample}/images/{sample}.png", SIZE)
         for number, box in enumerate(BOXES):
             folder = write(f"train/{sample}/masks/{number}.png", box_mask(SIZE, *box).astype(np.uint8) * 255)
+    (folder / "train/empty/images").mkdir(parents=True)
+    (folder / "train/empty/masks").mkdir()
     records, _ = load_dataset(f"label-images:{folder}/train")
     assert [record.file_name[-9:] for record in records] == ["es/s1.png", "es/s2.png"]
     assert all(same(masks(record), [box_mask(SIZE, *box) for box in BOXES]) for record in records)
