@@ -14,6 +14,7 @@ from bcnet.modeling.registry import (
     build_mask_head,
 )
 from bcnet.modeling.thresholds import Thresholds
+from bcnet.modeling.timm_backbone import TimmFPN
 
 __all__ = [
     "BACKBONE_REGISTRY",
@@ -25,6 +26,7 @@ __all__ = [
     "FasterRCNN",
     "ResNetFPN",
     "Thresholds",
+    "TimmFPN",
     "build_backbone",
     "build_mask_head",
     "build_model",
