@@ -1,6 +1,7 @@
 """Detectors (Faster R-CNN, FCOS): backbone, RPN, box and mask branches, registries, and building from a config."""
 
 from bcnet.modeling.backbone import ResNetFPN
+from bcnet.modeling.box_prompted import BoxPrompted
 from bcnet.modeling.build import build_model, resolve_device
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.faster_rcnn import FasterRCNN
@@ -22,6 +23,7 @@ __all__ = [
     "FCOS",
     "MASK_HEAD_REGISTRY",
     "Backbone",
+    "BoxPrompted",
     "Detector",
     "FasterRCNN",
     "ResNetFPN",

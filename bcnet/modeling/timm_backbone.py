@@ -93,8 +93,8 @@ class TimmFPN(nn.Module):
                 )
         section = cfg.MODEL.TIMM
         trunk, stages = create_trunk(section.NAME, drop_path=section.DROP_PATH)
-        trunk = convert_batch_norm(trunk, section.NORM)
         freeze_stages(trunk, stages, cfg.MODEL.BACKBONE.FREEZE_AT)
+        trunk = convert_batch_norm(trunk, section.NORM)
         return cls(trunk, stages, in_features=cfg.MODEL.FPN.IN_FEATURES, out_channels=cfg.MODEL.FPN.OUT_CHANNELS)
 
     @classmethod

@@ -202,5 +202,3 @@ def freeze_stages(trunk: nn.Module, stages: Sequence[Stage], freeze_at: int) -> 
         if name in names:
             parameter.requires_grad_(False)
     _replace_batch_norm(trunk, _frozen, names)
-
-

@@ -103,6 +103,10 @@ class Predictor(nn.Module):
     def num_classes(self) -> int:
         return self.model.num_classes
 
+    @property
+    def detects(self) -> bool:
+        return self.model.detects
+
     def forward(self, images: Sequence[Tensor], targets=None):
         """Calls the detector with prepared images."""
         return self.model(images, targets)
@@ -110,6 +114,10 @@ class Predictor(nn.Module):
     def inference(self, images: Sequence[Tensor], **keywords) -> list[Detections]:
         """The detector's `inference`, with prepared images and its keywords."""
         return self.model.inference(images, **keywords)
+
+    def inference_masks(self, images: Sequence[Tensor], detections: Sequence[Detections], **keywords):
+        """The detector's `inference_masks`, with prepared images and its keywords."""
+        return self.model.inference_masks(images, detections, **keywords)
 
     @overload
     def predict(
@@ -243,7 +251,10 @@ class Predictor(nn.Module):
     ) -> list[Detections]:
         with autocast(self.device, self.amp_dtype):
             per_image = self.model.inference(
-                [tensor for tensor, _ in batch], with_occluder=with_occluder, thresholds=thresholds
+                [tensor for tensor, _ in batch],
+                with_occluder=with_occluder,
+                thresholds=thresholds,
+                output_sizes=[size for _, size in batch],
             )
         results = []
         for detections, (_, size) in zip(per_image, batch, strict=True):

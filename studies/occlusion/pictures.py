@@ -17,7 +17,7 @@ from bcnet.data.source_masks import visible_rle
 from bcnet.modeling import build_model
 from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_detections
-from studies.occlusion.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
+from bcnet.prediction.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from studies.occlusion.runs import CONFIG_FILE
 
 SIDE = 256  # side of an image in pixels
