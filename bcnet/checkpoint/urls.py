@@ -136,6 +136,7 @@ def _timm_file(name: str) -> str:
         return hf_hub_download(pretrained.hf_hub_id, file)
     except Exception as error:  # of several libraries
         raise OSError(
-            f"timm://{name} cannot be downloaded: {type(error).__name__}: {error}. On a machine with a network, download\n"
+            f"timm://{name} cannot be downloaded: {type(error).__name__}: {error}. On a machine with a network, "
+            "download\n"
             f"  https://huggingface.co/{pretrained.hf_hub_id}/resolve/main/{file}\nand set MODEL.WEIGHTS to its path"
         ) from error

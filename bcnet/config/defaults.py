@@ -64,7 +64,8 @@ def add_bcnet_config(cfg) -> None:
 
     # Mask RoIs are the boxes scaled by this factor around their centre: an amodal mask reaches beyond the visible box.
     cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE = 1.0
-    # In training each side of a mask RoI moves by up to this share of the box's width or height: boxes of other detectors.
+    # In training each side of a mask RoI moves by up to this share of the box's width or height, so that masks do not
+    # depend on exact boxes.
     cfg.MODEL.ROI_MASK_HEAD.BOX_JITTER = 0.0
 
     # Train the mask branch only, on features and RoIs of a detector frozen at MODEL.WEIGHTS.

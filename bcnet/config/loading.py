@@ -87,7 +87,7 @@ def load_config(
 
 
 def _derive_from_backbone(cfg: CfgNode) -> None:
-    # Imported here: importing the models fills the registry but takes long, and `bcnet.modeling` depends on this package.
+    # Imported here: importing the models fills the registry, and `bcnet.modeling` depends on this package.
     from bcnet.modeling import BACKBONE_REGISTRY
 
     name, defaults = cfg.MODEL.BACKBONE.NAME, get_cfg()

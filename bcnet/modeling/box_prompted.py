@@ -13,7 +13,7 @@ from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
 from bcnet.modeling.mask_heads import build_mask_branch
 from bcnet.modeling.registry import DETECTOR_REGISTRY, Backbone, build_backbone, level_strides
 from bcnet.modeling.thresholds import Thresholds
-from bcnet.structures import Detections, Targets
+from bcnet.structures import Targets
 
 
 @DETECTOR_REGISTRY.register()
@@ -56,8 +56,8 @@ class BoxPrompted(Detector):
         """Reads MODEL; of ROI_HEADS the levels (IN_FEATURES), classes and RoIs per image (BATCH_SIZE_PER_IMAGE).
 
         Raises:
-            ValueError: MODEL.MASK_ON is False; a name that is not registered, a level that the backbone lacks, or values
-                that a component rejects.
+            ValueError: MODEL.MASK_ON is False; a name that is not registered, a level that the backbone lacks, or
+                values that a component rejects.
         """
         backbone = build_backbone(cfg)
         heads = cfg.MODEL.ROI_HEADS

@@ -196,8 +196,8 @@ class Detector(nn.Module):
 
         Args:
             images: as `forward` takes them.
-            detections: on the model's device, in pixels of their `image_size`, which may be another than the image's: that
-                of the image before it was resized.
+            detections: on the model's device, in pixels of their `image_size`, which may be another than the image's:
+                that of the image before it was resized.
             with_occluder: as for `inference`.
 
         Raises:

@@ -33,8 +33,8 @@ _STAGES = ("res2", "res3", "res4", "res5")
 class TimmFPN(nn.Module):
     """Feature pyramid on a classifier of timm that ends with P6, a subsampled P5: {"p2": [B, C, H/4, W/4], ...}.
 
-    A plain ViT has features of one stride, from which a simple feature pyramid makes all levels. Where its patches are not
-    a power of two (14 pixels in DINOv2), images are resized so that a patch covers the nearest power of two (16).
+    A plain ViT has features of one stride, from which a simple feature pyramid makes all levels. Where its patches are
+    not a power of two (14 pixels in DINOv2), images are resized so that a patch covers the nearest power of two (16).
     """
 
     size_divisibility = 32

@@ -61,8 +61,8 @@ class TimmAdapter(CheckpointAdapter):
         if all(bool(torch.all((value - expected).abs() <= 1)) for value, expected in pairs):  # type: ignore[operator]
             return []
         return [
-            "these weights expect RGB images as (x - 127) / 128: set MODEL.TIMM.DATA_CONFIG to False, INPUT.FORMAT to 'RGB', "
-            "MODEL.PIXEL_MEAN to [127.0, 127.0, 127.0] and MODEL.PIXEL_STD to [128.0, 128.0, 128.0]"
+            "these weights expect RGB images as (x - 127) / 128: set MODEL.TIMM.DATA_CONFIG to False, INPUT.FORMAT to "
+            "'RGB', MODEL.PIXEL_MEAN to [127.0, 127.0, 127.0] and MODEL.PIXEL_STD to [128.0, 128.0, 128.0]"
         ]
 
 

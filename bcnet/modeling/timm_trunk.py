@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from bcnet.ops.batch_norm import SyncBatchNorm2d
@@ -185,8 +184,8 @@ def freeze_stages(trunk: nn.Module, stages: Sequence[Stage], freeze_at: int) -> 
     """Freezes the first stages of a trunk with their BatchNorm, in place.
 
     Args:
-        freeze_at: 0 or less none, 1 the stem (embeddings of a ViT), 2 all that the features of res2 depend on, ..., 5 or
-            more everything.
+        freeze_at: 0 or less none, 1 the stem (embeddings of a ViT), 2 all that the features of res2 depend on, ...,
+            5 or more everything.
     """
     if freeze_at <= 0:
         return

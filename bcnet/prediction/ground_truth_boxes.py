@@ -88,8 +88,8 @@ def masks_in_ground_truth_boxes(cfg, model: InferenceModel, dataset: str) -> dic
             else:
                 hidden = list(map(occluder_share, visible, occluders))
             rows += _compare(predict(record), visible, occluders, hidden)
-    gathered = gather_on_main_process(rows)
-    return _summary(np.array(sum(gathered, []), dtype=float).reshape(-1, 4)) if is_main_process() else {}
+    gathered = gather_on_main_process(np.array(rows, dtype=float).reshape(-1, 4))
+    return _summary(np.concatenate(gathered)) if is_main_process() else {}
 
 
 def _compare(
