@@ -42,6 +42,7 @@ class MaskBranch(nn.Module):
         negative_ratio: float = 1.0,
         roi_scale: float = 1.0,
         box_jitter: float = 0.0,
+        num_classes: int = 1,
     ) -> None:
         """
         Args:
@@ -50,6 +51,7 @@ class MaskBranch(nn.Module):
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
             roi_scale: the RoIs are the boxes scaled by this factor around their centre, in training and inference.
             box_jitter: see `jittered_boxes`, of the training RoIs.
+            num_classes: of the head's masks; 1 for class-agnostic ones.
         """
         super().__init__()
         self.pooler = pooler
@@ -57,6 +59,7 @@ class MaskBranch(nn.Module):
         self.negative_ratio = negative_ratio
         self.roi_scale = roi_scale
         self.box_jitter = box_jitter
+        self.num_classes = num_classes
 
     @property
     def target_layers(self) -> tuple[str, ...]:

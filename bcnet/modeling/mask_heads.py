@@ -187,4 +187,5 @@ def build_mask_branch(cfg, in_channels: int, strides: Sequence[int]) -> MaskBran
         negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
         roi_scale=mask.ROI_SCALE,
         box_jitter=mask.BOX_JITTER,
+        num_classes=num_mask_classes(cfg),
     )

@@ -9,7 +9,7 @@ import copy
 import difflib
 from collections.abc import Callable, Collection, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -117,8 +117,8 @@ def create_trunk(name: str, *, drop_path: float = 0.0) -> tuple[nn.Module, list[
 
 
 def _stages(name: str, trunk: nn.Module) -> list[Stage]:
-    info = trunk.feature_info
-    info = info if isinstance(info, (list, tuple)) else info.info
+    info: Any = trunk.feature_info
+    info = getattr(info, "info", info)
     found = [Stage(i, entry["num_chs"], entry["reduction"]) for i, entry in enumerate(info)]
     if len({stage.stride for stage in found}) == 1 and len(found) >= len(STRIDES):
         last = [-(-len(found) * quarter // len(STRIDES)) - 1 for quarter in range(1, len(STRIDES) + 1)]
@@ -163,7 +163,7 @@ def convert_batch_norm(trunk: nn.Module, norm: str) -> nn.Module:
 
 
 def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
-    from timm.layers import freeze_batch_norm_2d
+    from timm.layers.norm_act import freeze_batch_norm_2d
 
     return freeze_batch_norm_2d(norm)
 

@@ -21,6 +21,7 @@ from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.modeling import Thresholds, build_model
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
+from bcnet.prediction.boxes import given_detections, mask_classes_of
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
@@ -207,6 +208,54 @@ class Predictor(nn.Module):
         for indices, batch in self._batches(images, format, batch_size):
             results.update(zip(indices, detect(batch), strict=True))
         return [results[index] for index in range(len(images))]
+
+    def segment(
+        self,
+        image: ImageSource,
+        boxes: Any,
+        classes: Any = None,
+        scores: Any = None,
+        format: str = "BGR",
+        *,
+        box_format: str = "xyxy",
+        class_names: Sequence[str] = (),
+        with_occluder: bool = True,
+        mask_threshold: float = 0.5,
+    ) -> Detections:
+        """Masks, with both layers and the occlusion relations, in boxes that any detector found.
+
+        On the boxes and classes that `predict` gave for the image, its maps are those of `predict`, bit for bit.
+
+        Args:
+            image: one image, as `predict` takes it.
+            boxes, classes, scores, box_format: see `bcnet.prediction.boxes.given_detections`; boxes are in pixels of
+                the image as `predict` sees it, EXIF orientation applied.
+            format: channel order of arrays and tensors, "BGR" or "RGB".
+            class_names: names of the classes. By default those that come with the boxes; else, if classes are given to
+                a model that detects, the model's own.
+            with_occluder, mask_threshold: as for `predict`.
+
+        Returns:
+            Detections: one for each box, in the order of the boxes, on the CPU.
+
+        Raises:
+            ValueError: as `predict` for the image and `given_detections` for the boxes; masks by class (a head that is
+                not class-agnostic) and no classes, or one that the model does not have; or a model without masks.
+        """
+        prepared, size = self._prepared(image, format)
+        given = given_detections(
+            boxes,
+            classes,
+            scores,
+            image_size=size,
+            box_format=box_format,
+            class_names=class_names,
+            default_names=self.class_names if self.detects else (),
+            mask_classes=mask_classes_of(self.model),
+        )
+        with autocast(self.device, self.amp_dtype):
+            (found,) = self.model.inference_masks([prepared], [given.to(self.device)], with_occluder=with_occluder)
+        return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold)
 
     def _prepared(self, image: ImageSource, format: str) -> Prepared:
         """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
