@@ -106,12 +106,12 @@ def predict_files(
     output = os.fspath(output)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
     description = {"predictions": 1, "files": zlib.crc32("\n".join(files).encode()), **options}
-    draw = None if pictures is None else drawer(files, pictures)
+    draw = None if pictures is None else _drawer(files, pictures)
     categories = [
         {"id": label + 1, "name": model.class_names[label] if model.class_names else f"class {label}"}
         for label in range(model.num_classes)
     ]
-    with contextlib.closing(partial_results(f"{output}.partial", description, resume)) as side:
+    with contextlib.closing(_partial_results(f"{output}.partial", description, resume)) as side:
         bar = tqdm(total=len(files), initial=side.count, desc="Predicting", unit="img", disable=not progress)
         try:
             with bar:
@@ -129,7 +129,7 @@ def predict_files(
     return summary
 
 
-def partial_results(path: str, description: dict, resume: bool) -> SideFile:
+def _partial_results(path: str, description: dict, resume: bool) -> SideFile:
     """The file of results that come one by one: those of a run that was interrupted, or none."""
     try:
         side = SideFile(path, description, restart=not resume)
@@ -140,7 +140,7 @@ def partial_results(path: str, description: dict, resume: bool) -> SideFile:
     return side
 
 
-def drawer(files: Sequence[str], folder: str | os.PathLike) -> Callable[[str, np.ndarray, Detections], None]:
+def _drawer(files: Sequence[str], folder: str | os.PathLike) -> Callable[[str, np.ndarray, Detections], None]:
     # Imported here: the fonts and colours of pictures take a second.
     from bcnet.visualization.gallery import Gallery, output_names
 

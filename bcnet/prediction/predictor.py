@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bcnet.checkpoint import load_weights, read_model_file
+from bcnet.checkpoint.packaged import with_packaged_model
 from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
 from bcnet.data.augmentation import Augmentation
@@ -242,19 +243,19 @@ class Predictor(nn.Module):
             ValueError: as `predict` for the image and `given_detections` for the boxes; masks by class (a head that is
                 not class-agnostic) and no classes, or one that the model does not have; or a model without masks.
         """
-        prepared, size = self._prepared(image, format)
+        prepared = self._prepared(image, format)
         given = given_detections(
             boxes,
             classes,
             scores,
-            image_size=size,
+            image_size=prepared[1],
             box_format=box_format,
             class_names=class_names,
             default_names=self.class_names if self.detects else (),
             mask_classes=mask_classes_of(self.model),
         )
         with autocast(self.device, self.amp_dtype):
-            (found,) = self.model.inference_masks([prepared], [given.to(self.device)], with_occluder=with_occluder)
+            (found,) = self.model.inference_masks([prepared[0]], [given.to(self.device)], with_occluder=with_occluder)
         return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold)
 
     def _prepared(self, image: ImageSource, format: str) -> Prepared:
@@ -323,7 +324,8 @@ def load(
 
     Args:
         config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
-            takes the config that training saved with the weights.
+            takes the config that training saved with the weights. A model that comes with the package ("lite") may be
+            named here or as weights.
         weights: weights file or URL (see `bcnet.checkpoint`), which is read once; None takes MODEL.WEIGHTS of the
             config, "" leaves the model random.
         opts: ``KEY VALUE`` pairs in one list, e.g. ``["MODEL.DEVICE", "cpu"]``.
@@ -337,6 +339,7 @@ def load(
             file and none in the weights file, or an unknown precision.
     """
     precision_dtype(precision)  # an unknown one is an error before the weights are read
+    config_file, weights = with_packaged_model(config_file, weights)
     source: str | None = None if weights is None else os.fspath(weights)
     content = read_model_file(source) if source else None
     if config_file is not None:

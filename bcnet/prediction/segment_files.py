@@ -34,8 +34,9 @@ from bcnet.failures import Failures
 from bcnet.files import read_json, write_json, write_json_list
 from bcnet.maps import BOUNDARY
 from bcnet.prediction.boxes import mask_classes_of
-from bcnet.prediction.files import PredictionSummary, drawer, partial_results
+from bcnet.prediction.files import PredictionSummary
 from bcnet.prediction.predictor import Predictor
+from bcnet.side_file import SideFile
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
@@ -107,10 +108,12 @@ def segment_file(
     checksum = zlib.crc32(json.dumps(list(given.by_image.values())).encode())
     options = {"mask_threshold": mask_threshold, "with_occluder": with_occluder, "score_threshold": score_threshold}
     description = {"segmentations": 1, "boxes": checksum, **options}
-    draw = None if pictures is None else drawer(list(files.values()), pictures)
+    draw = None if pictures is None else _drawer(list(files.values()), pictures)
     failures = Failures()
     summary = PredictionSummary(failures=failures)
-    with contextlib.closing(partial_results(f"{output}.partial", description, resume)) as side:
+    with contextlib.closing(SideFile(f"{output}.partial", description, restart=not resume)) as side:
+        if not resume:
+            side.clear()
         bar = tqdm(total=len(files), initial=side.count, desc="Segmenting", unit="img", disable=not progress)
         with bar:
             for image_id, file in list(files.items())[side.count :]:
@@ -150,6 +153,15 @@ def segment_file(
             write_json_list(output, entries)
         side.remove()
     return summary
+
+
+def _drawer(files: Sequence[str], folder: str | os.PathLike) -> Callable[[str, np.ndarray, Detections], object]:
+    # Imported here: the fonts and colours of pictures take a second.
+    from bcnet.visualization.gallery import Gallery, output_names
+
+    gallery = Gallery(folder, heat_maps=False)
+    names = dict(zip(files, output_names(files), strict=True))
+    return lambda file, pixels, detections: gallery.add(names[file], pixels, detections)
 
 
 def read_boxes(
