@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-MODELS = {"lite": "lite.safetensors"}  # files in bcnet/models
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "models")
+MODELS = {"lite": "lite.safetensors"}  # files in this folder
 
 
 Name = str | os.PathLike | None
@@ -23,7 +24,7 @@ def with_packaged_model(config_file: Name, weights: Name) -> tuple[Name, Name]:
     names = [os.fspath(name) for name in (config_file, weights) if name is not None]
     if len(names) != 1 or names[0] not in MODELS or os.path.exists(names[0]):
         return config_file, weights
-    path = os.path.join(os.path.dirname(os.path.dirname(__file__)), "models", MODELS[names[0]])
+    path = os.path.join(FOLDER, MODELS[names[0]])
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"the model {names[0]!r} is not in this build of bcnet ({path} is missing). Train it with 'bcnet train "

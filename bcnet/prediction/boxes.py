@@ -64,7 +64,9 @@ def given_detections(
         classes = own_classes if classes is None else classes
         scores = own_scores if scores is None else scores
         class_names = class_names or own_names
-    values = _values("boxes", boxes).reshape(-1, 4) if np.size(boxes) == 0 else _values("boxes", boxes)
+    values = _values("boxes", boxes)
+    if values.numel() == 0:
+        values = values.reshape(0, 4)
     if values.ndim != 2 or values.shape[1] != 4:
         hint = "; one box is [[x0, y0, x1, y1]]" if values.shape == (4,) else ""
         raise ValueError(f"boxes must be [D, 4], got {tuple(values.shape)}{hint}")

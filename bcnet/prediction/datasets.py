@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import zlib
@@ -171,9 +172,10 @@ def _evaluate_in_boxes(cfg, model: InferenceModel, name: str, output_dir: str) -
         path = os.path.join(output_dir, "inference", folder_name(name), "metrics.json")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_json(path, metrics)
-        levels = [(level, *values.values()) for level, values in metrics["segm_in_boxes"].items()]
-        headers = ["objects", *next(iter(metrics["segm_in_boxes"].values()))]
-        logger.info("Masks in the ground-truth boxes of %s\n%s", name, format_table(headers, levels))
+        levels = metrics["segm_in_boxes"]
+        columns = list(levels["all"])
+        rows = [(level, *(values.get(column, math.nan) for column in columns)) for level, values in levels.items()]
+        logger.info("Masks in the ground-truth boxes of %s\n%s", name, format_table(["objects", *columns], rows))
     return metrics
 
 

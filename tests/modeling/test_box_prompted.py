@@ -44,7 +44,7 @@ def test_only_masks_are_learned():
     assert all(p.grad is not None for n, p in model.named_parameters() if p.requires_grad and "extra" not in n)
     (image,), (targets,) = batch()
     empty = [targets[torch.zeros(0, dtype=torch.int64)]]
-    assert all(float(loss) == 0 and loss.requires_grad for loss in model([image], empty).values())
+    assert all(loss.item() == 0 and loss.requires_grad for loss in model([image], empty).values())
 
 
 def test_of_a_crowded_image_some_objects_are_drawn():

@@ -72,10 +72,9 @@ def test_trains_and_comes_back_from_a_file(name, detector, tmp_path):
 
 
 @pytest.mark.skipif(torch.__version__ < (2, 5), reason="torch 2.4's tracer fails on the feature pyramid")
-@pytest.mark.parametrize("name", TRAINED)
-def test_is_captured_whole_by_torch_compile(name):
-    """timm's fast norms once broke the graph at each layer."""
-    backbone = build_backbone(timm_config(name)).eval()
+def test_is_captured_whole_by_torch_compile():
+    """Also the position embeddings, which are interpolated to the image; timm's fast norms once broke the graph."""
+    backbone = build_backbone(timm_config("test_vit")).eval()
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         eager = backbone(images)
@@ -87,13 +86,14 @@ def test_is_captured_whole_by_torch_compile(name):
         torch.testing.assert_close(compiled[level], features)
 
 
-def test_the_swin_gives_the_features_of_timms_own_layout():
+def test_a_swin_whose_stages_are_channels_last_gives_nchw():
     trunk, stages = create_trunk("swin_tiny_patch4_window7_224")
-    images = torch.rand(1, 3, 64, 64)
+    own = []
+    for layer in trunk.layers:
+        layer.register_forward_hook(lambda module, inputs, output: own.append(output))
     with torch.no_grad():
-        features = stage_features(trunk.eval(), images, stages)
-        own = trunk.forward_intermediates(images, output_fmt="NHWC", intermediates_only=True)
-    assert [f.shape[1] for f in features] == [96, 192, 384, 768]
+        features = stage_features(trunk.eval(), torch.rand(1, 3, 64, 96), stages)
+    assert [tuple(f.shape[1:]) for f in own] == [(16, 24, 96), (8, 12, 192), (4, 6, 384), (2, 3, 768)]
     assert all(torch.equal(a, b.permute(0, 3, 1, 2)) for a, b in zip(features, own, strict=True))
 
 
@@ -153,7 +153,7 @@ def test_every_kind_of_batch_norm_is_the_same_in_inference(norm):
 
 def test_images_are_those_of_timms_data_config():
     opts = ["MODEL.BACKBONE.NAME", FPN, "MODEL.TIMM.NAME"]
-    for name, mean in (("test_convnext", [123.675, 116.28, 103.53]), (LITE0, [127.5, 127.5, 127.5])):
+    for name, mean in (("convnext_atto", [123.675, 116.28, 103.53]), (LITE0, [127.5, 127.5, 127.5])):
         cfg = load_config(opts=[*opts, name])
         assert (cfg.MODEL.PIXEL_MEAN, cfg.INPUT.FORMAT) == (mean, "RGB")
         assert load_config(text=cfg.dump()).dump() == cfg.dump()
@@ -205,7 +205,7 @@ def test_weights_of_timm_load_without_their_head(tmp_path):
     weight = full.state_dict()["blocks.3.1.conv_dw.weight"]
     assert torch.equal(model.backbone.trunk.blocks[3][1].conv_dw.weight, weight)
     other = build_model(timm_config("mobilenetv3_small_050", "BoxPrompted"))
-    with pytest.raises(ValueError, match="are of another architecture"):
+    with pytest.raises(ValueError, match=r"no tensor of .*timm\.pth. fits the model"):
         load_weights(other, path, strict=False)
 
 

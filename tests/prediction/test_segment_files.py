@@ -104,9 +104,9 @@ def test_what_is_left_out_is_said(model, data, caplog):
     boxes[0]["bbox"] = [5, 5, 0, 10]
     boxes[3]["bbox"] = [500, 5, 10, 10]
     write(data / "boxes.json", boxes)
-    assert run(model, data, score_threshold=0.3).instances == 2
+    assert run(model, data, score_threshold=0.3).instances == 3
     assert "1 boxes of zero width or height, left out (result 0)" not in caplog.text  # its score is too low
-    assert "of 6 boxes have a score below 0.3, left out" in caplog.text
+    assert "3 of 6 boxes have a score below 0.3, left out" in caplog.text
     assert run(model, data).instances == 4
     assert "1 boxes of zero width or height, left out (result 0" in caplog.text
     assert "1.png: 1 boxes lie outside its 64 x 48 pixels, left out: [500, 5, 10, 10]" in caplog.text
