@@ -122,6 +122,7 @@ def test_jitter_keeps_an_area(jitter):
 def test_trains_evaluates_in_boxes_and_draws(tmp_path):
     spec = write_small_data_set(tmp_path / "data")
     overrides = {"DATASETS__TRAIN": spec, "DATASETS__TEST": spec, "OUTPUT_DIR": str(tmp_path / "out"), "VIS_PERIOD": 2}
+    overrides["SOLVER__MAX_ITER"] = 2
     cfg = box_prompted(**overrides, SOLVER__BASE_LR=0.001, MODEL__ROI_MASK_HEAD__BOX_JITTER=0.1)
     metrics = train(cfg)
     found = {name.rsplit("segm_in_boxes/", 1)[1]: value for name, value in metrics.items()}
