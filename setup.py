@@ -4,5 +4,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["bcnet", "bcnet.*"]), "bcnet.configs"],
     package_dir={"bcnet.configs": "configs"},
-    package_data={"bcnet": ["py.typed"], "bcnet.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={"bcnet": ["py.typed", "models/*.safetensors"], "bcnet.configs": ["*.yaml", "*/*.yaml"]},
 )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -45,3 +48,19 @@ def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
         dist.all_reduce(value)
         value /= world_size()
     return value
+
+
+def gather_on_main_process(value: T) -> list[T]:
+    """All processes' values, which can be pickled, by rank; empty but on rank 0. Every process must call it.
+
+    Over gloo, because NCCL would copy them through GPU memory.
+    """
+    if world_size() == 1:
+        return [value]
+    gloo = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    group = gloo if isinstance(gloo, dist.ProcessGroup) else None  # every process is a member
+    values = [value] * world_size() if is_main_process() else None
+    dist.gather_object(value, values, dst=0, group=group)
+    if group is not None:
+        dist.destroy_process_group(group)
+    return values or []

@@ -10,13 +10,14 @@ import torch
 from bcnet.training.reproducibility import git_state, hardware, versions
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_fast_inference, benchmark_fcos_inference, benchmark_inference
+from benchmarks.lite import benchmark_lite
 from benchmarks.memory import benchmark_memory
 from benchmarks.occluders import benchmark_occluders
 from benchmarks.paste import benchmark_paste
 from benchmarks.row import BenchmarkRow
 from benchmarks.settings import BenchmarkSettings
 from benchmarks.targets import benchmark_targets
-from benchmarks.training import benchmark_fcos_training, benchmark_training
+from benchmarks.training import benchmark_fcos_training, benchmark_mask_branch_training, benchmark_training
 
 _PEERS = ("scikit-image", "scipy", "pycocotools", "faster-coco-eval")
 
@@ -37,10 +38,12 @@ ROWS: dict[str, Callable[[BenchmarkSettings], list[BenchmarkRow]]] = {
     "targets": benchmark_targets,
     "occluders": _occluders,
     "training": benchmark_training,
+    "training-mask-branch": benchmark_mask_branch_training,
     "fcos-training": benchmark_fcos_training,
     "inference": benchmark_inference,
     "inference-compiled": benchmark_fast_inference,
     "fcos-inference": benchmark_fcos_inference,
+    "lite": benchmark_lite,
     "paste": benchmark_paste,
     "evaluation": benchmark_evaluation,
     "memory": benchmark_memory,

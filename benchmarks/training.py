@@ -59,6 +59,36 @@ def benchmark_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     ]
 
 
+def benchmark_mask_branch_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
+    """The mask branch alone on a frozen Faster R-CNN (MODEL.FREEZE_DETECTOR), against training the whole model.
+
+    Raises:
+        RuntimeError: one of them trains on another number of RoIs, or its losses are not finite.
+    """
+    cfg = equal_config(settings, settings.config)
+    frozen_cfg = equal_config(settings, settings.config, "MODEL.FREEZE_DETECTOR", True)
+    peer = build_mask_rcnn(cfg, settings.seed, settings.peer_memory_format).train()
+    images = training_images(settings)
+    steps = {
+        name: our_step(build_ours(config, peer, settings.seed).train(), config, images, settings)
+        for name, config in (("branch", frozen_cfg), ("whole", cfg))
+    }
+    check_region_counts(steps, settings)
+    seconds = interleaved(steps, settings.repeats, clock=settings.clock)
+    return [
+        BenchmarkRow(
+            f"training iteration of the mask branch, {describe_batch(settings)}, {settings.instances} foreground RoIs "
+            f"each, {settings.config}",
+            "training of the whole model",
+            seconds["branch"],
+            seconds["whole"],
+            "iteration",
+            name="training-mask-branch",
+            as_cost=True,
+        )
+    ]
+
+
 def benchmark_fcos_training(settings: BenchmarkSettings) -> list[BenchmarkRow]:
     """FCOS without masks, against torchvision's FCOS, which has no masks.
 

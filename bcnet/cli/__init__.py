@@ -25,6 +25,7 @@ COMMANDS: dict[str, str | Group] = {
     "train": "train a model, or evaluate one on data sets",
     "evaluate": "metrics of a model on data sets, or of a COCO results file",
     "predict": "detect instances in images and write them as a COCO json, and as pictures",
+    "segment": "masks and occluders for the boxes of any detector, from a COCO results file",
     "draw": "draw the detections of a model in images and videos, with both layers and heat maps",
     "info": "versions and devices; what a config or a weights file is",
     "data": Group(

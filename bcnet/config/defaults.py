@@ -64,11 +64,23 @@ def add_bcnet_config(cfg) -> None:
 
     # Mask RoIs are the boxes scaled by this factor around their centre: an amodal mask reaches beyond the visible box.
     cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE = 1.0
+    # In training each side of a mask RoI moves by up to this share of the box's width or height, so that masks do not
+    # depend on exact boxes.
+    cfg.MODEL.ROI_MASK_HEAD.BOX_JITTER = 0.0
 
     # Train the mask branch only, on features and RoIs of a detector frozen at MODEL.WEIGHTS.
     cfg.MODEL.FREEZE_DETECTOR = False
     # torch.compile for the networks of the detector, in training and inference; the first batches take minutes.
     cfg.MODEL.COMPILE = False
+
+    # -- Classifiers of timm (MODEL.BACKBONE.NAME: "build_timm_fpn_backbone"; with P6 and P7 for FCOS:
+    # "build_bcnet_fcos_timm_fpn_backbone"); ImageNet weights: MODEL.WEIGHTS "timm://NAME" or a file of timm's -----
+    timm = cfg.MODEL.TIMM = node()
+    timm.NAME = "convnext_tiny"  # any that gives features of strides 4 to 32, or a plain ViT
+    timm.NORM = "FrozenBN"  # of its BatchNorm, where it has any; or "BN", "SyncBN"
+    timm.DROP_PATH = 0.0  # probability of stochastic depth in training
+    # MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and INPUT.FORMAT are those of timm's data config; False: as they are set.
+    timm.DATA_CONFIG = True
 
     # -- FCOS (MODEL.META_ARCHITECTURE: "BCNetFCOS"); classes: MODEL.ROI_HEADS.NUM_CLASSES ------
     fcos = cfg.MODEL.FCOS = node()
@@ -177,7 +189,8 @@ def default_config() -> CfgNode:
 
 def _model_defaults() -> CfgNode:
     model = CfgNode()
-    model.META_ARCHITECTURE = "GeneralizedRCNN"  # or "BCNetFCOS", or another of DETECTOR_REGISTRY
+    # Or "BCNetFCOS"; "BoxPrompted", masks in given boxes without a detector; or another of DETECTOR_REGISTRY.
+    model.META_ARCHITECTURE = "GeneralizedRCNN"
     model.DEVICE = "cuda"  # falls back to the CPU, with a warning, where there is no GPU
     model.WEIGHTS = ""
     model.MASK_ON = False
@@ -185,7 +198,7 @@ def _model_defaults() -> CfgNode:
     model.PIXEL_STD = [1.0, 1.0, 1.0]
 
     model.BACKBONE = CfgNode()
-    # Or "build_bcnet_fcos_resnet_fpn_backbone", with P6 and P7, or another of BACKBONE_REGISTRY.
+    # Or "build_bcnet_fcos_resnet_fpn_backbone", with P6 and P7; the two of MODEL.TIMM; another of BACKBONE_REGISTRY.
     model.BACKBONE.NAME = "build_resnet_fpn_backbone"
     model.BACKBONE.FREEZE_AT = 2  # stages frozen: 0 none, 1 stem, 2 stem and res2, ...
     model.FPN = CfgNode()

@@ -58,6 +58,9 @@ def load_config(
 ) -> CfgNode:
     """Defaults, then a YAML file or text, then overrides, validated and frozen; ``~`` in paths is expanded.
 
+    Keys that the backbone derives from its own section (`derived_config`: pixel statistics and channel order of a timm
+    model) take its values where they have their defaults.
+
     Args:
         config_file: a path, or the name of a packaged config, see `find_config`.
         opts: ``KEY VALUE`` pairs or ``KEY=VALUE`` words in one list.
@@ -75,8 +78,20 @@ def load_config(
     if text is not None:
         cfg.merge_from_text(text, source)
     cfg.merge_from_list(list(opts))
+    _derive_from_backbone(cfg)
     for key in _PATHS:
         cfg.set_value(key, os.path.expanduser(cfg.get_value(key)))
     validate_config(cfg)
     cfg.freeze()
     return cfg
+
+
+def _derive_from_backbone(cfg: CfgNode) -> None:
+    # Imported here: importing the models fills the registry, and `bcnet.modeling` depends on this package.
+    from bcnet.modeling import BACKBONE_REGISTRY
+
+    name, defaults = cfg.MODEL.BACKBONE.NAME, get_cfg()
+    derive = getattr(BACKBONE_REGISTRY.get(name), "derived_config", None) if name in BACKBONE_REGISTRY else None
+    for key, value in (derive(cfg) if derive is not None else {}).items():
+        if cfg.get_value(key) == defaults.get_value(key):
+            cfg.set_value(key, value)

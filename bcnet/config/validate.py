@@ -10,6 +10,7 @@ _CHOICES = {
     "VERSION": (2,),
     "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
     "MODEL.RESNETS.NORM": ("FrozenBN", "BN", "SyncBN"),
+    "MODEL.TIMM.NORM": ("FrozenBN", "BN", "SyncBN"),
     "MODEL.BILAYER.GCN_NORM": ("BN", "SyncBN"),
     "MODEL.BILAYER.OCCLUDER_TARGET": ("neighbours", "front"),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
@@ -109,6 +110,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "MODEL.ROI_HEADS.POSITIVE_FRACTION",
         "MODEL.ROI_HEADS.IOU_THRESHOLDS",
         "SOLVER.EMA.DECAY",
+        "MODEL.TIMM.DROP_PATH",
         "INPUT.COMPOSITION.PROBABILITY",
         "INPUT.COMPOSITION.HIDDEN_SHARE",
         "INPUT.COMPOSITION.MIN_VISIBLE",
@@ -225,6 +227,8 @@ def _contradictions(cfg: CfgNode) -> Iterator[str]:
         yield "INPUT.COMPOSITION.ENABLED is True and MODEL.MASK_ON False; objects are cut out by their masks"
     if cfg.TEST.DETECTIONS_PER_IMAGE == 0:
         yield "TEST.DETECTIONS_PER_IMAGE is 0; it must be at least 1, or negative for no limit"
+    if not 0 <= model.ROI_MASK_HEAD.BOX_JITTER < 0.5:
+        yield f"MODEL.ROI_MASK_HEAD.BOX_JITTER is {model.ROI_MASK_HEAD.BOX_JITTER}; it must lie in 0..0.5, 0.5 excluded"
     if not 0 <= model.ANCHOR_GENERATOR.OFFSET < 1:
         yield f"MODEL.ANCHOR_GENERATOR.OFFSET is {model.ANCHOR_GENERATOR.OFFSET}; it must lie in 0..1, 1 excluded"
     if solver.IMS_PER_BATCH % solver.ACCUMULATE_STEPS:

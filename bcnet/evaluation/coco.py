@@ -7,9 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch.distributed as dist
-
-from bcnet.distributed import is_main_process, rank, world_size
+from bcnet.distributed import gather_on_main_process, is_main_process, rank, world_size
 from bcnet.evaluation.ground_truth import GroundTruth
 from bcnet.evaluation.metrics import evaluate_results
 from bcnet.evaluation.registry import METRIC_REGISTRY
@@ -133,7 +131,7 @@ class CocoEvaluator:
             ValueError: the files for the server do not pass its checks.
         """
         if world_size() > 1:
-            states = _gather_on_main_process(self.state())
+            states = gather_on_main_process(self.state())
             if not is_main_process():
                 return {}
             self.merge([state for source, state in enumerate(states) if source != rank()])
@@ -168,14 +166,3 @@ class CocoEvaluator:
         if self._output_dir is not None:
             write_json(os.path.join(self._output_dir, METRICS_FILE), metrics)
         return metrics
-
-
-def _gather_on_main_process(state: dict) -> list[dict]:
-    """All processes' states on rank 0. Over gloo, because NCCL would copy them through GPU memory."""
-    gloo = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-    group = gloo if isinstance(gloo, dist.ProcessGroup) else None  # every process is a member
-    states: list[dict] | None = [{}] * world_size() if is_main_process() else None
-    dist.gather_object(state, states, dst=0, group=group)
-    if group is not None:
-        dist.destroy_process_group(group)
-    return states or []

@@ -33,6 +33,7 @@ class Detector(nn.Module):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    detects = True  # False: takes boxes, and finds none itself
 
     def __init__(
         self,
@@ -110,6 +111,8 @@ class Detector(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detector_is_frozen):
             features, image_sizes = self.features(images)
             losses, rois = self.detection_losses(features, image_sizes, targets)
+            if self.mask_branch is not None:
+                rois = self.mask_branch.jittered(rois, image_sizes)
         if self.detector_is_frozen:
             losses = {}  # a frozen detector has no trainable parameters; its losses come with the RoIs
         if self.mask_branch is not None:
@@ -151,7 +154,12 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def inference(
-        self, images: Sequence[Tensor], *, with_occluder: bool = False, thresholds: Thresholds | None = None
+        self,
+        images: Sequence[Tensor],
+        *,
+        with_occluder: bool = False,
+        thresholds: Thresholds | None = None,
+        output_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Detections]:
         """Detections of each image in its own coordinates, whatever mode the module and its submodules are in.
 
@@ -162,12 +170,16 @@ class Detector(nn.Module):
             images: as `forward` takes them.
             with_occluder: compute the occluder's maps and the boundaries too, not only the masks.
             thresholds: None uses those of the model.
+            output_sizes: (H, W) of each image before it was resized to the network's input: detections are given in its
+                pixels, and masks are those of its boxes, bit for bit what `inference_masks` gives for them.
         """
         with evaluating(self):
             features, image_sizes = self.features(images)
             detections = self.detect(features, image_sizes, thresholds)
+            if output_sizes is not None:
+                detections = [d.rescaled(size) for d, size in zip(detections, output_sizes, strict=True)]
             if self.mask_branch is not None:
-                detections = self.mask_branch.predict(self._pooled(features), detections, with_occluder)
+                detections = self.mask_branch.predict(self._pooled(features), detections, image_sizes, with_occluder)
         return detections
 
     @torch.no_grad()
@@ -184,7 +196,8 @@ class Detector(nn.Module):
 
         Args:
             images: as `forward` takes them.
-            detections: in the coordinates of the images, on the model's device.
+            detections: on the model's device, in pixels of their `image_size`, which may be another than the image's:
+                that of the image before it was resized.
             with_occluder: as for `inference`.
 
         Raises:
@@ -193,8 +206,8 @@ class Detector(nn.Module):
         if self.mask_branch is None:
             raise ValueError("this detector was built without masks (MODEL.MASK_ON is False)")
         with evaluating(self):
-            features, _ = self.features(images)
-            return self.mask_branch.predict(self._pooled(features), detections, with_occluder)
+            features, image_sizes = self.features(images)
+            return self.mask_branch.predict(self._pooled(features), detections, image_sizes, with_occluder)
 
     def features(self, images: Sequence[Tensor]) -> tuple[Mapping[str, Tensor], list[tuple[int, int]]]:
         """Normalises, pads (bottom and right, with zeros) and batches images, and runs the backbone."""

@@ -181,4 +181,11 @@ def build_mask_branch(cfg, in_channels: int, strides: Sequence[int]) -> MaskBran
     mask = cfg.MODEL.ROI_MASK_HEAD
     pooler = RoIPooler(mask.POOLER_RESOLUTION, strides, mask.POOLER_SAMPLING_RATIO)
     head = build_mask_head(cfg, in_channels)
-    return MaskBranch(pooler, head, negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO, roi_scale=mask.ROI_SCALE)
+    return MaskBranch(
+        pooler,
+        head,
+        negative_ratio=cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
+        roi_scale=mask.ROI_SCALE,
+        box_jitter=mask.BOX_JITTER,
+        num_classes=num_mask_classes(cfg),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import re
 import zlib
@@ -15,14 +17,20 @@ from tqdm import tqdm
 from bcnet.data import build_test_loader, load_dataset
 from bcnet.data.classes import detected_classes
 from bcnet.data.loaders import TestLoader
+from bcnet.distributed import is_main_process
 from bcnet.evaluation import METRIC_REGISTRY, CocoEvaluator, GroundTruth, ground_truth_of, read_olac_labels
+from bcnet.evaluation.report import format_table
+from bcnet.files import write_json
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
+from bcnet.prediction.ground_truth_boxes import masks_in_ground_truth_boxes
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.progress import progress_wanted
 from bcnet.structures import Detections
+
+logger = logging.getLogger(__name__)
 
 
 def run_inference(
@@ -46,7 +54,9 @@ def run_inference(
     """
     for batch in loader:
         with autocast(model.device, amp_dtype):
-            per_image = model.inference([record["image"] for record in batch], with_occluder=with_occluder)
+            sizes = [(record["height"], record["width"]) for record in batch]
+            images = [record["image"] for record in batch]
+            per_image = model.inference(images, with_occluder=with_occluder, output_sizes=sizes)
         for record, detections in zip(batch, per_image, strict=True):
             detections = detections.to("cpu").rescaled((record["height"], record["width"]))
             yield record["image_id"], with_relations(detections)
@@ -115,6 +125,9 @@ def evaluate(
     compared with the kind that the model is trained on, ``INPUT.MASK_TARGET``. Where the depth order is known, the
     results have occlusion relations. Computes in the precision of the training, SOLVER.AMP.
 
+    A model without a detector (`BoxPrompted`) is given the ground-truth boxes; its metrics are the mean IoU of masks,
+    ``segm_in_boxes`` (`masks_in_ground_truth_boxes`).
+
     Args:
         cfg: the config the model was built from.
         model: the detector.
@@ -134,6 +147,9 @@ def evaluate(
     cfg, model = with_test_time_augmentation(cfg, model)
     metrics, labels = {}, _olac_labels(cfg)
     for name, evaluation_set in evaluation_sets.items():
+        if not getattr(model, "detects", True):
+            metrics[name] = _evaluate_in_boxes(cfg, model, name, output_dir or cfg.OUTPUT_DIR)
+            continue
         loader, truth = evaluation_set.loader, evaluation_set.truth
         folder = os.path.join(output_dir or cfg.OUTPUT_DIR, "inference", folder_name(name))
         # Without a limit of the detector's, COCO's own.
@@ -146,6 +162,20 @@ def evaluate(
                 evaluator.update(image_id, evaluation_set.with_its_classes(detections))
                 progress.update()
         metrics[name] = evaluator.compute()
+    return metrics
+
+
+def _evaluate_in_boxes(cfg, model: InferenceModel, name: str, output_dir: str) -> dict[str, dict]:
+    """Mask IoU in ground-truth boxes, of a model that takes boxes."""
+    metrics = {"segm_in_boxes": masks_in_ground_truth_boxes(cfg, model, name)}
+    if is_main_process():
+        path = os.path.join(output_dir, "inference", folder_name(name), "metrics.json")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_json(path, metrics)
+        levels = metrics["segm_in_boxes"]
+        columns = list(levels["all"])
+        rows = [(level, *(values.get(column, math.nan) for column in columns)) for level, values in levels.items()]
+        logger.info("Masks in the ground-truth boxes of %s\n%s", name, format_table(["objects", *columns], rows))
     return metrics
 
 

@@ -21,12 +21,29 @@ class InferenceModel(Protocol):
     @property
     def num_classes(self) -> int: ...
 
+    @property
+    def detects(self) -> bool:
+        """False: the model takes boxes, and finds none itself."""
+        ...
+
     def __call__(self, images: Sequence[Tensor], targets: Any = None, /) -> Any: ...
 
     def inference(
-        self, images: Sequence[Tensor], /, *, with_occluder: bool = False, thresholds: Thresholds | None = None
+        self,
+        images: Sequence[Tensor],
+        /,
+        *,
+        with_occluder: bool = False,
+        thresholds: Thresholds | None = None,
+        output_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Detections]:
         """Detections of each image, as `Detector.inference` gives them."""
+        ...
+
+    def inference_masks(
+        self, images: Sequence[Tensor], detections: Sequence[Detections], /, *, with_occluder: bool = False
+    ) -> list[Detections]:
+        """The maps of given detections, as `Detector.inference_masks` gives them."""
         ...
 
     def modules(self) -> Iterator[nn.Module]: ...

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bcnet.checkpoint import load_weights, read_model_file
+from bcnet.checkpoint.packaged import with_packaged_model
 from bcnet.config import CfgNode, load_config
 from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
 from bcnet.data.augmentation import Augmentation
@@ -21,6 +22,7 @@ from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.modeling import Thresholds, build_model
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
+from bcnet.prediction.boxes import given_detections, mask_classes_of
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
@@ -103,6 +105,10 @@ class Predictor(nn.Module):
     def num_classes(self) -> int:
         return self.model.num_classes
 
+    @property
+    def detects(self) -> bool:
+        return self.model.detects
+
     def forward(self, images: Sequence[Tensor], targets=None):
         """Calls the detector with prepared images."""
         return self.model(images, targets)
@@ -110,6 +116,10 @@ class Predictor(nn.Module):
     def inference(self, images: Sequence[Tensor], **keywords) -> list[Detections]:
         """The detector's `inference`, with prepared images and its keywords."""
         return self.model.inference(images, **keywords)
+
+    def inference_masks(self, images: Sequence[Tensor], detections: Sequence[Detections], **keywords):
+        """The detector's `inference_masks`, with prepared images and its keywords."""
+        return self.model.inference_masks(images, detections, **keywords)
 
     @overload
     def predict(
@@ -200,6 +210,54 @@ class Predictor(nn.Module):
             results.update(zip(indices, detect(batch), strict=True))
         return [results[index] for index in range(len(images))]
 
+    def segment(
+        self,
+        image: ImageSource,
+        boxes: Any,
+        classes: Any = None,
+        scores: Any = None,
+        format: str = "BGR",
+        *,
+        box_format: str = "xyxy",
+        class_names: Sequence[str] = (),
+        with_occluder: bool = True,
+        mask_threshold: float = 0.5,
+    ) -> Detections:
+        """Masks, with both layers and the occlusion relations, in boxes that any detector found.
+
+        On the boxes and classes that `predict` gave for the image, its maps are those of `predict`, bit for bit.
+
+        Args:
+            image: one image, as `predict` takes it.
+            boxes, classes, scores, box_format: see `bcnet.prediction.boxes.given_detections`; boxes are in pixels of
+                the image as `predict` sees it, EXIF orientation applied.
+            format: channel order of arrays and tensors, "BGR" or "RGB".
+            class_names: names of the classes. By default those that come with the boxes; else, if classes are given to
+                a model that detects, the model's own.
+            with_occluder, mask_threshold: as for `predict`.
+
+        Returns:
+            Detections: one for each box, in the order of the boxes, on the CPU.
+
+        Raises:
+            ValueError: as `predict` for the image and `given_detections` for the boxes; masks by class (a head that is
+                not class-agnostic) and no classes, or one that the model does not have; or a model without masks.
+        """
+        prepared = self._prepared(image, format)
+        given = given_detections(
+            boxes,
+            classes,
+            scores,
+            image_size=prepared[1],
+            box_format=box_format,
+            class_names=class_names,
+            default_names=self.class_names if self.detects else (),
+            mask_classes=mask_classes_of(self.model),
+        )
+        with autocast(self.device, self.amp_dtype):
+            (found,) = self.model.inference_masks([prepared[0]], [given.to(self.device)], with_occluder=with_occluder)
+        return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold)
+
     def _prepared(self, image: ImageSource, format: str) -> Prepared:
         """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
         pixels = image_array(image, format, self.image_format, max_pixels=self.max_image_pixels)
@@ -243,7 +301,10 @@ class Predictor(nn.Module):
     ) -> list[Detections]:
         with autocast(self.device, self.amp_dtype):
             per_image = self.model.inference(
-                [tensor for tensor, _ in batch], with_occluder=with_occluder, thresholds=thresholds
+                [tensor for tensor, _ in batch],
+                with_occluder=with_occluder,
+                thresholds=thresholds,
+                output_sizes=[size for _, size in batch],
             )
         results = []
         for detections, (_, size) in zip(per_image, batch, strict=True):
@@ -263,7 +324,8 @@ def load(
 
     Args:
         config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
-            takes the config that training saved with the weights.
+            takes the config that training saved with the weights. A model that comes with the package ("lite") may be
+            named here or as weights.
         weights: weights file or URL (see `bcnet.checkpoint`), which is read once; None takes MODEL.WEIGHTS of the
             config, "" leaves the model random.
         opts: ``KEY VALUE`` pairs in one list, e.g. ``["MODEL.DEVICE", "cpu"]``.
@@ -277,6 +339,7 @@ def load(
             file and none in the weights file, or an unknown precision.
     """
     precision_dtype(precision)  # an unknown one is an error before the weights are read
+    config_file, weights = with_packaged_model(config_file, weights)
     source: str | None = None if weights is None else os.fspath(weights)
     content = read_model_file(source) if source else None
     if config_file is not None:

@@ -71,12 +71,21 @@ class AugmentedDetector(nn.Module):
     def num_classes(self) -> int:
         return self.model.num_classes
 
+    @property
+    def detects(self) -> bool:
+        return self.model.detects
+
     def forward(self, images: Sequence[Tensor]) -> list[Detections]:
         return self.inference(images)
 
     @torch.no_grad()
     def inference(
-        self, images: Sequence[Tensor], *, with_occluder: bool = False, thresholds: Thresholds | None = None
+        self,
+        images: Sequence[Tensor],
+        *,
+        with_occluder: bool = False,
+        thresholds: Thresholds | None = None,
+        output_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Detections]:
         """`Detector.inference`, with the images at their own size.
 
@@ -84,26 +93,52 @@ class AugmentedDetector(nn.Module):
             images: per image uint8 or float [3, H, W], 0..255, in the model's channel order.
             with_occluder: average the occluder's maps and the boundaries too, not the masks alone.
             thresholds: hold for each view, and for what is merged.
+            output_sizes: (H, W) of the images, which are not resized.
         """
-        return [self._inference_one(image, with_occluder, thresholds or Thresholds()) for image in images]
+        detections = []
+        for image in images:
+            pixels = image.cpu().permute(1, 2, 0).numpy()
+            transforms = self.transforms(*pixels.shape[:2])
+            views = [_view(pixels, transform) for transform in transforms]
+            merged = self._merged_boxes(views, transforms, thresholds or Thresholds())
+            if output_sizes is not None:
+                merged = merged.rescaled(merged.image_size)  # without empty boxes
+            if self.model.mask_branch is not None:
+                merged = self._with_maps(views, transforms, merged, with_occluder)
+            detections.append(merged)
+        return detections
 
-    def _inference_one(self, image: Tensor, with_occluder: bool, thresholds: Thresholds) -> Detections:
-        pixels = image.cpu().permute(1, 2, 0).numpy()
-        transforms = self.transforms(*pixels.shape[:2])
-        views = [_view(pixels, transform) for transform in transforms]
+    @torch.no_grad()
+    def inference_masks(
+        self, images: Sequence[Tensor], detections: Sequence[Detections], *, with_occluder: bool = False
+    ) -> list[Detections]:
+        """`Detector.inference_masks`, with the images and detections at the images' own size."""
+        results = []
+        for image, given in zip(images, detections, strict=True):
+            pixels = image.cpu().permute(1, 2, 0).numpy()
+            transforms = self.transforms(*pixels.shape[:2])
+            views = [_view(pixels, transform) for transform in transforms]
+            results.append(self._with_maps(views, transforms, given, with_occluder))
+        return results
+
+    def _merged_boxes(
+        self, views: Sequence[Tensor], transforms: Sequence[Transform], thresholds: Thresholds
+    ) -> Detections:
         boxes_of_views = []
         for part in self._batches(transforms):
             detected = self.model.inference_boxes(views[part], thresholds=thresholds)
             for transform, detections in zip(transforms[part], detected, strict=True):
                 boxes = _transformed(detections.boxes, transform, inverse=True)
                 boxes_of_views.append(replace(detections, image_size=transform.input_size, boxes=boxes))
-        merged = merge_detections(
+        return merge_detections(
             boxes_of_views,
             nms_threshold=self.model.nms_threshold if thresholds.nms is None else thresholds.nms,
             max_detections=thresholds.max_detections or self.model.max_detections,
         )
-        if self.model.mask_branch is None:
-            return merged
+
+    def _with_maps(
+        self, views: Sequence[Tensor], transforms: Sequence[Transform], merged: Detections, with_occluder: bool
+    ) -> Detections:
         totals: dict[str, Tensor] = {}
         for part in self._batches(transforms):
             given = [

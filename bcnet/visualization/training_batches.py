@@ -14,6 +14,7 @@ import torch
 from bcnet.data.transforms import resized_size
 from bcnet.modeling import Detector
 from bcnet.modeling.precision import autocast
+from bcnet.structures import Detections
 
 PANEL_SIDE = 400  # of a panel's longer side, pixels
 GAP = 12  # below a row of panels, pixels
@@ -52,7 +53,11 @@ def draw_training_pictures(
     specs = model.mask_branch.head.maps if model.mask_branch is not None else ()
     batch = batch[:max_images]
     with autocast(model.device, amp_dtype):
-        results = model.inference([record["image"] for record in batch], with_occluder=True)
+        images = [record["image"] for record in batch]
+        if model.detects:
+            results = model.inference(images, with_occluder=True)
+        else:
+            results = model.inference_masks(images, [_given(r, model.device) for r in batch], with_occluder=True)
     pictures = []
     for record, detections in zip(batch, results, strict=True):
         image = record["image"].cpu().permute(1, 2, 0).numpy()
@@ -66,6 +71,13 @@ def draw_training_pictures(
         targets = targets.rescaled((height, width))
         pictures.append(_stacked([draw_layers(image, detections), draw_layers(image, targets, scores=False)]))
     return pictures
+
+
+def _given(record: Mapping, device: torch.device) -> Detections:
+    """The ground-truth boxes of an image, for a model that takes boxes."""
+    targets = record["targets"]
+    height, width = record["image"].shape[1:]
+    return Detections((height, width), targets.boxes, torch.ones(len(targets)), targets.classes).to(device)
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -15,9 +15,9 @@ from bcnet.config import load_config
 from bcnet.data import ImageRecord, load_dataset, read_image
 from bcnet.data.source_masks import visible_rle
 from bcnet.modeling import build_model
+from bcnet.prediction.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_detections
-from studies.occlusion.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from studies.occlusion.runs import CONFIG_FILE
 
 SIDE = 256  # side of an image in pixels

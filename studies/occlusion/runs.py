@@ -19,9 +19,9 @@ from bcnet.config import load_config
 from bcnet.files import open_locked, write_json, write_text
 from bcnet.maps import OCCLUDER_MASK
 from bcnet.modeling import build_model
+from bcnet.prediction.ground_truth_boxes import masks_in_ground_truth_boxes
 from bcnet.training import train
 from bcnet.training.reproducibility import describe_run
-from studies.occlusion.ground_truth_boxes import masks_in_ground_truth_boxes
 from studies.occlusion.plan import START, Run, StudyPlan, run_folder
 from studies.occlusion.relations import order_by_estimate
 

@@ -8,7 +8,7 @@ from torchvision.models.detection import fcos_resnet50_fpn, maskrcnn_resnet50_fp
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from benchmarks import BenchmarkSettings, inference, memory, training
+from benchmarks import BenchmarkSettings, inference, lite, memory, training
 from benchmarks.detectors import build_mask_rcnn, build_ours, build_torchvision_fcos, equal_config
 
 QUICK = BenchmarkSettings(quick=True, repeats=1)
@@ -54,6 +54,23 @@ def test_both_sides_have_the_same_weights_and_freeze_the_same():
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (ours, peer)]
     # The peer has outputs more: masks and boxes of the background.
     assert 0 < counts[1] - counts[0] < 1000
+
+
+def test_the_row_of_the_mask_branch_alone():
+    (row,) = training.benchmark_mask_branch_training(QUICK)
+    assert (row.name, row.peer, row.required) == ("training-mask-branch", "training of the whole model", None)
+    assert len(row.ours) == len(row.theirs) == 1
+
+
+def test_the_row_of_the_lite_model(monkeypatch):
+    pytest.importorskip("timm", reason="needs timm: pip install 'bcnet[backbones]'")
+    (row,) = lite.benchmark_lite(QUICK)
+    assert (row.name, row.required, row.skipped) == ("lite", None, "") and len(row.ours) == 1
+    assert "given boxes, 64 x 160" in row.work
+    assert lite._LiteSettings().image_size == (640, 640)
+    monkeypatch.setattr(lite.importlib.util, "find_spec", lambda name: None)
+    (skipped,) = lite.benchmark_lite(BenchmarkSettings())
+    assert skipped.skipped == "needs timm" and "640 x 640" in skipped.work
 
 
 def test_training_rows_and_wrong_counts(monkeypatch):

@@ -26,8 +26,9 @@ from bcnet.modeling.registry import level_strides
 from bcnet.registry import Registry
 
 KEYS = {
-    "MODEL.META_ARCHITECTURE": "'BCNetFCOS', 'GeneralizedRCNN'",
-    "MODEL.BACKBONE.NAME": "'build_bcnet_fcos_resnet_fpn_backbone', 'build_resnet_fpn_backbone'",
+    "MODEL.META_ARCHITECTURE": "'BCNetFCOS', 'BoxPrompted', 'GeneralizedRCNN'",
+    "MODEL.BACKBONE.NAME": "'build_bcnet_fcos_resnet_fpn_backbone', 'build_bcnet_fcos_timm_fpn_backbone', "
+    "'build_resnet_fpn_backbone', 'build_timm_fpn_backbone'",
     "MODEL.ROI_MASK_HEAD.NAME": "'BilayerMaskHead', 'MaskRCNNConvUpsampleHead'",
 }
 

@@ -51,7 +51,7 @@ class Recorder(torch.nn.Module):
     num_classes = 1
     device = torch.device("cpu")
 
-    def inference(self, images, with_occluder=False, thresholds=None):
+    def inference(self, images, with_occluder=False, thresholds=None, output_sizes=None):
         (self.image,) = images
         size = self.image.shape[1:]
         none = torch.zeros(0)

@@ -90,7 +90,7 @@ class _Oracle:
     num_classes = 1
     class_names = ("thing",)
 
-    def inference(self, images, *, with_occluder):
+    def inference(self, images, *, with_occluder, output_sizes=None):
         assert with_occluder
         return [occluded_pair(tuple(image.shape[1:])) for image in images]
 

@@ -15,9 +15,9 @@ from bcnet.data import load_dataset
 from bcnet.data.source_masks import source_masks
 from bcnet.evaluation import OCCLUSION_LEVELS
 from bcnet.files import open_locked
+from bcnet.prediction.ground_truth_boxes import ground_truth_boxes, masks_in_ground_truth_boxes
 from bcnet.structures import Detections
 from studies.occlusion import execute_runs, runs, write_report
-from studies.occlusion.ground_truth_boxes import ground_truth_boxes, masks_in_ground_truth_boxes
 from studies.occlusion.plan import START, StudyPlan, run_folder, scene_spec
 from studies.occlusion.scenes import make_scenes
 

@@ -159,7 +159,7 @@ class Finder(torch.nn.Module):
         super().__init__()
         self.box = torch.tensor([box])  # in widths and heights
 
-    def inference(self, images, with_occluder=False):
+    def inference(self, images, with_occluder=False, output_sizes=None):
         found = []
         for image in images:
             h, w = image.shape[1:]

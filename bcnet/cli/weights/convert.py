@@ -17,8 +17,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     parser.add_argument("--output", required=True, metavar="FILE", help=".pth or .safetensors file to write")
     parser.add_argument("--to", choices=("bcnet", "detectron2"), default="bcnet", help="names (default: %(default)s)")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="fp16 halves the file (default: %(default)s)"
+    )
     args = parser.parse_args(arguments)
     from bcnet.checkpoint import conversion_table, convert_checkpoint
 
-    conversion = convert_checkpoint(args.input, args.output, args.to)
+    conversion = convert_checkpoint(args.input, args.output, args.to, precision=args.precision)
     print(conversion_table(conversion, args.input, args.output))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,20 +11,22 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from bcnet.data import DatasetMapper, ImageRecord, load_dataset
+from bcnet.data.sampling import contiguous_shard
 from bcnet.data.source_masks import amodal_rle, source_masks, target_boxes, visible_rle
+from bcnet.distributed import gather_on_main_process, is_main_process, rank, world_size
 from bcnet.evaluation.occlusion import OCCLUSION_LEVELS, in_level
 from bcnet.maps import OCCLUDER
-from bcnet.modeling import Detector
 from bcnet.modeling.precision import autocast, autocast_dtype
 from bcnet.occlusion.shares import hidden_share, occluder_share
 from bcnet.ops.rle import RLE
+from bcnet.prediction.model import InferenceModel
 from bcnet.structures import Detections
 
 
 class GroundTruthBoxPredictor:
     """Predicts the maps of a record's objects in their annotated boxes."""
 
-    def __init__(self, cfg, model: Detector) -> None:
+    def __init__(self, cfg, model: InferenceModel) -> None:
         """
         Args:
             cfg: the config that the model was built from.
@@ -37,14 +38,13 @@ class GroundTruthBoxPredictor:
 
     def __call__(self, record: ImageRecord) -> Detections:
         """One detection per object, crowds excluded, with all maps of the head, on the CPU, in image pixels."""
-        image = self.mapper(record)["image"]
         boxes, classes = ground_truth_boxes(record)
-        scale = torch.tensor([image.shape[2] / record.width, image.shape[1] / record.height]).repeat(2)
-        given = Detections((image.shape[1], image.shape[2]), boxes * scale, torch.ones(len(boxes)), classes)
+        given = Detections((record.height, record.width), boxes, torch.ones(len(boxes)), classes)
         device = self.model.device
         with autocast(device, self.amp_dtype):
+            image = self.mapper(record)["image"]
             (detections,) = self.model.inference_masks([image], [given.to(device)], with_occluder=True)
-        return replace(detections.to("cpu"), image_size=(record.height, record.width), boxes=boxes)
+        return detections.to("cpu")
 
 
 def ground_truth_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
@@ -54,13 +54,13 @@ def ground_truth_boxes(record: ImageRecord) -> tuple[Tensor, Tensor]:
     return boxes, torch.tensor([record.instances[i].category for i in positions], dtype=torch.int64)
 
 
-def masks_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict:
+def masks_in_ground_truth_boxes(cfg, model: InferenceModel, dataset: str) -> dict:
     """IoU of the annotated masks with those that a model predicts in the annotated boxes.
 
     The boxes are those of the visible masks, and the detector's own detections are not used, so that heads are compared
     instance by instance. For a model with an occluder layer, occluder masks are evaluated too. Instances are split into
     levels by the hidden share of their amodal masks if all have one, else by the occluder's share of the pixels
-    (`occluder_share`).
+    (`occluder_share`). Each process takes a share of the images.
 
     Args:
         cfg: the config that the model was built from.
@@ -70,13 +70,14 @@ def masks_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict:
     Returns:
         dict: by level of `OCCLUSION_LEVELS`, and "all": ``instances``, ``mean_iou`` in percent, and for a model with an
         occluder layer, over the instances with an occluder, ``occluded`` (their number), ``occluder_mean_iou`` and
-        ``occluder_found``, the share of them whose predicted occluder mask is not empty (percent).
+        ``occluder_found``, the share of them whose predicted occluder mask is not empty (percent). Empty on
+        all but the main process.
     """
     predict = GroundTruthBoxPredictor(cfg, model)
     records = load_dataset(dataset)[0]
     by_amodal = all(instance.amodal for record in records for instance in record.instances if not instance.iscrowd)
     rows = []
-    for record in records:
+    for record in (records[index] for index in contiguous_shard(len(records), rank(), world_size())):
         instances = [instance for instance in record.instances if not instance.iscrowd]
         if instances:
             visible = [visible_rle(record, instance) for instance in instances]
@@ -87,7 +88,8 @@ def masks_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict:
             else:
                 hidden = list(map(occluder_share, visible, occluders))
             rows += _compare(predict(record), visible, occluders, hidden)
-    return _summary(np.array(rows, dtype=float).reshape(-1, 4))
+    gathered = gather_on_main_process(np.array(rows, dtype=float).reshape(-1, 4))
+    return _summary(np.concatenate(gathered)) if is_main_process() else {}
 
 
 def _compare(

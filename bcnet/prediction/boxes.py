@@ -1,0 +1,148 @@
+"""Boxes of any detector as `Detections`: arrays, tensors, and result objects of bcnet, supervision and detectron2.
+
+Letters: D boxes, H x W image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_convert, clip_boxes_to_image
+
+from bcnet.modeling import Detector
+from bcnet.prediction.model import InferenceModel
+from bcnet.structures import Detections
+
+logger = logging.getLogger(__name__)
+
+BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
+
+
+def given_detections(
+    boxes: Any,
+    classes: Any = None,
+    scores: Any = None,
+    *,
+    image_size: tuple[int, int],
+    box_format: str = "xyxy",
+    class_names: Sequence[str] = (),
+    default_names: Sequence[str] = (),
+    mask_classes: int = 1,
+) -> Detections:
+    """Boxes that another detector found, checked and clipped to the image, in their order.
+
+    Args:
+        boxes: [D, 4] in pixels of the image, an array, a tensor or lists; or an object that has them, with classes and
+            scores: `bcnet.structures.Detections`, supervision's `Detections` (also ultralytics' `Boxes`), detectron2's
+            `Instances`. D may be 0.
+        classes: [D] whole numbers from 0, or None: those of the object, else all 0.
+        scores: [D], or None: those of the object, else all 1.
+        image_size: (H, W).
+        box_format: of arrays and tensors: "xyxy", "xywh" (COCO) or "cxcywh" (centre).
+        class_names: of the classes 0..; empty takes those of the object, if it has any, else `default_names` for given
+            classes.
+        mask_classes: of the masks to predict: 1 for class-agnostic ones, otherwise classes must be given and below it.
+
+    Raises:
+        ValueError: another shape or format; a value that is not finite; a box without area or outside the image, with
+            its position; classes that are not whole numbers from 0; or an object of an image of another size.
+    """
+    if box_format not in BOX_FORMATS:
+        raise ValueError(f"box_format is {box_format!r}; it must be one of {', '.join(map(repr, BOX_FORMATS))}")
+    found = _fields(boxes)
+    if found is not None:
+        box_format = "xyxy"
+        own_size = getattr(boxes, "image_size", None)
+        if own_size is not None and tuple(own_size) != tuple(image_size):
+            raise ValueError(f"the boxes are of an image of {tuple(own_size)} (height, width), not {image_size}")
+        boxes, own_classes, own_scores, own_names = found
+        classes = own_classes if classes is None else classes
+        scores = own_scores if scores is None else scores
+        class_names = class_names or own_names
+    values = _values("boxes", boxes)
+    if values.numel() == 0:
+        values = values.reshape(0, 4)
+    if values.ndim != 2 or values.shape[1] != 4:
+        hint = "; one box is [[x0, y0, x1, y1]]" if values.shape == (4,) else ""
+        raise ValueError(f"boxes must be [D, 4], got {tuple(values.shape)}{hint}")
+    corners = _checked(box_convert(values, box_format, "xyxy"), values, image_size, box_format)
+    count = len(corners)
+    if classes is None and mask_classes > 1:
+        raise ValueError(f"the model has masks of {mask_classes} classes: give the class of each box")
+    if classes is not None:
+        class_names = class_names or default_names
+    labels = torch.zeros(count) if classes is None else _values("classes", classes)
+    confidences = torch.ones(count) if scores is None else _values("scores", scores)
+    for name, value in (("classes", labels), ("scores", confidences)):
+        if value.shape != (count,):
+            raise ValueError(f"{name} must be [{count}] like the boxes, got {tuple(value.shape)}")
+    if bool(((labels < 0) | (labels != labels.round())).any()):
+        raise ValueError(f"classes must be whole numbers from 0, got {labels.tolist()[:10]}")
+    if 1 < mask_classes <= float(labels.max() if count else 0):
+        raise ValueError(f"class {int(labels.max())} is not one of the {mask_classes} that the model has masks of")
+    return Detections(image_size, corners, confidences, labels.long(), class_names=tuple(class_names))
+
+
+def mask_classes_of(model: InferenceModel) -> int:
+    """Number of mask classes of a model, 1 for class-agnostic masks."""
+    detector = next((module for module in model.modules() if isinstance(module, Detector)), None)
+    return 1 if detector is None or detector.mask_branch is None else detector.mask_branch.num_classes
+
+
+def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
+    """Boxes (xyxy), classes, scores and class names of a result object; None for another kind."""
+    if isinstance(boxes, Detections):
+        return boxes.boxes, boxes.classes, boxes.scores, tuple(boxes.class_names)
+    if hasattr(boxes, "pred_boxes"):  # detectron2's Instances
+        return boxes.pred_boxes.tensor, getattr(boxes, "pred_classes", None), getattr(boxes, "scores", None), ()
+    if hasattr(boxes, "xyxy"):
+        classes = getattr(boxes, "class_id", getattr(boxes, "cls", None))
+        scores = getattr(boxes, "confidence", getattr(boxes, "conf", None))
+        data = getattr(boxes, "data", None)
+        names = data.get("class_name") if isinstance(data, dict) else None
+        return boxes.xyxy, classes, scores, () if classes is None or names is None else _names(classes, names)
+    return None
+
+
+def _names(classes: Any, names: Any) -> tuple[str, ...]:
+    """Names by class from the name of each box; a class without a box is named by its number."""
+    by_class = {int(label): str(name) for label, name in zip(classes, names, strict=True)}
+    return tuple(by_class.get(label, f"class {label}") for label in range(max(by_class, default=-1) + 1))
+
+
+def _values(name: str, values: Any) -> Tensor:
+    """As float32 on the CPU.
+
+    Raises:
+        ValueError: not numbers, or one that is not finite, with its position.
+    """
+    try:
+        tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers [D{', 4' * (name == 'boxes')}]: {error}") from error
+    tensor = tensor.detach().cpu().float()
+    if not bool(tensor.isfinite().all()):
+        position = torch.nonzero(~tensor.isfinite())[0].tolist()
+        raise ValueError(f"{name} must be finite; at {position} there is {tensor[tuple(position)].item()}")
+    return tensor
+
+
+def _checked(corners: Tensor, values: Tensor, image_size: tuple[int, int], box_format: str) -> Tensor:
+    """Boxes, xyxy, clipped to the image."""
+    height, width = image_size
+    clipped = clip_boxes_to_image(corners, image_size)
+    for kind, kept in (("without area", corners), (f"outside the image of {width} x {height} pixels", clipped)):
+        empty = torch.nonzero((kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1]))[:, 0].tolist()
+        if empty:
+            raise ValueError(
+                f"{len(empty)} of {len(corners)} boxes are {kind}, the first is box {empty[0]}, "
+                f"{values[empty[0]].tolist()} as {box_format} (box_format may be {', '.join(BOX_FORMATS)})"
+            )
+    if len(corners) and float(corners.max()) <= 1 < min(image_size):
+        logger.warning("all boxes lie within 0..1; they are taken as pixels, normalised ones must be multiplied")
+    return clipped
