@@ -10,6 +10,8 @@ from detectron2.structures import BoxMode
 
 from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
 
+IS_BCNET_DATASET = "is_bcnet_dataset"  # metadata: registered by `register_datasets`, so that readers of bcnet know it
+
 # Annotation keys that detectron2 lacks, by the field of `InstanceRecord`.
 _EXTRA_KEYS = {
     "occluder": "bg_object_segmentation",
@@ -38,6 +40,7 @@ def register_datasets(names: Iterable[str]) -> None:
         files = dataset_files(name)
         DatasetCatalog.register(name, functools.partial(_load, name))
         metadata = MetadataCatalog.get(name).set(evaluator_type="coco", image_root=files.image_root)
+        metadata.set(**{IS_BCNET_DATASET: True})
         if files.format == "coco":
             # Ground truth of COCOEvaluator; for other formats it converts the dataset dicts.
             metadata.set(json_file=files.annotation_file)

@@ -11,14 +11,15 @@ import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY, BaseMaskRCNNHead
-from detectron2.structures import Instances, ROIMasks
+from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from bcnet import bilayer
 from bcnet.bilayer import MapTarget, map_targets, select_class
+from bcnet.detectron2.convert import roi_field
 from bcnet.detectron2.occluders import occluder_masks_of_rois
-from bcnet.detectron2.postprocessing import paste_layers_with_masks
+from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.detectron2.shapes import shape_value
 from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER, PUBLISHED_MAPS, MapSpec, required_layers
 from bcnet.modeling.mask_heads import bilayer_keywords
@@ -76,8 +77,6 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         self.negative_ratio = negative_ratio
         self.output_layers = output_layers
         self.vis_period = vis_period
-        if [spec.name for spec in self._predicted_maps()] != [OCCLUDEE_MASK.name]:
-            paste_layers_with_masks()
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
@@ -112,9 +111,10 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 
         Returns:
             In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
-            probabilities, and the other maps (`MapSpec.detectron2_field`) as ROIMasks [D, M, M], which the
+            probabilities, and the other maps (`MapSpec.detectron2_field`) as `ImageMaps` [D, M, M], which the
             post-processing pastes into the image: all of them with `output_layers`, otherwise the amodal masks alone,
-            where the head has them.
+            where the head has them. ``roi_masks``, ``roi_occluder_masks``, ... (`roi_field`) are the same probabilities
+            as float32 [D, M, M], which post-processing leaves as they are; a traced model does not return them twice.
 
         Raises:
             ValueError: in training, the instances lack the masks that a map learns from.
@@ -139,14 +139,24 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         specs = self._predicted_maps()
         logits = super().forward(x, [spec.name for spec in specs])
         logits = select_class(logits, torch.cat([i.pred_classes for i in instances]))
-        counts = [len(i) for i in instances]
+        # Not `len`: while a model is traced the number of detections is a tensor.
+        counts = [i.pred_classes.shape[0] for i in instances]
         for spec in specs:
             maps = logits[spec.name].float().sigmoid().split(counts)
             for image, values in zip(instances, maps, strict=True):
-                image.set(
-                    spec.detectron2_field, values[:, None] if spec.name == OCCLUDEE_MASK.name else ROIMasks(values)
-                )
+                _set_map(image, spec, values)
         return instances
+
+
+def _set_map(instances: Instances, spec: MapSpec, values: Tensor) -> None:
+    if not torch.jit.is_tracing():
+        instances.set(roi_field(spec), values)
+    if spec.name == OCCLUDEE_MASK.name:
+        instances.set(spec.detectron2_field, values[:, None])
+        return
+    instances.set(spec.detectron2_field, ImageMaps(values))
+    if instances.has("pred_boxes"):
+        instances.pred_boxes = ImageBoxes(instances.pred_boxes.tensor)
 
 
 @torch.no_grad()

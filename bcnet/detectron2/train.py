@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, default_setup, hooks
 from detectron2.engine import launch as detectron2_launch
-from detectron2.evaluation import COCOEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 
@@ -24,6 +24,7 @@ from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
+from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
@@ -109,12 +110,22 @@ class Trainer(DefaultTrainer):
         return optimizer
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> COCOEvaluator:
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> BCNetEvaluator:
         # One folder per data set: result files have fixed names.
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, str(list(cfg.DATASETS.TEST).index(dataset_name)))
-        return COCOEvaluator(dataset_name, output_dir=folder)
+        return BCNetEvaluator.from_config(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None) -> OrderedDict:
+        """`DefaultTrainer.test`; where the depth order is known, mask heads return the maps that it is derived from."""
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        elif evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        with all_maps(model, any(getattr(evaluator, "uses_relations", False) for evaluator in evaluators)):
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: torch.nn.Module) -> OrderedDict:

@@ -64,8 +64,9 @@ def test_train_resume_and_evaluate(tmp_path, config_file):
     final = ("MODEL.WEIGHTS", output / "model_final.pth", threshold, 0.0)
     augmented = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(48,)")
     metrics = main(arguments(tmp_path, config_file, *final, *augmented, options=["--eval-only"]))
-    assert metrics.keys() == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
-    assert all(0 <= metrics[task]["AP"] <= 100 for task in metrics)
+    tasks = {"bbox", "segm", "boundary"}
+    assert metrics.keys() >= tasks | {"bbox_TTA", "segm_TTA", "boundary_TTA", "occlusion", "operating_point"}
+    assert all(0 <= metrics[task]["AP"] <= 100 for task in tasks)
     results = json.loads((output / "inference" / "coco_instances_results.json").read_text())
     assert {r["category_id"] for r in results} <= {3, 7, 40} and "segmentation" in results[0]
 
