@@ -35,10 +35,10 @@ logger = logging.getLogger(__name__)
 class BCNetEvaluator(DatasetEvaluator):
     """All metrics of `bcnet.evaluation.evaluate_results` as a detectron2 evaluator, for any trainer.
 
-    Models with `BilayerMaskHead` get the figures of bcnet's own evaluation, also of amodal models. Occlusion order needs
-    the occluder's maps: MODEL.BILAYER.OUTPUT_LAYERS, or `all_maps`. Models with other heads, or boxes alone, get the
-    metrics that their outputs allow. `bcnet.evaluation` writes ``coco_instances_results.json`` and ``metrics.json``, or
-    for a data set without annotations the files that COCO's server takes.
+    Models with `BilayerMaskHead` get the figures of bcnet's own evaluation, also of amodal models. Occlusion order
+    needs the occluder's maps: MODEL.BILAYER.OUTPUT_LAYERS, or `all_maps`. Models with other heads, or boxes alone, get
+    the metrics that their outputs allow. Written are ``coco_instances_results.json`` and ``metrics.json``, or for a data
+    set without annotations the files that COCO's server takes.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class BCNetEvaluator(DatasetEvaluator):
         if self.uses_relations and not self._has_warned and not instances.has(roi_field(OCCLUDER_MASK)):
             self._has_warned = True
             logger.warning(
-                "The depth order of %s is known, but the model's instances have no occluder maps: there is no metric of "
-                "the occlusion order. MODEL.BILAYER.OUTPUT_LAYERS True adds them.",
+                "The depth order of %s is known, but the model's instances have no occluder maps: there is no metric "
+                "of the occlusion order. MODEL.BILAYER.OUTPUT_LAYERS True adds them.",
                 self._truth.source,
             )
 

@@ -8,6 +8,7 @@ pytest.importorskip(
 
 import json
 import logging
+import pathlib
 import shutil
 
 import numpy as np
@@ -81,8 +82,7 @@ def test_every_metric_of_the_engine_on_the_same_detections(scenes, tmp_path, mas
 
 
 def test_amodal_masks_are_not_scored_against_visible_ones(scenes):
-    # Perfect amodal masks of a model with amodal targets.
-    detections = {image_id: found for image_id, found in detections_of(scenes, "amodal").items()}
+    detections = detections_of(scenes, "amodal")
     right = plugin_metrics(scenes, detections, mask_target="amodal")
     wrong = plugin_metrics(scenes, detections, mask_target="visible")
     assert right["segm"]["AP"] > wrong["segm"]["AP"] + 1
@@ -129,7 +129,6 @@ def test_another_head_and_boxes_alone(scenes, masks):
     assert found["bbox"] == expected["bbox"] and ("segm" in found) == masks and "order" not in found
     if masks:
         assert found["segm"] == expected["segm"] and found["boundary"] == expected["boundary"]
-        _, annotations, root = scenes.split(":")
         theirs = COCOEvaluator(scenes, tasks=("bbox", "segm"), distributed=False, use_fast_impl=False)
         theirs.reset()
         for image_id, image in detections.items():
@@ -162,7 +161,7 @@ def test_faults_are_named(scenes, tmp_path):
     with pytest.raises(ValueError, match=r"metric"):
         BCNetEvaluator(scenes, metrics=["AP51"])
     _, annotations, root = scenes.split(":")
-    content = json.loads(open(annotations).read())
+    content = json.loads(pathlib.Path(annotations).read_text())
     del content["annotations"][0]["amodal_segmentation"]
     (tmp_path / "val.json").write_text(json.dumps(content))
     spec = f"coco:{tmp_path / 'val.json'}:{root}"
