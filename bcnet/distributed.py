@@ -1,4 +1,4 @@
-"""Process group helpers: rank, world size, shared seed, mean over processes, loss normaliser; a single process needs no group."""
+"""Process group helpers: rank, world size, shared seed, means over processes; a single process needs no group."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def loss_normalizer(value: torch.Tensor) -> torch.Tensor:
     """What a sum of losses is divided by: the mean over all processes of this process' float tensor, without gradient.
 
     The gradient averaged by DDP then equals that of a single process on the joint batch. Where no gradient is wanted
-    (`torch.no_grad`, as for a validation loss) it is this process' own value, without waiting for other processes, which
-    may not take part.
+    (`torch.no_grad`, as for a validation loss) it is this process' own value, without waiting for other processes,
+    which may not take part.
     """
     return mean_over_processes(value) if torch.is_grad_enabled() else value.detach().clone()

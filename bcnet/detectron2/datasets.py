@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import mmap
+import os
+from collections.abc import Iterable, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
+from bcnet.ops.rle import box_rle
 
 IS_BCNET_DATASET = "is_bcnet_dataset"  # metadata: registered by `register_datasets`, so that readers of bcnet know it
 
@@ -90,26 +93,57 @@ def _annotation(instance: InstanceRecord) -> dict:
 def dict_to_record(dataset_dict: dict) -> ImageRecord:
     """detectron2's standard dataset dict as a record; boxes of every `BoxMode` become xywh."""
     return ImageRecord(
-        file_name=dataset_dict["file_name"],
+        file_name=dataset_dict.get("file_name", ""),
         image_id=dataset_dict.get("image_id", ""),
         height=dataset_dict["height"],
         width=dataset_dict["width"],
-        instances=[_instance(position, a) for position, a in enumerate(dataset_dict["annotations"])],
+        instances=[
+            _instance(position, annotation, (dataset_dict["height"], dataset_dict["width"]))
+            for position, annotation in enumerate(dataset_dict["annotations"])
+        ],
         in_front=dataset_dict.get("in_front"),
         annotation_file=dataset_dict.get("annotation_file", ""),
         unordered=tuple(dataset_dict.get("unordered", ())),
     )
 
 
-def _instance(position: int, annotation: dict) -> InstanceRecord:
+def _instance(position: int, annotation: dict, image_size: tuple[int, int]) -> InstanceRecord:
     extra = {field: annotation.get(key) for field, key in _EXTRA_KEYS.items()}
     if extra["annotation_id"] is None:
         extra["annotation_id"] = f"at position {position}"
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list) and not segmentation:
+        segmentation = box_rle(0, 0, 0, 0, image_size)  # a mask without pixels, which detectron2 drops
     return InstanceRecord(
-        # Of the type of the box that is given: a list, here.
-        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),  # pyright: ignore[reportArgumentType]
+        bbox=_xywh(annotation["bbox"], annotation["bbox_mode"]),
         category=annotation["category_id"],
         iscrowd=bool(annotation.get("iscrowd", 0)),
-        segmentation=annotation.get("segmentation"),
+        segmentation=segmentation,
         **extra,
     )
+
+
+def _xywh(box: Sequence[float], mode: BoxMode) -> Sequence[float]:
+    if mode == BoxMode.XYWHA_ABS:  # detectron2 converts rotated boxes to corners alone
+        box, mode = BoxMode.convert(box, mode, BoxMode.XYXY_ABS), BoxMode.XYXY_ABS  # pyright: ignore[reportAssignmentType, reportArgumentType]
+    # Of the type of the box that is given: a list, a tuple or an array.
+    return BoxMode.convert(box, mode, BoxMode.XYWH_ABS)  # pyright: ignore[reportReturnType, reportArgumentType]
+
+
+def files_with_ignored_order(names: Iterable[str]) -> list[str]:
+    """The annotation files with a depth order among data sets whose registration is not bcnet's and may ignore it.
+
+    detectron2's `register_coco_instances` reads no ``depth``. The files are searched for the key, not parsed.
+    """
+    files = []
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        path = metadata.get("json_file", None)
+        if path and not metadata.get(IS_BCNET_DATASET, False) and os.path.isfile(path) and _mentions(path, b'"depth"'):
+            files.append(path)
+    return files
+
+
+def _mentions(path: str, text: bytes) -> bool:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0

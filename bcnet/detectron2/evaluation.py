@@ -37,8 +37,8 @@ class BCNetEvaluator(DatasetEvaluator):
 
     Models with `BilayerMaskHead` get the figures of bcnet's own evaluation, also of amodal models. Occlusion order
     needs the occluder's maps: MODEL.BILAYER.OUTPUT_LAYERS, or `all_maps`. Models with other heads, or boxes alone, get
-    the metrics that their outputs allow. Written are ``coco_instances_results.json`` and ``metrics.json``, or for a data
-    set without annotations the files that COCO's server takes.
+    the metrics that their outputs allow. Written are ``coco_instances_results.json`` and ``metrics.json``, or for a
+    data set without annotations the files that COCO's server takes.
     """
 
     def __init__(

@@ -25,6 +25,8 @@ from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
+from bcnet.detectron2.freezing import freeze_detector
+from bcnet.detectron2.keys import nearest_key
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
@@ -39,11 +41,6 @@ _STAND_ALONE_KEYS = {
     "SOLVER.EMA.ENABLED": False,
     "INPUT.BAD_IMAGE": "raise",
     "INPUT.MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS,
-    "INPUT.COMPOSITION.ENABLED": False,
-    "INPUT.SCALE_JITTER.ENABLED": False,
-    "INPUT.COLOR_JITTER.ENABLED": False,
-    "MODEL.BILAYER.OCCLUDER_TARGET": "neighbours",
-    "MODEL.FREEZE_DETECTOR": False,
     "MODEL.COMPILE": False,
 }
 
@@ -70,6 +67,15 @@ class Trainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT or None
         return built
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """
+        Raises:
+            ValueError: MODEL.FREEZE_DETECTOR of a model without a mask head.
+        """
+        model = super().build_model(cfg)
+        return freeze_detector(model) if cfg.MODEL.FREEZE_DETECTOR else model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -150,8 +156,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.config_file:
         # On a copy, because `default_setup` reads the arguments' config file.
         args = argparse.Namespace(**{**vars(args), "config_file": find_config(args.config_file)})
-        cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(split_overrides(args.opts or []))
+        with nearest_key(cfg, args.config_file):
+            cfg.merge_from_file(args.config_file)
+    with nearest_key(cfg, "overrides"):
+        cfg.merge_from_list(split_overrides(args.opts or []))
     for key, neutral in _STAND_ALONE_KEYS.items():
         section, name = key.rsplit(".", 1)
         node = cfg
@@ -162,6 +170,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 f"{key} is {node[name]!r}, which detectron2's trainer does not support; run without --host "
                 f"detectron2, or set it to {neutral!r}"
             )
+    if cfg.MODEL.FREEZE_DETECTOR and not (cfg.MODEL.WEIGHTS or args.resume or args.eval_only):
+        raise ValueError(
+            "MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would keep random weights"
+        )
     device = resolve_device(cfg.MODEL.DEVICE)
     cfg.MODEL.DEVICE = str(device)
     if device.type == "cpu" and cfg.SOLVER.AMP.ENABLED:
@@ -226,6 +238,11 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def _run_under_torchrun(args: argparse.Namespace) -> None:
+    if not torch.cuda.is_available() and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ValueError(
+            "detectron2's trainer needs a GPU for each of torchrun's processes, and there is none; on a CPU start one "
+            "process, or train without --host detectron2, which takes several on CPUs"
+        )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
