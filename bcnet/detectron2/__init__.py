@@ -19,6 +19,7 @@ from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.fcos import BCNetFCOS
+from bcnet.detectron2.freezing import freeze_detector
 from bcnet.detectron2.mask_head import BilayerMaskHead
 from bcnet.detectron2.occluders import add_occluder_masks
 from bcnet.detectron2.postprocessing import paste_layers
@@ -36,6 +37,7 @@ __all__ = [
     "all_maps",
     "build_bcnet_fcos_resnet_fpn_backbone",
     "detections_to_instances",
+    "freeze_detector",
     "instances_to_detections",
     "paste_layers",
     "register_datasets",

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances, ROIMasks
+from detectron2.structures import BitMasks, Instances, ROIMasks
 from torch import Tensor
 
+from bcnet.detectron2.postprocessing import ImageBoxes
 from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_MASK, MapSpec
 from bcnet.structures import Detections
 
 
-def roi_field(spec: MapSpec) -> str:
-    """Field of `Instances` with a map's probabilities in the RoI frame, float32 [D, M, M], such as "roi_masks"."""
-    return f"roi_{spec.plural}"
+def kept_maps(instances: Instances) -> dict[str, Tensor]:
+    """The maps in the RoI frame that `BilayerMaskHead` keeps with the boxes, float32 [D, M, M] by map name."""
+    return getattr(instances.pred_boxes, "maps", {})
 
 
 def instances_to_detections(
@@ -61,8 +62,8 @@ def instances_to_detections(
 
 def _roi_map(instances: Instances, spec: MapSpec) -> Tensor | None:
     """A map in the RoI frame, float [D, M, M]; None if the instances lack it."""
-    if instances.has(roi_field(spec)):
-        return instances.get(roi_field(spec))
+    if spec.name in kept_maps(instances):
+        return kept_maps(instances)[spec.name]
     value = instances.get(spec.detectron2_field) if instances.has(spec.detectron2_field) else None
     if isinstance(value, ROIMasks):
         return value.tensor
@@ -74,8 +75,8 @@ def _roi_map(instances: Instances, spec: MapSpec) -> Tensor | None:
 def _resampled(instances: Instances, side: int | None) -> Tensor:
     if side is None:
         raise ValueError(
-            "these instances have pred_masks in the image and not the maps that they were pasted from (roi_masks, "
-            "which BilayerMaskHead adds); give resampled_side, such as 112, to resample the masks to their boxes"
+            "these instances have pred_masks in the image and not the maps that they were pasted from, which "
+            "BilayerMaskHead keeps with pred_boxes; give resampled_side, such as 112, to resample the masks to their boxes"
         )
     masks = BitMasks(instances.pred_masks).crop_and_resize(instances.pred_boxes.tensor, side)
     return masks.to(torch.float32)
@@ -87,16 +88,16 @@ def detections_to_instances(detections: Detections) -> Instances:
     Returns:
         Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are present ``pred_masks``,
         ``pred_boundaries``, ``pred_occluder_masks``, ``pred_occluder_boundaries`` and ``pred_amodal_masks``, bool
-        [D, H, W], and their probabilities in the RoI frame (`roi_field`), float32 [D, M, M].
+        [D, H, W]. The boxes keep the maps themselves (`ImageBoxes`).
     """
+    # Maps of scaled RoIs do not span the boxes.
+    maps = detections.maps if detections.roi_scale == 1 else {}
     instances = Instances(
         detections.image_size,
-        pred_boxes=Boxes(detections.boxes),
+        pred_boxes=ImageBoxes(detections.boxes, maps),
         scores=detections.scores,
         pred_classes=detections.classes,
     )
     for spec in detections.present:
         instances.set(spec.detectron2_field, detections.pasted(spec.name))
-        if detections.roi_scale == 1:
-            instances.set(roi_field(spec), detections.maps[spec.name])
     return instances

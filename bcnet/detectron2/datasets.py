@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
-from bcnet.ops.rle import box_rle
+from bcnet.ops.rle import box_rle, segmentation_to_rle
 
 IS_BCNET_DATASET = "is_bcnet_dataset"  # metadata: registered by `register_datasets`, so that readers of bcnet know it
 
@@ -66,7 +66,7 @@ def record_to_dict(record: ImageRecord) -> dict:
         "height": record.height,
         "width": record.width,
         "annotation_file": record.annotation_file,
-        "annotations": [_annotation(instance) for instance in record.instances],
+        "annotations": [_annotation(record, instance) for instance in record.instances],
     }
     if record.in_front is not None:
         dataset_dict["in_front"] = record.in_front
@@ -75,14 +75,17 @@ def record_to_dict(record: ImageRecord) -> dict:
     return dataset_dict
 
 
-def _annotation(instance: InstanceRecord) -> dict:
+def _annotation(record: ImageRecord, instance: InstanceRecord) -> dict:
     annotation = {
         "bbox": instance.bbox,
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": instance.category,
         "iscrowd": int(instance.iscrowd),
     }
-    if instance.segmentation is not None:
+    if isinstance(instance.segmentation, dict):
+        # detectron2's mapper decodes compressed RLE alone.
+        annotation["segmentation"] = segmentation_to_rle(instance.segmentation, record.height, record.width)
+    elif instance.segmentation is not None:
         annotation["segmentation"] = instance.segmentation
     for field, key in _EXTRA_KEYS.items():
         if getattr(instance, field) is not None:
@@ -124,10 +127,10 @@ def _instance(position: int, annotation: dict, image_size: tuple[int, int]) -> I
 
 
 def _xywh(box: Sequence[float], mode: BoxMode) -> Sequence[float]:
-    if mode == BoxMode.XYWHA_ABS:  # detectron2 converts rotated boxes to corners alone
-        box, mode = BoxMode.convert(box, mode, BoxMode.XYXY_ABS), BoxMode.XYXY_ABS  # pyright: ignore[reportAssignmentType, reportArgumentType]
-    # Of the type of the box that is given: a list, a tuple or an array.
-    return BoxMode.convert(box, mode, BoxMode.XYWH_ABS)  # pyright: ignore[reportReturnType, reportArgumentType]
+    if mode == BoxMode.XYWH_ABS:
+        return box
+    corners = BoxMode.convert([float(x) for x in box], mode, BoxMode.XYXY_ABS)  # the only target for rotated boxes
+    return BoxMode.convert(corners, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)  # pyright: ignore[reportReturnType]
 
 
 def files_with_ignored_order(names: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from torch import nn
 
 from bcnet.data import DatasetInfo
-from bcnet.detectron2.convert import instances_to_detections, roi_field
+from bcnet.detectron2.convert import instances_to_detections, kept_maps
 from bcnet.detectron2.datasets import IS_BCNET_DATASET, dict_to_record
 from bcnet.detectron2.keys import require_bcnet_keys
 from bcnet.detectron2.mask_head import BilayerMaskHead
@@ -138,7 +138,7 @@ class BCNetEvaluator(DatasetEvaluator):
 
     def _results(self, instances: Instances, image_id: int | str) -> list[dict]:
         category_ids = self._truth.category_ids
-        if instances.has(roi_field(OCCLUDEE_MASK)):
+        if OCCLUDEE_MASK.name in kept_maps(instances):
             detections = with_relations(instances_to_detections(instances))
             return detections.to_coco(image_id, category_ids, names=RESULT_MAPS)
         boxes = Detections(
@@ -152,7 +152,7 @@ class BCNetEvaluator(DatasetEvaluator):
         return [{**result, "segmentation": rle} for result, rle in zip(boxes, rles, strict=True)]
 
     def _warn_of_missing_layers(self, instances: Instances) -> None:
-        if self.uses_relations and not self._has_warned and not instances.has(roi_field(OCCLUDER_MASK)):
+        if self.uses_relations and not self._has_warned and OCCLUDER_MASK.name not in kept_maps(instances):
             self._has_warned = True
             logger.warning(
                 "The depth order of %s is known, but the model's instances have no occluder maps: there is no metric "

@@ -18,7 +18,6 @@ from torch import Tensor
 from bcnet import bilayer
 from bcnet.bilayer import MapTarget, map_targets, select_class
 from bcnet.detectron2.checkpoint import adopt_weights
-from bcnet.detectron2.convert import roi_field
 from bcnet.detectron2.keys import require_bcnet_keys
 from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.detectron2.shapes import shape_value
@@ -128,8 +127,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
             probabilities, and the other maps (`MapSpec.detectron2_field`) as `ImageMaps` [D, M, M], which the
             post-processing pastes into the image: all of them with `output_layers`, otherwise the amodal masks alone,
-            where the head has them. ``roi_masks``, ``roi_occluder_masks``, ... (`roi_field`) are the same probabilities
-            as float32 [D, M, M], which post-processing leaves as they are; a traced model does not return them twice.
+            where the head has them. ``pred_boxes`` become `ImageBoxes`, which keep the probabilities.
 
         Raises:
             ValueError: in training, the instances lack the masks that a map learns from.
@@ -165,19 +163,12 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         for spec in specs:
             maps = logits[spec.name].float().sigmoid().split(counts)
             for image, values in zip(instances, maps, strict=True):
-                _set_map(image, spec, values)
+                is_mask = spec.name == OCCLUDEE_MASK.name
+                image.set(spec.detectron2_field, values[:, None] if is_mask else ImageMaps(values))
+                if image.has("pred_boxes"):
+                    before = getattr(image.pred_boxes, "maps", {})
+                    image.pred_boxes = ImageBoxes(image.pred_boxes.tensor, {**before, spec.name: values})
         return instances
-
-
-def _set_map(instances: Instances, spec: MapSpec, values: Tensor) -> None:
-    if not torch.jit.is_tracing():
-        instances.set(roi_field(spec), values)
-    if spec.name == OCCLUDEE_MASK.name:
-        instances.set(spec.detectron2_field, values[:, None])
-        return
-    instances.set(spec.detectron2_field, ImageMaps(values))
-    if instances.has("pred_boxes"):
-        instances.pred_boxes = ImageBoxes(instances.pred_boxes.tensor)
 
 
 def _visualize(logits: Mapping[str, Tensor], targets: Mapping[str, MapTarget]) -> None:

@@ -10,6 +10,8 @@ Letters: D detections, M mask side, H x W image.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from detectron2.structures import Boxes, Instances, ROIMasks
 from torch import Tensor
 
@@ -20,13 +22,17 @@ _BOXES = "_clipped_boxes"  # attribute of a mask that `ImageBoxes.nonempty` retu
 
 
 class ImageBoxes(Boxes):
-    """Boxes that note the image they were clipped to.
+    """Boxes with the maps that span them, which note the image they were clipped to.
 
     Attributes:
+        maps: float32 [D, M, M] by map name, probabilities in the RoI frame, which post-processing leaves as they are.
         image_size: (H, W) of the last `clip`; None before it.
     """
 
-    image_size: tuple[int, int] | None = None
+    def __init__(self, tensor: Tensor, maps: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(tensor)
+        self.maps = dict(maps or {})
+        self.image_size: tuple[int, int] | None = None
 
     def clip(self, box_size: tuple[int, int]) -> None:
         super().clip(box_size)
@@ -39,16 +45,18 @@ class ImageBoxes(Boxes):
         return keep
 
     def clone(self) -> ImageBoxes:
-        return self._like(self.tensor.clone())
+        return self._map_tensors(Tensor.clone)
 
     def to(self, device) -> ImageBoxes:
-        return self._like(self.tensor.to(device=device))
+        return self._map_tensors(lambda tensor: tensor.to(device=device))
 
     def __getitem__(self, item) -> ImageBoxes:
-        return self._like(super().__getitem__(item).tensor)
+        rows = slice(item, item + 1 or None) if isinstance(item, int) else item
+        return self._map_tensors(lambda tensor: tensor[rows])
 
-    def _like(self, tensor: Tensor) -> ImageBoxes:
-        boxes = ImageBoxes(tensor)
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> ImageBoxes:
+        maps = {name: function(values) for name, values in self.maps.items()}
+        boxes = ImageBoxes(function(self.tensor), maps)
         boxes.image_size = self.image_size
         return boxes
 

@@ -19,6 +19,7 @@ FILTERS = (
     "ignore:.torch.cuda.amp.autocast:FutureWarning",
     "ignore:.torch.jit.(script|trace):FutureWarning",
     "ignore:.torch.jit.(script|trace):DeprecationWarning",
+    "ignore::torch.jit.TracerWarning",
     "ignore:pkg_resources is deprecated:UserWarning",
     "ignore:Detected call of `lr_scheduler.step:UserWarning",
     "ignore:torch.utils.checkpoint:UserWarning",

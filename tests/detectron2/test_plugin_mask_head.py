@@ -91,7 +91,7 @@ def test_inference_takes_the_mask_of_the_predicted_class(classes):
     ]
     with torch.no_grad():
         found, logits = module(x, detected), module.layers(x)
-    assert [set(i.get_fields()) for i in found] == [{"pred_classes", "pred_masks", "roi_masks"}] * 2
+    assert [set(i.get_fields()) for i in found] == [{"pred_classes", "pred_masks"}] * 2
     picked = torch.cat([i.pred_masks for i in found])
     channels = [5, 0, 3] if classes == 6 else [0, 0, 0]
     assert torch.equal(picked, torch.stack([logits[i, c] for i, c in enumerate(channels)])[:, None].sigmoid())
@@ -123,8 +123,7 @@ def test_amodal_masks_are_learned_from_their_own_targets_and_predicted():
     detected = Instances((96, 128), pred_classes=torch.tensor([5]), pred_boxes=Boxes(torch.tensor([[2.0, 3, 40, 50]])))
     with torch.no_grad():
         (found,) = module.eval()(x[:1], [detected])
-    masks = {"pred_masks", "pred_amodal_masks", "roi_masks", "roi_amodal_masks"}
-    assert set(found.get_fields()) == {"pred_classes", "pred_boxes"} | masks
+    assert set(found.get_fields()) == {"pred_classes", "pred_boxes", "pred_masks", "pred_amodal_masks"}
     assert paste_layers(found).pred_amodal_masks.shape == (1, 96, 128)
 
 

@@ -102,6 +102,7 @@ def test_elsewhere_maps_and_boxes_stay_what_they_are():
     assert type(maps[torch.tensor([True, False])]) is ImageMaps and type(maps[:1]) is ImageMaps
     assert type(maps[boxes.nonempty()]) is ImageMaps  # never clipped to an image
     assert type(maps.to("cpu")) is ImageMaps and type(boxes[:1]) is ImageBoxes and type(boxes.to("cpu")) is ImageBoxes
+    assert boxes[-1].tensor.tolist() == [[1, 1, 1, 5]] and boxes[0].tensor.tolist() == [[2, 3, 40, 30]]
     boxes.clip((20, 20))
     assert boxes[0].image_size == boxes.clone().image_size == boxes.to("cpu").image_size == (20, 20)
     assert maps[boxes.nonempty()].shape == (1, 20, 20)
