@@ -76,7 +76,8 @@ def _resampled(instances: Instances, side: int | None) -> Tensor:
     if side is None:
         raise ValueError(
             "these instances have pred_masks in the image and not the maps that they were pasted from, which "
-            "BilayerMaskHead keeps with pred_boxes; give resampled_side, such as 112, to resample the masks to their boxes"
+            "BilayerMaskHead keeps with pred_boxes; give resampled_side, such as 112, to resample the masks to their "
+            "boxes"
         )
     masks = BitMasks(instances.pred_masks).crop_and_resize(instances.pred_boxes.tensor, side)
     return masks.to(torch.float32)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from detectron2.structures import Boxes, Instances, ROIMasks
 from torch import Tensor
 
@@ -73,6 +74,8 @@ class ImageMaps(ROIMasks):
     def __getitem__(self, item) -> ImageMaps | Tensor:
         maps = self.tensor[item]
         boxes = getattr(item, _BOXES, None)
+        if boxes is not None and torch.jit.is_tracing():
+            return ROIMasks(maps).to_bitmasks(boxes[item], *boxes.image_size).tensor  # for any number of detections
         if boxes is not None:
             return paste_masks(maps, boxes.tensor[item], boxes.image_size)
         return ImageMaps(maps)
