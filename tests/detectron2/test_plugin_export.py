@@ -6,6 +6,8 @@ pytest.importorskip(
     "detectron2.modeling", reason="detectron2 is not installed (it is built from source, see docs/detectron2.md)"
 )
 
+import warnings
+
 import numpy as np
 import torch
 from detectron2.export import TracingAdapter
@@ -93,10 +95,15 @@ def test_onnx_takes_any_number_of_detections(config_file, maps, tmp_path):
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     model, (first, *others) = detector(config_file, *(LAYERS if maps == "layers" else ()))
-    adapter = TracingAdapter(model, [{"image": first}], without_postprocessing)
+    # In eval mode itself: torch's exporter restores the mode of what it is given, submodules included.
+    adapter = TracingAdapter(model, [{"image": first}], without_postprocessing).eval()
     path = str(tmp_path / "model.onnx")
     axes = {"image": {1: "height", 2: "width"}}
-    torch.onnx.export(adapter, (first,), path, opset_version=17, dynamo=False, input_names=["image"], dynamic_axes=axes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter of traces warns of itself
+        torch.onnx.export(
+            adapter, (first,), path, opset_version=17, dynamo=False, input_names=["image"], dynamic_axes=axes
+        )
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for image in (first, *others):
         with torch.no_grad():
