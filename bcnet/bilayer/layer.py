@@ -57,7 +57,7 @@ class GraphConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, S, S] to the same shape; N = 0 is allowed and leaves the BatchNorm's statistics unchanged."""
         rois, channels, height, width = x.shape
-        # Contiguous: attention on transposed views is half as fast on the CPU. Not `flatten`, whose ONNX fails for N = 0.
+        # Contiguous: attention on transposed views is half as fast on the CPU. Not `flatten`: its ONNX fails for N = 0.
         query, key, value = (
             projection(x).reshape(rois, channels, height * width).transpose(1, 2)[:, None].contiguous()
             for projection in (self.query, self.key, self.value)

@@ -23,6 +23,7 @@ from bcnet.detectron2.freezing import freeze_detector
 from bcnet.detectron2.mask_head import BilayerMaskHead
 from bcnet.detectron2.occluders import add_occluder_masks
 from bcnet.detectron2.postprocessing import paste_layers
+from bcnet.detectron2.train import BCNetTrainer
 from bcnet.detectron2.tta import BCNetFCOSWithTTA, with_test_time_augmentation
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "BCNetEvaluator",
     "BCNetFCOS",
     "BCNetFCOSWithTTA",
+    "BCNetTrainer",
     "BilayerMaskHead",
     "add_bcnet_config",
     "add_occluder_masks",

@@ -26,7 +26,7 @@ from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.freezing import freeze_detector
-from bcnet.detectron2.keys import nearest_key
+from bcnet.detectron2.keys import nearest_key, require_bcnet_keys
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
@@ -45,10 +45,20 @@ _STAND_ALONE_KEYS = {
 }
 
 
-class Trainer(DefaultTrainer):
-    """`DefaultTrainer` with our mapper and our solver keys, COCO evaluation and test-time augmentation."""
+class BCNetTrainer(DefaultTrainer):
+    """`DefaultTrainer` with bcnet's mapper, checkpointer, evaluator and solver keys, and test-time augmentation.
+
+    Data sets that the config names by their files, or by a name of bcnet's catalog, are registered.
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
+        """
+        Raises:
+            KeyError: an unknown data set.
+            ValueError: bcnet's keys are not in the config; or of `build_model` and `build_train_loader`.
+        """
+        require_bcnet_keys(cfg)
+        register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
         super().__init__(cfg)
         self.checkpointer = BCNetCheckpointer(self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         for hook in self._hooks:
@@ -126,6 +136,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None) -> OrderedDict:
         """`DefaultTrainer.test`; where the depth order is known, mask heads return the maps that it is derived from."""
+        register_datasets(cfg.DATASETS.TEST)
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         elif evaluators is None:
@@ -193,15 +204,15 @@ def run(args: argparse.Namespace) -> dict | None:
     """
     cfg = setup(args)
     if args.eval_only:
-        model = Trainer.build_model(cfg)
+        model = BCNetTrainer.build_model(cfg)
         BCNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = Trainer.test(cfg, model)
+        results = BCNetTrainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
-            results.update(Trainer.test_with_augmentation(cfg, model))
+            results.update(BCNetTrainer.test_with_augmentation(cfg, model))
         if comm.is_main_process():
             verify_results(cfg, results)
         return results
-    trainer = Trainer(cfg)
+    trainer = BCNetTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
         trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer._trainer.model))])

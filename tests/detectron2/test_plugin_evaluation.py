@@ -31,7 +31,7 @@ from bcnet.detectron2 import (
     register_datasets,
 )
 from bcnet.detectron2.datasets import record_to_dict
-from bcnet.detectron2.train import Trainer
+from bcnet.detectron2.train import BCNetTrainer
 from bcnet.evaluation import CocoEvaluator, flat_metrics, ground_truth_of
 from bcnet.occlusion import with_relations
 from bcnet.visualization import draw_layers
@@ -87,7 +87,7 @@ def test_amodal_masks_are_not_scored_against_visible_ones(scenes):
     wrong = plugin_metrics(scenes, detections, mask_target="visible")
     assert right["segm"]["AP"] > wrong["segm"]["AP"] + 1
     cfg = plugin_cfg(FASTER_RCNN, "INPUT.MASK_TARGET", "amodal", "DATASETS.TEST", (scenes,))
-    assert Trainer.build_evaluator(cfg, scenes)._truth.mask_target == "amodal"
+    assert BCNetTrainer.build_evaluator(cfg, scenes)._truth.mask_target == "amodal"
 
 
 @pytest.mark.parametrize("registered", ["detectron2", "dicts"])
@@ -177,7 +177,7 @@ def test_the_trainer_measures_the_order_as_the_engine_does(scenes, tmp_path):
     opts = ("MODEL.ROI_HEADS.NUM_CLASSES", len(load_dataset(scenes)[1].class_names), "DATALOADER.NUM_WORKERS", 0)
     opts += ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "DATASETS.TEST", (scenes,), "OUTPUT_DIR", str(tmp_path))
     _, plugin = both_hosts(FASTER_RCNN, *opts)
-    metrics = Trainer.test(plugin_cfg(FASTER_RCNN, *opts, "INPUT.MIN_SIZE_TEST", 96), plugin)
+    metrics = BCNetTrainer.test(plugin_cfg(FASTER_RCNN, *opts, "INPUT.MIN_SIZE_TEST", 96), plugin)
     assert "order" in metrics and not plugin.roi_heads.mask_head.output_layers
     assert (tmp_path / "inference" / "metrics.json").is_file()
 
