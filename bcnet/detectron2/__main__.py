@@ -1,30 +1,6 @@
-"""Runs a script of detectron2 with bcnet's components, config keys and data sets.
+"""``python -m bcnet.detectron2``: runs a script of detectron2, see `bcnet.detectron2.run_script`."""
 
-    python -m bcnet.detectron2 detectron2/tools/train_net.py --config-file output/config.yaml --eval-only
+import runpy
 
-Any script and its own arguments: detectron2's `train_net.py`, `lazyconfig_train_net.py`, `deploy/export_model.py` and
-others that know nothing of bcnet. Data sets of bcnet's catalog, and those named by their files
-(``coco:annotations.json:images``), are registered where the arguments or the config file name them.
-"""
-
-from __future__ import annotations
-
-import os
-import sys
-
-from bcnet.detectron2.scripts import add_keys_to_defaults, register_named_datasets
-
-if __name__ == "__main__":
-    if len(sys.argv) < 2 or not os.path.isfile(sys.argv[1]):
-        sys.exit(f"usage: python -m bcnet.detectron2 SCRIPT [ARGUMENTS]\n\n{__doc__}")
-    sys.argv = sys.argv[1:]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
-
-# Processes that detectron2 spawns import this file anew, as "__mp_main__", with the same arguments: they must find the
-# script's functions here, and bcnet's keys in the default config.
-if __name__ in ("__main__", "__mp_main__"):
-    add_keys_to_defaults()
-    register_named_datasets(sys.argv[1:])
-    __file__ = sys.argv[0]
-    with open(sys.argv[0], encoding="utf-8") as _file:
-        exec(compile(_file.read(), sys.argv[0], "exec"), globals())
+# Not this module: multiprocessing does not import a package's __main__ in the processes that it spawns.
+runpy.run_module("bcnet.detectron2.run_script", run_name="__main__", alter_sys=True)

@@ -302,3 +302,48 @@ def test_named_data_sets_are_registered(tmp_path, monkeypatch):
     words = ["--config-file", f"{tmp_path}/plain.yaml", f"--config-file={tmp_path}/lazy.yaml"]
     register_named_datasets([*words, "DATASETS.TEST", f"('{specs[2]}',)", f"x={specs[3]}"])
     assert {*specs, "coco_2017_occ"} <= {*DatasetCatalog.list()}
+
+
+LAZY = """
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from bcnet.detectron2 import BCNetEvaluator, BilayerMaskHead
+
+_zoo = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+dataloader, lr_multiplier, model, optimizer, train = (
+    _zoo[key] for key in ("dataloader", "lr_multiplier", "model", "optimizer", "train")
+)
+model.roi_heads.num_classes = 3
+model.roi_heads.mask_head = L(BilayerMaskHead)(input_shape=ShapeSpec(channels=256, width=14, height=14))
+dataloader.train.dataset.names = dataloader.test.dataset.names = "{spec}"
+dataloader.evaluator = L(BCNetEvaluator)(dataset_name="{spec}")
+dataloader.train.num_workers = dataloader.test.num_workers = 0
+dataloader.train.total_batch_size = 1
+dataloader.train.mapper.augmentations[0].short_edge_length = (48,)
+dataloader.train.mapper.instance_mask_format = "bitmask"
+dataloader.test.mapper.augmentations[0].short_edge_length = 48
+train.device, train.max_iter, train.init_checkpoint, train.output_dir = "cpu", 1, "", "{folder}/lazy"
+"""
+
+
+@needs_tools
+def test_detectron2s_lazyconfig_train_net_trains_and_reads_its_saved_config(run_script, tmp_path):
+    spec = write_coco(tmp_path / "data", images=1)
+    (tmp_path / "lazy.py").write_text(LAZY.format(spec=spec, folder=tmp_path))
+    script = TOOLS / "lazyconfig_train_net.py"
+    # A Python config names the data set in code, which the arguments do not show.
+    run_script(script, "--config-file", tmp_path / "lazy.py", f"dataloader.train.dataset.names={spec}")
+    saved = tmp_path / "lazy" / "config.yaml"
+    assert "bcnet.detectron2.BilayerMaskHead" in saved.read_text()
+    weights = f"train.init_checkpoint={tmp_path}/lazy/model_final.pth"
+    run_script(script, "--config-file", saved, "--eval-only", weights)
+
+
+@needs_tools
+def test_the_wrapper_in_processes_that_detectron2_spawns(trained):
+    script = ["-m", "bcnet.detectron2", str(TOOLS / "train_net.py"), "--config-file", str(trained / "config.yaml")]
+    words = [*script, "--num-gpus", "2", "--eval-only", "MODEL.WEIGHTS", str(trained / "model_final.pth")]
+    run = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "Evaluation results for coco:" in run.stderr + run.stdout
