@@ -1,4 +1,4 @@
-"""Process group helpers: rank, world size, shared seed, mean over processes; a single process needs no group."""
+"""Process group helpers: rank, world size, shared seed, means over processes; a single process needs no group."""
 
 from __future__ import annotations
 
@@ -40,14 +40,23 @@ def shared_seed(seed: int) -> int:
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """Mean of a float tensor over all processes (a new tensor on its device; no gradient).
 
-    Loss normalisers are averaged here, so that the gradient averaged by DDP equals that of a single process
-    on the joint batch. A collective operation: every process must call it equally often.
+    A collective operation: every process must call it equally often.
     """
     value = value.detach().clone()
     if world_size() > 1:
         dist.all_reduce(value)
         value /= world_size()
     return value
+
+
+def loss_normalizer(value: torch.Tensor) -> torch.Tensor:
+    """What a sum of losses is divided by: the mean over all processes of this process' float tensor, without gradient.
+
+    The gradient averaged by DDP then equals that of a single process on the joint batch. Where no gradient is wanted
+    (`torch.no_grad`, as for a validation loss) it is this process' own value, without waiting for other processes,
+    which may not take part.
+    """
+    return mean_over_processes(value) if torch.is_grad_enabled() else value.detach().clone()
 
 
 def gather_on_main_process(value: T) -> list[T]:

@@ -68,7 +68,7 @@ def select_class(logits: Mapping[str, Tensor], classes: Tensor) -> dict[str, Ten
     Returns:
         dict: [N, M, M] by map name.
     """
-    rois = torch.arange(len(classes), device=classes.device)
+    rois = torch.arange(classes.shape[0], device=classes.device)  # not `len`, which a trace would fix
     return {name: values[:, 0] if values.shape[1] == 1 else values[rois, classes] for name, values in logits.items()}
 
 

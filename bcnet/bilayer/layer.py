@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bcnet.ops.batch_norm import SyncBatchNorm2d
+from bcnet.ops.batch_norm import BatchNorm2d, SyncBatchNorm2d
 
-GCN_NORMS = {"BN": nn.BatchNorm2d, "SyncBN": SyncBatchNorm2d}
+GCN_NORMS = {"BN": BatchNorm2d, "SyncBN": SyncBatchNorm2d}
 
 
 def _msra_fill(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -56,16 +56,17 @@ class GraphConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, S, S] to the same shape; N = 0 is allowed and leaves the BatchNorm's statistics unchanged."""
-        # Contiguous: attention on transposed views is half as fast on the CPU.
+        rois, channels, height, width = x.shape
+        # Contiguous: attention on transposed views is half as fast on the CPU. Not `flatten`: its ONNX fails for N = 0.
         query, key, value = (
-            projection(x).flatten(2).transpose(1, 2)[:, None].contiguous()
+            projection(x).reshape(rois, channels, height * width).transpose(1, 2)[:, None].contiguous()
             for projection in (self.query, self.key, self.value)
         )
         # Affinities reach 1e5, beyond the range of fp16: the fused kernels compute them and the softmax in fp32.
         related = F.scaled_dot_product_attention(query, key, value)[:, 0]
         related = self.output(related.transpose(1, 2).reshape(x.shape))
-        if len(x) == 0 and not getattr(self.norm, "is_synchronized", False):
-            # BatchNorm raises on an empty batch; its parameters must stay in the graph for DDP.
+        if self.norm.training and len(x) == 0 and not getattr(self.norm, "is_synchronized", False):
+            # In training BatchNorm raises on an empty batch; its parameters must stay in the graph for DDP.
             return x + related * (self.norm.weight.sum() + self.norm.bias.sum())
         return x + self.norm(related)
 

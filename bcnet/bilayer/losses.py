@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bcnet.bilayer.targets import MapTarget
-from bcnet.distributed import mean_over_processes
+from bcnet.distributed import loss_normalizer
 from bcnet.maps import MapSpec
 
 
@@ -58,7 +58,7 @@ def mask_losses(
             per_roi.append((per_pixel * known).sum(dim=(1, 2)) / pixels.clamp(min=1))
             rois = rois * (pixels > 0)
         selected.append(rois.to(per_pixel.dtype).detach())
-    counts = mean_over_processes(torch.stack([rois.sum() for rois in selected])).clamp(min=1)
+    counts = loss_normalizer(torch.stack([rois.sum() for rois in selected])).clamp(min=1)
     return {
         spec.loss_name: spec.weight * (losses * rois).sum() / count
         for spec, losses, rois, count in zip(maps, per_roi, selected, counts, strict=True)

@@ -39,7 +39,43 @@ def get_cfg() -> CfgNode:
 
 
 def add_bcnet_config(cfg) -> None:
-    """Adds our keys that detectron2 lacks, and those of `register_config`, in place."""
+    """Adds our keys that detectron2 lacks, and those of `register_config`, in place.
+
+    A key that the config has already, from an earlier call or of another project, keeps its value.
+
+    Raises:
+        ValueError: another project has one of our keys with a value of another type.
+    """
+    own = cfg.clone()
+    _add_keys(own)
+    for add_keys in _registered:
+        add_keys(own)
+    _add_missing(cfg, own, "")
+
+
+def _add_missing(cfg, own, prefix: str) -> None:
+    """Adds the keys of a config that another one lacks."""
+    for name, default in own.items():
+        if name not in cfg:
+            setattr(cfg, name, default)
+        elif isinstance(default, dict) and isinstance(cfg[name], dict):
+            _add_missing(cfg[name], default, f"{prefix}{name}.")
+        elif _kind(cfg[name]) is not _kind(default):
+            raise ValueError(
+                f"the config has {prefix}{name} already, of another project: {cfg[name]!r}; bcnet has a "
+                f"{_kind(default).__name__} of this name. One config cannot have both"
+            )
+
+
+def _kind(value: object) -> type:
+    """The value's type, of which numbers have one and lists and tuples one."""
+    if isinstance(value, bool):
+        return bool
+    kinds = {dict: dict, (int, float): float, (list, tuple): list}
+    return next((kind for types, kind in kinds.items() if isinstance(value, types)), type(value))
+
+
+def _add_keys(cfg) -> None:
     node = type(cfg)
 
     # -- The bilayer mask head (MODEL.ROI_MASK_HEAD.NAME: "BilayerMaskHead") --------------------
@@ -119,9 +155,6 @@ def add_bcnet_config(cfg) -> None:
     ema.DECAY = 0.999
     cfg.SOLVER.LOG_PERIOD = 20  # iterations between two lines of log and metrics
     cfg.SOLVER.CHECKPOINTS_KEPT = 3  # of the periodic ones; 0 keeps all
-
-    for add_keys in _registered:
-        add_keys(cfg)
 
 
 def _add_augmentation_keys(inputs) -> None:

@@ -101,7 +101,7 @@ class CfgNode(_FvcoreCfgNode):
             elif isinstance(value, Mapping) and not value and any(k.startswith(key + ".") for k in known):
                 continue  # an empty section (`MODEL: {}`) is legal and changes nothing
             elif not accept_detectron2_key(key, _decode(value), source):
-                raise KeyError(_unknown_key(key, sorted(known), source))
+                raise KeyError(unknown_key_message(key, sorted(known), source))
 
 
 def split_overrides(words: Sequence[object]) -> list[Any]:
@@ -158,7 +158,8 @@ def _coerce(value: object, default: object, key: str, source: str) -> object:
     return decoded
 
 
-def _unknown_key(key: str, known: Sequence[str], source: str) -> str:
+def unknown_key_message(key: str, known: Sequence[str], source: str) -> str:
+    """The error text for an unknown key, with the nearest known one."""
     by_lower_case = {name.lower(): name for name in known}
     nearest = difflib.get_close_matches(key.lower(), by_lower_case, n=1, cutoff=0.0)
     return (

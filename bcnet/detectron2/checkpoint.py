@@ -1,18 +1,24 @@
-"""detectron2 checkpointer that also loads bcnet's and the published code's checkpoints."""
+"""detectron2 checkpointer that also loads bcnet's and the published code's checkpoints; weights of the mask head."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
 
 from bcnet.checkpoint import names, read_checkpoint, to_bcnet, to_detectron2
+from bcnet.modeling.checkpoint_adapter import MASK_HEAD
 from bcnet.modeling.mask_heads import plain_head_to_bilayer
+
+logger = logging.getLogger(__name__)
 
 
 class BCNetCheckpointer(DetectionCheckpointer):
     """`DetectionCheckpointer` that also loads models of bcnet's own trainer and of the published BCNet code.
 
-    Their tensors are renamed to detectron2's names; only the model is loaded from such a file. The plain mask head of
-    detectron2's Mask R-CNN initialises a bilayer head's occludee, as in bcnet's own trainer. ``.safetensors`` files
+    Their tensors are renamed to detectron2's names; only the model is loaded from such a file. ``.safetensors`` files
     are supported, too. Other files, and all writing, are left to the parent class.
     """
 
@@ -25,10 +31,55 @@ class BCNetCheckpointer(DetectionCheckpointer):
             return content
         if dialect in (names.BCNET, names.PUBLISHED):
             return {"model": to_detectron2(to_bcnet(state).state)}
-        if dialect == names.DETECTRON2 and any("mask_head.mask_fcn1." in key for key in state):
-            conversion = to_bcnet(state)
-            plain_head_to_bilayer(conversion, to_bcnet(self.model.state_dict()).state)
-            # What the engine's models do not have, such as another backbone or a cascade, stays as it is.
-            others = {entry.key: state[entry.key] for entry in conversion.left_out}
-            content["model"] = others | to_detectron2(conversion.state)
         return content
+
+
+def adopt_weights(
+    head: nn.Module,
+    state: dict[str, Tensor],
+    prefix: str,
+    _metadata: object,
+    _strict: bool,
+    _missing: list[str],
+    unexpected: list[str],
+    _errors: list[str],
+) -> None:
+    """Hook of the bilayer head's `load_state_dict`, whatever checkpointer calls it.
+
+    The plain mask head of detectron2's Mask R-CNN initialises the occludee, as in bcnet's own trainer.
+
+    Raises:
+        ValueError: the weights have names of bcnet's own models or of the published code; `DetectionCheckpointer`
+            would leave the model random.
+    """
+    refuse_other_names([*state, *unexpected])
+    own = head.state_dict()
+    plain = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    if "mask_fcn1.weight" not in plain:
+        return
+    place = "roi_heads.mask_head."
+    conversion = to_bcnet({place + key: tensor for key, tensor in plain.items()}, dialect=names.DETECTRON2)
+    plain_head_to_bilayer(conversion, dict.fromkeys(MASK_HEAD + key for key in own))  # pyright: ignore[reportArgumentType]
+    for key, tensor in conversion.state.items():
+        name, source = key.removeprefix(MASK_HEAD), conversion.sources[key].removeprefix(place)
+        del state[prefix + source]
+        if name in own and own[name].shape == tensor.shape:
+            state[prefix + name] = tensor
+        else:
+            logger.warning("%s%s of shape %s does not fit the bilayer head", prefix, source, tuple(tensor.shape))
+    logger.info("The plain mask head of the weights initialises the occludee of the bilayer head")
+
+
+def refuse_other_names(keys: Iterable[str]) -> None:
+    """
+    Raises:
+        ValueError: among the keys are names of bcnet's own models or of the published code.
+    """
+    for key in keys:
+        if "mask_branch." in key or "backbone.resnet." in key or ".boundary_fcn1." in key:
+            whose = "the published BCNet code" if ".boundary_fcn1." in key else "bcnet's own models"
+            raise ValueError(
+                f"the weights have the names of {whose} ({key}), which DetectionCheckpointer would not load: use "
+                "bcnet.detectron2.BCNetCheckpointer, or convert the file: bcnet weights convert --input FILE --output "
+                "plugin.pth --to detectron2"
+            )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
+from bcnet.ops.rle import box_rle, segmentation_to_rle
+
+IS_BCNET_DATASET = "is_bcnet_dataset"  # metadata: registered by `register_datasets`, so that readers of bcnet know it
 
 # Annotation keys that detectron2 lacks, by the field of `InstanceRecord`.
 _EXTRA_KEYS = {
@@ -39,6 +43,7 @@ def register_datasets(names: Iterable[str]) -> None:
         files = dataset_files(name)
         DatasetCatalog.register(name, functools.partial(_load, name))
         metadata = MetadataCatalog.get(name).set(evaluator_type="coco", image_root=files.image_root)
+        metadata.set(**{IS_BCNET_DATASET: True})
         if files.format == "coco" and not os.path.isdir(files.annotation_file):
             # Ground truth of COCOEvaluator; for other formats it converts the dataset dicts.
             metadata.set(json_file=files.annotation_file)
@@ -61,7 +66,7 @@ def record_to_dict(record: ImageRecord) -> dict:
         "height": record.height,
         "width": record.width,
         "annotation_file": record.annotation_file,
-        "annotations": [_annotation(instance) for instance in record.instances],
+        "annotations": [_annotation(record, instance) for instance in record.instances],
     }
     if record.in_front is not None:
         dataset_dict["in_front"] = record.in_front
@@ -70,14 +75,17 @@ def record_to_dict(record: ImageRecord) -> dict:
     return dataset_dict
 
 
-def _annotation(instance: InstanceRecord) -> dict:
+def _annotation(record: ImageRecord, instance: InstanceRecord) -> dict:
     annotation = {
         "bbox": instance.bbox,
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": instance.category,
         "iscrowd": int(instance.iscrowd),
     }
-    if instance.segmentation is not None:
+    if isinstance(instance.segmentation, dict):
+        # detectron2's mapper decodes compressed RLE alone.
+        annotation["segmentation"] = segmentation_to_rle(instance.segmentation, record.height, record.width)
+    elif instance.segmentation is not None:
         annotation["segmentation"] = instance.segmentation
     for field, key in _EXTRA_KEYS.items():
         if getattr(instance, field) is not None:
@@ -88,26 +96,57 @@ def _annotation(instance: InstanceRecord) -> dict:
 def dict_to_record(dataset_dict: dict) -> ImageRecord:
     """detectron2's standard dataset dict as a record; boxes of every `BoxMode` become xywh."""
     return ImageRecord(
-        file_name=dataset_dict["file_name"],
+        file_name=dataset_dict.get("file_name", ""),
         image_id=dataset_dict.get("image_id", ""),
         height=dataset_dict["height"],
         width=dataset_dict["width"],
-        instances=[_instance(position, a) for position, a in enumerate(dataset_dict["annotations"])],
+        instances=[
+            _instance(position, annotation, (dataset_dict["height"], dataset_dict["width"]))
+            for position, annotation in enumerate(dataset_dict["annotations"])
+        ],
         in_front=dataset_dict.get("in_front"),
         annotation_file=dataset_dict.get("annotation_file", ""),
         unordered=tuple(dataset_dict.get("unordered", ())),
     )
 
 
-def _instance(position: int, annotation: dict) -> InstanceRecord:
+def _instance(position: int, annotation: dict, image_size: tuple[int, int]) -> InstanceRecord:
     extra = {field: annotation.get(key) for field, key in _EXTRA_KEYS.items()}
     if extra["annotation_id"] is None:
         extra["annotation_id"] = f"at position {position}"
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, list) and not segmentation:
+        segmentation = box_rle(0, 0, 0, 0, image_size)  # a mask without pixels, which detectron2 drops
     return InstanceRecord(
-        # Of the type of the box that is given: a list, here.
-        bbox=BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS),  # pyright: ignore[reportArgumentType]
+        bbox=_xywh(annotation["bbox"], annotation["bbox_mode"]),
         category=annotation["category_id"],
         iscrowd=bool(annotation.get("iscrowd", 0)),
-        segmentation=annotation.get("segmentation"),
+        segmentation=segmentation,
         **extra,
     )
+
+
+def _xywh(box: Sequence[float], mode: BoxMode) -> Sequence[float]:
+    if mode == BoxMode.XYWH_ABS:
+        return box
+    corners = BoxMode.convert([float(x) for x in box], mode, BoxMode.XYXY_ABS)  # the only target for rotated boxes
+    return BoxMode.convert(corners, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)  # pyright: ignore[reportReturnType]
+
+
+def files_with_ignored_order(names: Iterable[str]) -> list[str]:
+    """The annotation files with a depth order among data sets whose registration is not bcnet's and may ignore it.
+
+    detectron2's `register_coco_instances` reads no ``depth``. The files are searched for the key, not parsed.
+    """
+    files = []
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        path = metadata.get("json_file", None)
+        if path and not metadata.get(IS_BCNET_DATASET, False) and os.path.isfile(path) and _mentions(path, b'"depth"'):
+            files.append(path)
+    return files
+
+
+def _mentions(path: str, text: bytes) -> bool:
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0

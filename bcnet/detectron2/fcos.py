@@ -16,6 +16,8 @@ from detectron2.modeling.roi_heads import build_mask_head
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from bcnet.detectron2.checkpoint import refuse_other_names
+from bcnet.detectron2.keys import require_bcnet_keys
 from bcnet.detectron2.shapes import shape_value
 from bcnet.fcos import FCOSHead
 from bcnet.modeling.fcos import FCOSDetection, build_fcos_head
@@ -63,11 +65,13 @@ class BCNetFCOS(nn.Module):
         self.mask_head = mask_head
         self.mask_on = mask_head is not None
         self.input_format = input_format
+        self.register_load_state_dict_pre_hook(_refuse_other_names)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg) -> dict:
+        require_bcnet_keys(cfg)
         backbone = build_backbone(cfg)
         in_features = cfg.MODEL.FCOS.IN_FEATURES
         shapes = [backbone.output_shape()[name] for name in in_features]
@@ -155,6 +159,10 @@ class BCNetFCOS(nn.Module):
     def _levels(self, images: ImageList) -> list[Tensor]:
         features = self.backbone(images.tensor)
         return [features[name] for name in self.in_features]
+
+
+def _refuse_other_names(_module: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    refuse_other_names(state)
 
 
 def _proposals(rois: MaskRoIs, ground_truth: Instances) -> Instances:

@@ -5,22 +5,24 @@ Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, D detections of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.mask_head import ROI_MASK_HEAD_REGISTRY, BaseMaskRCNNHead
-from detectron2.structures import Instances, ROIMasks
+from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from bcnet import bilayer
 from bcnet.bilayer import MapTarget, map_targets, select_class
-from bcnet.detectron2.occluders import occluder_masks_of_rois
-from bcnet.detectron2.postprocessing import paste_layers_with_masks
+from bcnet.detectron2.checkpoint import adopt_weights
+from bcnet.detectron2.keys import require_bcnet_keys
+from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.detectron2.shapes import shape_value
-from bcnet.maps import OCCLUDEE, OCCLUDEE_MASK, OCCLUDER, PUBLISHED_MAPS, MapSpec, required_layers
+from bcnet.detectron2.targets import roi_targets
+from bcnet.maps import OCCLUDEE_MASK, PUBLISHED_MAPS, MapSpec, required_layers
 from bcnet.modeling.mask_heads import bilayer_keywords
 
 _VISUALIZED_ROIS = 8
@@ -50,6 +52,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         maps: Sequence[MapSpec] = PUBLISHED_MAPS,
         loss_weights: Mapping[str, float] | None = None,
         negative_ratio: float = 1.0,
+        occluder_target: str = "neighbours",
         output_layers: bool = False,
         vis_period: int = 0,
     ) -> None:
@@ -59,6 +62,8 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, maps, loss_weights: see
                 `bcnet.bilayer.BilayerMaskHead`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
+            occluder_target: "neighbours" or "front", what the mapper's occluder masks are. Only "neighbours" can be
+                derived here, where the batch has none.
             output_layers: whether inference gives all maps, not only those that are not `MapSpec.on_request`.
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
         """
@@ -74,18 +79,25 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             loss_weights=loss_weights,
         )
         self.negative_ratio = negative_ratio
+        self.occluder_target = occluder_target
         self.output_layers = output_layers
         self.vis_period = vis_period
-        if [spec.name for spec in self._predicted_maps()] != [OCCLUDEE_MASK.name]:
-            paste_layers_with_masks()
+        self.register_load_state_dict_pre_hook(adopt_weights)
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
         """
         Raises:
-            ValueError: ROI_MASK_HEAD.CONV_DIM is not the features' channels, ROI_MASK_HEAD.NORM is set, or
-                ROI_MASK_HEAD.ROI_SCALE is not 1: detectron2's RoI heads pool the boxes as they are.
+            ValueError: bcnet's keys are not in the config; the features are not pooled; ROI_MASK_HEAD.CONV_DIM is not
+                the features' channels, ROI_MASK_HEAD.NORM is set, or ROI_MASK_HEAD.ROI_SCALE is not 1: detectron2's RoI
+                heads pool the boxes as they are.
         """
+        require_bcnet_keys(cfg)
+        if not isinstance(input_shape, ShapeSpec):
+            raise ValueError(
+                "the bilayer head takes pooled features: MODEL.ROI_MASK_HEAD.POOLER_TYPE must be 'ROIAlignV2' or "
+                f"another pooler, got {cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE!r} (as PointRend's configs have it)"
+            )
         if cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE != 1:
             raise ValueError(
                 "detectron2's RoI heads pool the boxes as they are: MODEL.ROI_MASK_HEAD.ROI_SCALE must be 1.0 in the "
@@ -102,6 +114,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             "vis_period": cfg.VIS_PERIOD,
             **bilayer_keywords(cfg, shape_value(input_shape, "channels")),
             "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
+            "occluder_target": cfg.MODEL.BILAYER.OCCLUDER_TARGET,
         }
 
     def forward(self, x: Tensor, instances: Sequence[Instances]) -> dict[str, Tensor] | Sequence[Instances]:
@@ -112,9 +125,9 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 
         Returns:
             In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
-            probabilities, and the other maps (`MapSpec.detectron2_field`) as ROIMasks [D, M, M], which the
+            probabilities, and the other maps (`MapSpec.detectron2_field`) as `ImageMaps` [D, M, M], which the
             post-processing pastes into the image: all of them with `output_layers`, otherwise the amodal masks alone,
-            where the head has them.
+            where the head has them. ``pred_boxes`` become `ImageBoxes`, which keep the probabilities.
 
         Raises:
             ValueError: in training, the instances lack the masks that a map learns from.
@@ -123,7 +136,13 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             return self._predict(x, instances)
         logits = select_class(super().forward(x), torch.cat([i.gt_classes for i in instances]))
         side = next(iter(logits.values())).shape[-1]
-        layers = roi_targets(instances, required_layers(self.maps), side=side, device=x.device)
+        layers = roi_targets(
+            instances,
+            required_layers(self.maps),
+            side=side,
+            device=x.device,
+            derive_occluders=self.occluder_target == "neighbours",
+        )
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             _visualize(logits, map_targets(self.maps, layers))
         return self.losses(logits, layers, negative_ratio=self.negative_ratio)
@@ -139,63 +158,17 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         specs = self._predicted_maps()
         logits = super().forward(x, [spec.name for spec in specs])
         logits = select_class(logits, torch.cat([i.pred_classes for i in instances]))
-        counts = [len(i) for i in instances]
+        # Not `len`: while a model is traced the number of detections is a tensor.
+        counts = [i.pred_classes.shape[0] for i in instances]
         for spec in specs:
             maps = logits[spec.name].float().sigmoid().split(counts)
             for image, values in zip(instances, maps, strict=True):
-                image.set(
-                    spec.detectron2_field, values[:, None] if spec.name == OCCLUDEE_MASK.name else ROIMasks(values)
-                )
+                is_mask = spec.name == OCCLUDEE_MASK.name
+                image.set(spec.detectron2_field, values[:, None] if is_mask else ImageMaps(values))
+                if image.has("pred_boxes"):
+                    before = getattr(image.pred_boxes, "maps", {})
+                    image.pred_boxes = ImageBoxes(image.pred_boxes.tensor, {**before, spec.name: values})
         return instances
-
-
-@torch.no_grad()
-def roi_targets(
-    instances: Sequence[Instances],
-    layers: Iterable[str] = (OCCLUDEE, OCCLUDER),
-    *,
-    side: int,
-    device: torch.device,
-) -> dict[str, MapTarget]:
-    """The mask layers of foreground proposals, cropped to them: bool [N, M, M] by layer.
-
-    Masks are cropped by their own class: BitMasks with aligned RoIAlign as in bcnet's own trainer, PolygonMasks by
-    rasterising the polygons in the box.
-
-    Args:
-        instances: per image, see `BilayerMaskHead`.
-        layers: names of the layers; "occludee" is ``gt_masks``, another one ``gt_<layer>_masks``.
-        side: M.
-
-    Raises:
-        ValueError: the instances lack the masks of a layer other than "occluder".
-    """
-    nonempty = [rois for rois in instances if len(rois) > 0]  # an image without ground truth has no masks to crop
-    return {layer: MapTarget(_cropped_layer(nonempty, layer, side, device)) for layer in layers}
-
-
-def _cropped_layer(instances: Sequence[Instances], layer: str, side: int, device: torch.device) -> Tensor:
-    crops = [torch.zeros(0, side, side, dtype=torch.bool, device=device)]
-    for rois in instances:
-        crops.append(_crop(_layer_masks(rois, layer), rois.proposal_boxes.tensor, side).to(device))
-    return torch.cat(crops)
-
-
-def _layer_masks(rois: Instances, layer: str):
-    field = "gt_masks" if layer == OCCLUDEE else f"gt_{layer}_masks"
-    if layer == OCCLUDER and not rois.has(field):
-        return occluder_masks_of_rois(rois)
-    if not rois.has(field):
-        raise ValueError(
-            f"the mask head learns {layer} masks and the batch has no {field}: BCNetDatasetMapper sets it where every "
-            f"annotation of the image has a {layer}_segmentation; the batch has {', '.join(rois.get_fields())}"
-        )
-    return rois.get(field)
-
-
-def _crop(masks, boxes: Tensor, side: int) -> Tensor:
-    cropped = masks.crop_and_resize(boxes, side)
-    return cropped if cropped.dtype == torch.bool else cropped > 0.5
 
 
 def _visualize(logits: Mapping[str, Tensor], targets: Mapping[str, MapTarget]) -> None:

@@ -1,21 +1,88 @@
-"""Post-processing for detectron2: pastes occluder masks and boundaries from the RoI frame into the image.
+"""Pasting of the mask head's maps from the RoI frame into the image, as part of detectron2's post-processing.
+
+detectron2 pastes ``pred_masks`` by name and has no hook behind it. Every copy of its `detector_postprocess` scales
+``pred_boxes``, clips them to the image and keeps ``instances[boxes.nonempty()]``. `ImageBoxes` notes the image that it
+is clipped to, and `ImageMaps` pastes itself when it is indexed by such boxes' `nonempty`. Nothing in detectron2 is
+replaced: this works in every meta-architecture, whatever was imported first.
 
 Letters: D detections, M mask side, H x W image.
 """
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable, Mapping
 
-from detectron2.modeling.meta_arch import rcnn
-from detectron2.structures import Instances, ROIMasks
+import torch
+from detectron2.structures import Boxes, Instances, ROIMasks
+from torch import Tensor
 
 from bcnet.maps import OCCLUDEE_MASK
 from bcnet.ops.paste import paste_masks
 
+_BOXES = "_clipped_boxes"  # attribute of a mask that `ImageBoxes.nonempty` returned
+
+
+class ImageBoxes(Boxes):
+    """Boxes with the maps that span them, which note the image they were clipped to.
+
+    Attributes:
+        maps: float32 [D, M, M] by map name, probabilities in the RoI frame, which post-processing leaves as they are.
+        image_size: (H, W) of the last `clip`; None before it.
+    """
+
+    def __init__(self, tensor: Tensor, maps: Mapping[str, Tensor] | None = None) -> None:
+        super().__init__(tensor)
+        self.maps = dict(maps or {})
+        self.image_size: tuple[int, int] | None = None
+
+    def clip(self, box_size: tuple[int, int]) -> None:
+        super().clip(box_size)
+        self.image_size = box_size
+
+    def nonempty(self, threshold: float = 0.0) -> Tensor:
+        keep = super().nonempty(threshold)
+        if self.image_size is not None:
+            setattr(keep, _BOXES, self)
+        return keep
+
+    def clone(self) -> ImageBoxes:
+        return self._map_tensors(Tensor.clone)
+
+    def to(self, device) -> ImageBoxes:
+        return self._map_tensors(lambda tensor: tensor.to(device=device))
+
+    def __getitem__(self, item) -> ImageBoxes:
+        rows = slice(item, item + 1 or None) if isinstance(item, int) else item
+        return self._map_tensors(lambda tensor: tensor[rows])
+
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> ImageBoxes:
+        maps = {name: function(values) for name, values in self.maps.items()}
+        boxes = ImageBoxes(function(self.tensor), maps)
+        boxes.image_size = self.image_size
+        return boxes
+
+
+class ImageMaps(ROIMasks):
+    """Maps of the RoI frame, float [D, M, M], that become bool [D, H, W] in detectron2's post-processing.
+
+    Pasted at a probability of 1/2. Indexed otherwise, and by `to`, they stay maps of the RoI frame.
+    """
+
+    def to(self, device) -> ImageMaps:
+        return ImageMaps(self.tensor.to(device))
+
+    def __getitem__(self, item) -> ImageMaps | Tensor:
+        maps = self.tensor[item]
+        boxes = getattr(item, _BOXES, None)
+        if boxes is not None and torch.jit.is_tracing():
+            return ROIMasks(maps).to_bitmasks(boxes[item], *boxes.image_size).tensor  # for any number of detections
+        if boxes is not None:
+            return paste_masks(maps, boxes.tensor[item], boxes.image_size)
+        return ImageMaps(maps)
+
 
 def paste_layers(instances: Instances) -> Instances:
-    """Pastes maps that are still in the RoI frame into the image of ``pred_boxes``.
+    """Pastes maps that are still in the RoI frame into the image of ``pred_boxes``, for post-processing of your own.
 
     Args:
         instances: fields that are ROIMasks [D, M, M] (probabilities) become bool [D, H, W] at 1/2; ``pred_masks``,
@@ -28,21 +95,3 @@ def paste_layers(instances: Instances) -> Instances:
         if field != OCCLUDEE_MASK.detectron2_field and isinstance(value, ROIMasks):
             instances.set(field, paste_masks(value.tensor, instances.pred_boxes.tensor, instances.image_size))
     return instances
-
-
-def paste_layers_with_masks() -> None:
-    """Makes `GeneralizedRCNN` paste the layers where it pastes ``pred_masks``.
-
-    detectron2 pastes by field name and offers no hook after it, so `detector_postprocess` is wrapped in the module of
-    `GeneralizedRCNN`. Called by the first head with `output_layers`; Instances without layers are unchanged.
-    """
-    original = rcnn.detector_postprocess
-    if getattr(original, "pastes_layers", False):
-        return
-
-    @functools.wraps(original)
-    def detector_postprocess(results: Instances, *args, **kwargs) -> Instances:
-        return paste_layers(original(results, *args, **kwargs))
-
-    detector_postprocess.__dict__["pastes_layers"] = True
-    rcnn.detector_postprocess = detector_postprocess

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, default_setup, hooks
 from detectron2.engine import launch as detectron2_launch
-from detectron2.evaluation import COCOEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.solver import build_optimizer
 from detectron2.utils import comm
 
@@ -24,6 +24,9 @@ from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
+from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
+from bcnet.detectron2.freezing import freeze_detector
+from bcnet.detectron2.keys import nearest_key, require_bcnet_keys
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
@@ -38,19 +41,24 @@ _STAND_ALONE_KEYS = {
     "SOLVER.EMA.ENABLED": False,
     "INPUT.BAD_IMAGE": "raise",
     "INPUT.MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS,
-    "INPUT.COMPOSITION.ENABLED": False,
-    "INPUT.SCALE_JITTER.ENABLED": False,
-    "INPUT.COLOR_JITTER.ENABLED": False,
-    "MODEL.BILAYER.OCCLUDER_TARGET": "neighbours",
-    "MODEL.FREEZE_DETECTOR": False,
     "MODEL.COMPILE": False,
 }
 
 
-class Trainer(DefaultTrainer):
-    """`DefaultTrainer` with our mapper and our solver keys, COCO evaluation and test-time augmentation."""
+class BCNetTrainer(DefaultTrainer):
+    """`DefaultTrainer` with bcnet's mapper, checkpointer, evaluator and solver keys, and test-time augmentation.
+
+    Data sets that the config names by their files, or by a name of bcnet's catalog, are registered.
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
+        """
+        Raises:
+            KeyError: an unknown data set.
+            ValueError: bcnet's keys are not in the config; or of `build_model` and `build_train_loader`.
+        """
+        require_bcnet_keys(cfg)
+        register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
         super().__init__(cfg)
         self.checkpointer = BCNetCheckpointer(self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         for hook in self._hooks:
@@ -69,6 +77,15 @@ class Trainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT or None
         return built
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """
+        Raises:
+            ValueError: MODEL.FREEZE_DETECTOR of a model without a mask head.
+        """
+        model = super().build_model(cfg)
+        return freeze_detector(model) if cfg.MODEL.FREEZE_DETECTOR else model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -109,12 +126,23 @@ class Trainer(DefaultTrainer):
         return optimizer
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> COCOEvaluator:
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> BCNetEvaluator:
         # One folder per data set: result files have fixed names.
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, str(list(cfg.DATASETS.TEST).index(dataset_name)))
-        return COCOEvaluator(dataset_name, output_dir=folder)
+        return BCNetEvaluator.from_config(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators=None) -> OrderedDict:
+        """`DefaultTrainer.test`; where the depth order is known, mask heads return the maps that it is derived from."""
+        register_datasets(cfg.DATASETS.TEST)
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        elif evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        with all_maps(model, any(getattr(evaluator, "uses_relations", False) for evaluator in evaluators)):
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_augmentation(cls, cfg: CfgNode, model: torch.nn.Module) -> OrderedDict:
@@ -139,8 +167,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.config_file:
         # On a copy, because `default_setup` reads the arguments' config file.
         args = argparse.Namespace(**{**vars(args), "config_file": find_config(args.config_file)})
-        cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(split_overrides(args.opts or []))
+        with nearest_key(cfg, args.config_file):
+            cfg.merge_from_file(args.config_file)
+    with nearest_key(cfg, "overrides"):
+        cfg.merge_from_list(split_overrides(args.opts or []))
     for key, neutral in _STAND_ALONE_KEYS.items():
         section, name = key.rsplit(".", 1)
         node = cfg
@@ -151,6 +181,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
                 f"{key} is {node[name]!r}, which detectron2's trainer does not support; run without --host "
                 f"detectron2, or set it to {neutral!r}"
             )
+    if cfg.MODEL.FREEZE_DETECTOR and not (cfg.MODEL.WEIGHTS or args.resume or args.eval_only):
+        raise ValueError(
+            "MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would keep random weights"
+        )
     device = resolve_device(cfg.MODEL.DEVICE)
     cfg.MODEL.DEVICE = str(device)
     if device.type == "cpu" and cfg.SOLVER.AMP.ENABLED:
@@ -170,15 +204,15 @@ def run(args: argparse.Namespace) -> dict | None:
     """
     cfg = setup(args)
     if args.eval_only:
-        model = Trainer.build_model(cfg)
+        model = BCNetTrainer.build_model(cfg)
         BCNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = Trainer.test(cfg, model)
+        results = BCNetTrainer.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
-            results.update(Trainer.test_with_augmentation(cfg, model))
+            results.update(BCNetTrainer.test_with_augmentation(cfg, model))
         if comm.is_main_process():
             verify_results(cfg, results)
         return results
-    trainer = Trainer(cfg)
+    trainer = BCNetTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if cfg.TEST.AUG.ENABLED:
         trainer.register_hooks([hooks.EvalHook(0, lambda: trainer.test_with_augmentation(cfg, trainer._trainer.model))])
@@ -215,6 +249,11 @@ def main(args: argparse.Namespace) -> dict | None:
 
 
 def _run_under_torchrun(args: argparse.Namespace) -> None:
+    if not torch.cuda.is_available() and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ValueError(
+            "detectron2's trainer needs a GPU for each of torchrun's processes, and there is none; on a CPU start one "
+            "process, or train without --host detectron2, which takes several on CPUs"
+        )
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

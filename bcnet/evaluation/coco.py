@@ -87,18 +87,34 @@ class CocoEvaluator:
             ValueError: an image that the annotation file does not list, that was added before, or whose size is
                 another one (detections that were not rescaled to the original image).
         """
+        self.update_results(
+            image_id,
+            detections.image_size,
+            detections.to_coco(image_id, self._ground_truth.category_ids, names=RESULT_MAPS),
+            has_masks=detections.occludee_mask is not None,
+        )
+
+    def update_results(
+        self, image_id: int | str, image_size: tuple[int, int], results: list[dict], *, has_masks: bool
+    ) -> None:
+        """Adds the COCO results of one image, as `Detections.to_coco` gives them; see `update`.
+
+        Args:
+            image_size: (H, W) of the image whose pixels the results are in.
+            has_masks: whether the model predicts masks, which shows in the results only if there are any.
+        """
         truth = self._ground_truth
         if image_id not in truth.images:
             raise ValueError(f"image {image_id!r} is not listed in {truth.source}")
         if image_id in self._results:
             raise ValueError(f"image {image_id!r} was added twice; its detections would count as false ones")
-        if tuple(detections.image_size) != truth.image_size(image_id):
+        if tuple(image_size) != truth.image_size(image_id):
             raise ValueError(
-                f"the detections of image {image_id!r} are for (height, width) {tuple(detections.image_size)}, but "
+                f"the detections of image {image_id!r} are for (height, width) {tuple(image_size)}, but "
                 f"{truth.source} says {truth.image_size(image_id)}; use Detections.rescaled"
             )
-        self._has_masks |= detections.occludee_mask is not None
-        self._results[image_id] = detections.to_coco(image_id, truth.category_ids, names=RESULT_MAPS)
+        self._has_masks |= has_masks
+        self._results[image_id] = results
 
     def state(self) -> dict:
         """What this evaluator has collected, to be merged into another process' evaluator. Can be pickled."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms
 
 from bcnet.fcos.head import FCOSOutput
 
@@ -45,7 +45,7 @@ def decode_detections(
     Returns:
         Per image boxes float32 [D, 4] (xyxy in absolute pixels), scores float32 [D] and classes int64 [D].
     """
-    sizes = [len(p) for p in points]
+    sizes = [p.shape[0] for p in points]
     detections = []
     for image, image_size in enumerate(image_sizes):
         candidates = [
@@ -61,7 +61,7 @@ def decode_detections(
         ]
         boxes, scores, classes = (torch.cat(parts) for parts in zip(*candidates, strict=True))
         kept = batched_nms(boxes, scores, classes, nms_threshold)[:max_detections]
-        detections.append((clip_boxes_to_image(boxes[kept], image_size), scores[kept], classes[kept]))
+        detections.append((_clipped(boxes[kept], image_size), scores[kept], classes[kept]))
     return detections
 
 
@@ -78,8 +78,10 @@ def _decode_level(
     probability = logits.sigmoid()
     point, label = torch.nonzero(probability > score_threshold, as_tuple=True)
     product = probability[point, label] * centerness.sigmoid()[point]
-    if len(product) > topk:
-        product, best = product.topk(topk, sorted=False)
+    count = product.shape[0]
+    if isinstance(count, Tensor) or count > topk:  # in a trace, where no branch can depend on it, it is a tensor
+        kept = torch.clamp(count, max=topk) if isinstance(count, Tensor) else topk
+        product, best = product.topk(kept, sorted=False)
         point, label = point[best], label[best]
     offset = distances[point] * stride
     boxes = torch.cat([points[point] - offset[:, :2], points[point] + offset[:, 2:]], dim=1)
@@ -88,3 +90,10 @@ def _decode_level(
         high = scores >= min_score
         return boxes[high], scores[high], label[high]
     return boxes, scores, label
+
+
+def _clipped(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Boxes [D, 4] cut to the image; its height and width may be tensors, in a trace."""
+    height, width = image_size
+    x0, y0, x1, y1 = boxes.unbind(dim=1)
+    return torch.stack([x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], dim=1)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from bcnet.distributed import mean_over_processes
+from bcnet.distributed import loss_normalizer
 from bcnet.fcos.head import FCOSOutput
 from bcnet.fcos.targets import FCOSTargets
 
@@ -35,7 +35,7 @@ def fcos_losses(
     num_classes = output.logits.shape[2]
     positive = targets.classes < num_classes
     centerness = torch.where(positive, centerness_target(targets.distances), 0.0)
-    positives, centerness_sum = mean_over_processes(torch.stack([positive.sum().float(), centerness.sum()]))
+    positives, centerness_sum = loss_normalizer(torch.stack([positive.sum().float(), centerness.sum()]))
     positives = positives.clamp(min=1)
 
     one_hot = F.one_hot(targets.classes, num_classes + 1)[..., :num_classes].to(output.logits.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from bcnet.distributed import mean_over_processes
+from bcnet.distributed import loss_normalizer
 from bcnet.modeling.matching import match_boxes
 from bcnet.modeling.pooler import RoIPooler
 from bcnet.modeling.registry import Backbone, level_strides
@@ -168,7 +168,7 @@ class BoxBranch(nn.Module):
                 for gt, (sampled_boxes, _, instances) in zip(gt_boxes, sampled, strict=True)
             ]
         )
-        count = mean_over_processes(logits.new_full((), float(len(labels)))).clamp(min=1)
+        count = loss_normalizer(logits.new_full((), float(len(labels)))).clamp(min=1)
         foreground = torch.nonzero(labels < self.num_classes)[:, 0]
         targets = self.box_coder.encode_single(matched_boxes[foreground], boxes[foreground])
         predicted = deltas.unflatten(1, (-1, 4))[foreground]

@@ -1,4 +1,4 @@
-"""Synchronized batch normalization (SyncBN) on any device, also where some processes have an empty batch.
+"""Batch normalization whose statistics only training changes, and synchronized batch normalization on any device.
 
 Letters: N samples of this process, C channels, H x W.
 """
@@ -7,12 +7,37 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bcnet.distributed import world_size
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
+class BatchNorm2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that keeps its running statistics where no gradient is wanted.
+
+    In training mode under `torch.no_grad`, as for a validation loss, it normalises by the batch's statistics and leaves
+    its own unchanged. Who collects statistics without gradients changes the momentum (fvcore's and detectron2's
+    PreciseBN, `torch.optim.swa_utils.update_bn`): then they are updated as ever.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._own_momentum = self.momentum
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether a forward pass updates the running statistics."""
+        return self.training and (torch.is_grad_enabled() or self.momentum != self._own_momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [N, C, H, W] to the same shape and dtype."""
+        if self.training and not self.is_learning:
+            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return super().forward(x)
+
+
+class SyncBatchNorm2d(BatchNorm2d):
     """BatchNorm2d whose batch statistics, in training, are those of the joint batch of all processes.
 
     With DistributedDataParallel, outputs, gradients and running statistics are those of `nn.BatchNorm2d` in one process
@@ -25,7 +50,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     @property
     def is_synchronized(self) -> bool:
         """Whether a call is a collective operation: then every process must make it, with N = 0 too."""
-        return self.training and world_size() > 1
+        return self.is_learning and world_size() > 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, H, W] to the same shape and dtype. N = 0 on every process leaves the statistics unchanged."""

@@ -12,7 +12,7 @@ from detectron2.config import get_cfg
 from plugin_samples import CONFIGS
 
 from bcnet.config import CfgNode, load_config
-from bcnet.detectron2 import BilayerMaskHead, add_bcnet_config
+from bcnet.detectron2 import add_bcnet_config
 
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in pathlib.Path(CONFIGS).rglob("*.yaml"))
 COMPLETE = [file for file in FILES if not file.endswith("Base-quick.yaml")]
@@ -70,14 +70,3 @@ def test_only_keys_that_detectron2_lacks_are_added():
     engine = CfgNode(plain)
     add_bcnet_config(engine)
     assert dict(leaves(engine)) == after
-
-
-def test_the_example_of_the_documentation_builds_a_bilayer_cascade():
-    text = (pathlib.Path(CONFIGS).parent / "docs" / "detectron2.md").read_text(encoding="utf-8")
-    example = text.split("```python\n")[1].split("```")[0]
-    assert example.endswith("Trainer(cfg).train()\n")
-    scope = {}
-    exec(example.replace("Trainer(cfg).train()", "cfg.MODEL.DEVICE = 'cpu'"), scope)
-    model = scope["Trainer"].build_model(scope["cfg"])
-    assert type(model.roi_heads).__name__ == "CascadeROIHeads"
-    assert type(model.roi_heads.mask_head) is BilayerMaskHead

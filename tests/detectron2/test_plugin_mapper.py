@@ -20,6 +20,7 @@ from bcnet.data import load_dataset
 from bcnet.data.augmentation import Augmentation, ResizeShortestEdge
 from bcnet.detectron2 import BCNetDatasetMapper, register_datasets
 from bcnet.detectron2.datasets import dict_to_record, record_to_dict
+from bcnet.ops.rle import segmentation_to_rle
 
 MASKS = {"use_instance_mask": True, "instance_mask_format": "bitmask"}
 
@@ -216,6 +217,10 @@ def test_what_cannot_be_trained_on_is_named(dicts, change, message):
 def test_records_and_dicts_are_two_forms_of_one_thing(tmp_path):
     spec = write_coco(tmp_path)
     records, info = load_dataset(spec)
+    for record in records:
+        for instance in record.instances:
+            if isinstance(instance.segmentation, dict):  # compressed, as detectron2's mapper takes it
+                instance.segmentation = segmentation_to_rle(instance.segmentation, HEIGHT, WIDTH)
     assert [dict_to_record(record_to_dict(record)) for record in records] == records
     register_datasets([spec, spec])
     dicts = DatasetCatalog.get(spec)

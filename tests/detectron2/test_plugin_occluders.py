@@ -12,7 +12,7 @@ from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, ROIM
 from plugin_samples import SIZES, inputs, targets, to_instances
 
 from bcnet.detectron2 import add_occluder_masks
-from bcnet.detectron2.mask_head import roi_targets
+from bcnet.detectron2.targets import roi_targets
 
 RECTANGLES = [(8, 6, 52, 46), (22, 17, 66, 57), (36, 28, 80, 68)]  # those of `targets`
 

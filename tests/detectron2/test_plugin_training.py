@@ -21,7 +21,7 @@ from plugin_samples import CONFIGS, FASTER_RCNN, FCOS, SMALL, both_hosts, engine
 
 from bcnet.checkpoint import load_weights, write_checkpoint, write_weights
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
-from bcnet.detectron2.train import Trainer, main, setup
+from bcnet.detectron2.train import BCNetTrainer, main, setup
 from bcnet.modeling import build_model
 
 
@@ -64,8 +64,9 @@ def test_train_resume_and_evaluate(tmp_path, config_file):
     final = ("MODEL.WEIGHTS", output / "model_final.pth", threshold, 0.0)
     augmented = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(48,)")
     metrics = main(arguments(tmp_path, config_file, *final, *augmented, options=["--eval-only"]))
-    assert metrics.keys() == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
-    assert all(0 <= metrics[task]["AP"] <= 100 for task in metrics)
+    tasks = {"bbox", "segm", "boundary"}
+    assert metrics.keys() >= tasks | {"bbox_TTA", "segm_TTA", "boundary_TTA", "occlusion", "operating_point"}
+    assert all(0 <= metrics[task]["AP"] <= 100 for task in tasks)
     results = json.loads((output / "inference" / "coco_instances_results.json").read_text())
     assert {r["category_id"] for r in results} <= {3, 7, 40} and "segmentation" in results[0]
 
@@ -78,7 +79,7 @@ def test_a_model_of_the_engine_is_evaluated_and_trained_on(tmp_path):
     # As the engine's checkpoints: more than the model, which is not taken over.
     write_checkpoint({"model": engine.state_dict(), "iteration": 7, "optimizer": {}}, path)
     assert setup(arguments(tmp_path, FCOS)).MODEL.DEVICE == "cpu"
-    trainer = Trainer(setup(arguments(tmp_path, FCOS, "MODEL.WEIGHTS", path)))
+    trainer = BCNetTrainer(setup(arguments(tmp_path, FCOS, "MODEL.WEIGHTS", path)))
     trainer.resume_or_load(resume=False)
     back = build_model(cfg)
     saved = str(tmp_path / "plugin.pth")
@@ -168,7 +169,7 @@ def test_optimizers_and_clipping_are_the_configs(optimizer, clip_type):
     opts = ("SOLVER.OPTIMIZER", optimizer, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type)
     cfg = plugin_cfg(FCOS, *opts, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5, "SOLVER.WEIGHT_DECAY_NORM", 0.125)
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    built = Trainer.build_optimizer(cfg, model)
+    built = BCNetTrainer.build_optimizer(cfg, model)
     assert type(built).__name__ == optimizer
     assert {group["weight_decay"] for group in built.param_groups} == {0.01, 0.125}
     for parameter in model.parameters():
@@ -190,7 +191,7 @@ def test_mixed_precision_is_detectron2s_trainer_in_the_configs_type(tmp_path, mo
     cfg = cfg.clone()
     cfg.defrost()
     cfg.SOLVER.AMP.ENABLED = True
-    trainer = Trainer(cfg)
+    trainer = BCNetTrainer(cfg)
     assert type(trainer._trainer).__name__ == "AMPTrainer" and trainer._trainer.precision == expected
     assert trainer._trainer.grad_scaler.is_enabled() == (dtype == "fp16" and torch.cuda.is_available())
 

@@ -1,13 +1,15 @@
-"""SyncBN of several processes is BatchNorm of one on the joint batch."""
+"""BatchNorm that only training changes; SyncBN of several processes is BatchNorm of one on the joint batch."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from fvcore.nn.precise_bn import update_bn_stats
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from bcnet.distributed import rank, world_size
-from bcnet.ops.batch_norm import SyncBatchNorm2d
+from bcnet.ops.batch_norm import BatchNorm2d, SyncBatchNorm2d
 from bcnet.training import launch
 
 SIZES = {"unequal": (3, 1), "one empty": (4, 0), "all empty": (0, 0)}
@@ -56,3 +58,37 @@ def test_one_process_is_batch_norm():
     assert torch.equal(norm(x), plain(x))
     assert torch.equal(norm.eval()(x), plain.eval()(x))
     assert norm.state_dict().keys() == plain.state_dict().keys()
+
+
+def trained(layer):
+    """A layer with statistics of its own."""
+    with torch.no_grad():
+        layer.running_mean.fill_(3.0)
+        layer.running_var.fill_(7.0)
+    return layer
+
+
+@pytest.mark.parametrize("layer_class", [BatchNorm2d, SyncBatchNorm2d])
+def test_without_gradients_the_statistics_stay(layer_class):
+    layer, plain, x = trained(layer_class(5)), trained(nn.BatchNorm2d(5)), samples(4)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    with torch.no_grad():
+        assert torch.equal(layer(x), plain(x))
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
+    layer(x)
+    assert not torch.equal(layer.running_mean, before["running_mean"]) and layer.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("collect", ["precise", "swa"])
+def test_who_collects_statistics_without_gradients_gets_them(collect):
+    def collected(layer):
+        model = nn.Sequential(trained(layer))
+        if collect == "precise":
+            update_bn_stats(model, [samples(4), 2 * samples(4)], num_iters=2)
+        else:
+            update_bn([samples(4), 2 * samples(4)], model)
+        return layer.state_dict()
+
+    found, expected = collected(BatchNorm2d(5)), collected(nn.BatchNorm2d(5))
+    assert expected["running_mean"].mean() > 100
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
