@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
-    from bcnet.prediction.predictor import load
+    from bcnet.prediction.loading import load
     from bcnet.prediction.segment_files import segment_file
     from bcnet.progress import progress_wanted
 

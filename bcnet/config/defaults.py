@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bcnet.config.node import CfgNode
+from bcnet.config.node import CfgNode, Level
 from bcnet.maps import BUILT_IN_MAPS
 
 _registered: list[Callable[[CfgNode], None]] = []
@@ -35,7 +35,9 @@ def register_config(add_keys: Callable[[CfgNode], None]) -> Callable[[CfgNode], 
 
 def get_cfg() -> CfgNode:
     """A fresh copy of the default config."""
-    return default_config()
+    cfg = default_config()
+    cfg.note_level(Level.DEFAULT, cfg.flat_keys())
+    return cfg
 
 
 def add_bcnet_config(cfg) -> None:

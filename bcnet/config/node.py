@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import enum
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,12 +14,23 @@ from fvcore.common.config import CfgNode as _FvcoreCfgNode
 
 from bcnet.config.detectron2_keys import accept_detectron2_key
 
+_LEVELS = "__levels__"  # attribute of a config: level and value of each key when it was merged
+
 
 class _WithoutAnchors(yaml.SafeDumper):
     """Writes a value that occurs twice twice, not as an anchor and an alias."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
+
+
+class Level(enum.IntEnum):
+    """Where a value comes from; a higher level overrides a lower one."""
+
+    DEFAULT = 0
+    BASE = 1  # a ``_BASE_`` of the config file, or the config saved with weights
+    FILE = 2
+    OVERRIDE = 3  # command line, or set by hand
 
 
 class CfgNode(_FvcoreCfgNode):
@@ -44,6 +56,10 @@ class CfgNode(_FvcoreCfgNode):
         except yaml.YAMLError as error:
             raise ValueError(f"{cfg_filename} is not YAML of plain values: {error}") from error
         self._merge(loaded, source=cfg_filename)
+        with open(cfg_filename, encoding="utf-8") as file:
+            own = [key for key, _ in _leaves(yaml.safe_load(file) or {})]
+        self.note_level(Level.BASE, [key for key, _ in _leaves(loaded or {})])
+        self.note_level(Level.FILE, own)
 
     def merge_from_text(self, text: str, source: str) -> None:
         """Merges YAML without a ``_BASE_``, such as `dump` writes; `source` names it in errors.
@@ -56,6 +72,7 @@ class CfgNode(_FvcoreCfgNode):
         except yaml.YAMLError as error:
             raise ValueError(f"{source} is not YAML of plain values: {error}") from error
         self._merge(loaded, source)
+        self.note_level(Level.BASE, [key for key, _ in _leaves(loaded or {})])
 
     def dump(self, *args, **kwargs) -> str:
         """The config as YAML, in which equal values are written out: no anchors, so that one config has one text."""
@@ -70,6 +87,22 @@ class CfgNode(_FvcoreCfgNode):
         """
         words = split_overrides(cfg_list)
         self._merge_leaves(zip(words[0::2], words[1::2], strict=True), source="overrides")
+        self.note_level(Level.OVERRIDE, words[0::2])
+
+    def note_level(self, level: Level, keys: Iterable[str]) -> None:
+        """Notes that the values of these keys come from a level; keys that are not in the config are passed over."""
+        known = set(self.flat_keys())
+        noted = self.__dict__.setdefault(_LEVELS, {})
+        noted.update({key: (level, self.get_value(key)) for key in map(str, keys) if key in known})
+
+    def level_of(self, dotted_key: str) -> Level:
+        """The level that a value comes from: OVERRIDE also for a value that was set by hand."""
+        level, value = self.__dict__.get(_LEVELS, {}).get(dotted_key, (Level.DEFAULT, self.get_value(dotted_key)))
+        return level if value == self.get_value(dotted_key) else Level.OVERRIDE
+
+    def set_above(self, level: Level) -> dict[str, Any]:
+        """The values that come from a higher level, by dotted key."""
+        return {key: value for key, value in _leaves(self) if self.level_of(key) > level}
 
     def flat_keys(self) -> list[str]:
         """All leaf keys in dotted form, e.g. ``"SOLVER.BASE_LR"``."""
@@ -86,6 +119,15 @@ class CfgNode(_FvcoreCfgNode):
         """Sets ``"A.B.C"``, which exists; a frozen config raises AttributeError."""
         section, _, name = dotted_key.rpartition(".")
         setattr(self.get_value(section) if section else self, name, value)
+
+    def with_values(self, values: Mapping[str, object]) -> CfgNode:
+        """A frozen copy with other values, by dotted key."""
+        copy = self.clone()
+        copy.defrost()
+        for key, value in values.items():
+            copy.set_value(key, value)
+        copy.freeze()
+        return copy
 
     def _merge(self, loaded: object, source: str) -> None:
         if not isinstance(loaded, (Mapping, type(None))):

@@ -71,6 +71,22 @@ def image_array(
     return pixels if order == wanted else pixels[:, :, ::-1]
 
 
+def rgb_image(source: ImageSource, format: str = "BGR", *, max_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+    """An image of any kind as uint8 [H, W, 3] RGB, for pictures: `image_array` with floats rounded.
+
+    Raises:
+        UnreadableImageError, ValueError: as `image_array`.
+    """
+    pixels = image_array(source, format, max_pixels=max_pixels)
+    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else pixels.round().astype(np.uint8))
+
+
+def path_of(source: ImageSource) -> str | None:
+    """File or URL of an image; None for arrays, and for PIL images that were not read from a file."""
+    name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", None)
+    return os.fspath(name) if isinstance(name, (str, os.PathLike)) and os.fspath(name) else None
+
+
 def is_url(name: str) -> bool:
     """True for http and https URLs."""
     return name.startswith(("http://", "https://"))

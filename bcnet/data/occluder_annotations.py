@@ -28,9 +28,9 @@ from bcnet.data.occlusion_statistics import OcclusionStatistics
 from bcnet.data.reader import CocoReader, ReadImage
 from bcnet.data.source_masks import depth_order, visible_rle
 from bcnet.files import atomic_write, parse_json
-from bcnet.occlusion.outline import rle_to_polygons
 from bcnet.occlusion.rule import IOU_THRESHOLD, MIN_PIXELS, occluder_rles
 from bcnet.occlusion.shares import covered_share, occluder_share
+from bcnet.ops.outline import rle_to_polygons
 from bcnet.ops.rle import rle_to_json
 from bcnet.side_file import SideFile
 

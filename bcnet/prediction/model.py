@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,6 @@ class InferenceModel(Protocol):
     def detects(self) -> bool:
         """False: the model takes boxes, and finds none itself."""
         ...
-
-    def __call__(self, images: Sequence[Tensor], targets: Any = None, /) -> Any: ...
 
     def inference(
         self,

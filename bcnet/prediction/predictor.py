@@ -1,36 +1,45 @@
-"""Predictor: inference on images of any kind and size with a trained model (`bcnet.load`, `Predictor.predict`)."""
+"""Predictor: inference on images of any kind and size with a trained model (`Predictor.predict`)."""
 
 from __future__ import annotations
 
 import functools
-import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bcnet.checkpoint import load_weights, read_model_file
-from bcnet.checkpoint.packaged import with_packaged_model
-from bcnet.config import CfgNode, load_config
-from bcnet.data import ImageSource, UnreadableImageError, dataset_files, image_array, load_dataset
+from bcnet.data import ImageSource, UnreadableImageError, image_array
 from bcnet.data.augmentation import Augmentation
+from bcnet.data.classes import listed
+from bcnet.data.image_source import path_of, rgb_image
 from bcnet.data.images import MAX_IMAGE_PIXELS
-from bcnet.modeling import Thresholds, build_model
+from bcnet.modeling import Thresholds
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
 from bcnet.prediction.boxes import given_detections, mask_classes_of
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
-from bcnet.structures import Detections
-
-logger = logging.getLogger(__name__)
+from bcnet.structures import Detections, SourceImage
 
 Source = TypeVar("Source", bound=ImageSource)
-Prepared = tuple[Tensor, tuple[int, int]]  # the detector's input, and height and width of the image itself
+
+
+class Prepared(NamedTuple):
+    """An image ready for the detector.
+
+    Attributes:
+        pixels: uint8 or float32 [3, h, w], the detector's input.
+        size: height and width of the image itself.
+        source: the image itself.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    source: SourceImage
+
 
 BUFFERED_BATCHES = 16  # prepared images buffered until a batch of equal size is full, in batches
 
@@ -38,8 +47,8 @@ BUFFERED_BATCHES = 16  # prepared images buffered until a batch of equal size is
 class Predictor(nn.Module):
     """A detector with what it needs to take an image as it comes: size, channel order, precision, class names.
 
-    It is a module around the detector: `to`, `eval` and `parameters` reach the detector, and calling it, or
-    `inference`, is calling the detector with images that are prepared already.
+    Calling it is `predict`. It is a module around the detector: `to`, `eval` and `parameters` reach the detector, and
+    `inference` is the detector's, with images that are prepared already.
 
     Attributes:
         model: the detector; under TEST.AUG an `AugmentedDetector` around it.
@@ -109,9 +118,14 @@ class Predictor(nn.Module):
     def detects(self) -> bool:
         return self.model.detects
 
-    def forward(self, images: Sequence[Tensor], targets=None):
-        """Calls the detector with prepared images."""
-        return self.model(images, targets)
+    def __repr__(self) -> str:
+        detector = getattr(self.model, "model", self.model)  # under TEST.AUG inside another module
+        names = f" ({listed(self.class_names, limit=8)})" if self.class_names else ""
+        return f"<Predictor: {type(detector).__name__}, {self.num_classes} classes{names}, on {self.device}>"
+
+    def forward(self, images: ImageSource | list[Any] | tuple[Any, ...], format: str = "BGR", **options: Any) -> Any:
+        """`predict`."""
+        return self.predict(images, format, **options)
 
     def inference(self, images: Sequence[Tensor], **keywords) -> list[Detections]:
         """The detector's `inference`, with prepared images and its keywords."""
@@ -187,7 +201,8 @@ class Predictor(nn.Module):
 
         Returns:
             Detections: for one image; a list of them, in order, for a list. On the CPU, in pixels of the original
-            image, with class names where they are known.
+            image, with class names where they are known. They know their image: `Detections.plot` draws into it. Of a
+            file or URL they keep the name, an array is kept itself and not copied.
 
         Raises:
             ValueError: an image of another type, shape, dtype or format, with values outside 0..255, or that cannot
@@ -248,22 +263,25 @@ class Predictor(nn.Module):
             boxes,
             classes,
             scores,
-            image_size=prepared[1],
+            image_size=prepared.size,
             box_format=box_format,
             class_names=class_names,
             default_names=self.class_names if self.detects else (),
             mask_classes=mask_classes_of(self.model),
         )
         with autocast(self.device, self.amp_dtype):
-            (found,) = self.model.inference_masks([prepared[0]], [given.to(self.device)], with_occluder=with_occluder)
-        return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold)
+            (found,) = self.model.inference_masks(
+                [prepared.pixels], [given.to(self.device)], with_occluder=with_occluder
+            )
+        return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold, source=prepared.source)
 
     def _prepared(self, image: ImageSource, format: str) -> Prepared:
-        """The detector's input, uint8 or float32 [3, h, w], and the image's own height and width."""
         pixels = image_array(image, format, self.image_format, max_pixels=self.max_image_pixels)
         height, width = pixels.shape[:2]
         pixels = self.augmentation.draw(height, width).apply_image(pixels)
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width)
+        read = functools.partial(rgb_image, image, format, max_pixels=self.max_image_pixels)
+        source = SourceImage(read, path_of(image))
+        return Prepared(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width), source)
 
     def _batches(
         self, images: Sequence[ImageSource], format: str, batch_size: int
@@ -277,7 +295,7 @@ class Predictor(nn.Module):
             except ValueError as error:
                 kind = UnreadableImageError if isinstance(error, UnreadableImageError) else ValueError
                 raise kind(f"image {index} of {len(images)}: {error}") from error
-            height, width = prepared[0].shape[1:]
+            height, width = prepared.pixels.shape[1:]
             size = (-(-height // divisor), -(-width // divisor))
             buffered.setdefault(size, {})[index] = prepared
             if len(buffered[size]) == batch_size:
@@ -301,89 +319,14 @@ class Predictor(nn.Module):
     ) -> list[Detections]:
         with autocast(self.device, self.amp_dtype):
             per_image = self.model.inference(
-                [tensor for tensor, _ in batch],
+                [prepared.pixels for prepared in batch],
                 with_occluder=with_occluder,
                 thresholds=thresholds,
-                output_sizes=[size for _, size in batch],
+                output_sizes=[prepared.size for prepared in batch],
             )
         results = []
-        for detections, (_, size) in zip(per_image, batch, strict=True):
+        for detections, (_, size, source) in zip(per_image, batch, strict=True):
             detections = with_relations(detections.to("cpu").rescaled(size))
-            results.append(replace(detections, class_names=self.class_names, mask_threshold=mask_threshold))
+            known = {"class_names": self.class_names, "mask_threshold": mask_threshold, "source": source}
+            results.append(replace(detections, **known))
         return results
-
-
-def load(
-    config_file: str | os.PathLike | None = None,
-    weights: str | os.PathLike | None = None,
-    opts: Sequence[object] = (),
-    *,
-    precision: str = "fp32",
-) -> Predictor:
-    """A model with its weights in place, in eval mode, on the config's device.
-
-    Args:
-        config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
-            takes the config that training saved with the weights. A model that comes with the package ("lite") may be
-            named here or as weights.
-        weights: weights file or URL (see `bcnet.checkpoint`), which is read once; None takes MODEL.WEIGHTS of the
-            config, "" leaves the model random.
-        opts: ``KEY VALUE`` pairs in one list, e.g. ``["MODEL.DEVICE", "cpu"]``.
-        precision: "fp32"; or "bf16" or "fp16" for autocast, which GPUs (and, for bf16, some CPUs) compute faster in.
-            The precision of the training, SOLVER.AMP, does not matter here.
-
-    Raises:
-        FileNotFoundError: no such config or weights file.
-        KeyError: an unknown config key.
-        ValueError: a config value that makes no sense, weights that do not fit the model (with a table), no config
-            file and none in the weights file, or an unknown precision.
-    """
-    precision_dtype(precision)  # an unknown one is an error before the weights are read
-    config_file, weights = with_packaged_model(config_file, weights)
-    source: str | None = None if weights is None else os.fspath(weights)
-    content = read_model_file(source) if source else None
-    if config_file is not None:
-        cfg = load_config(os.fspath(config_file), opts)
-    else:
-        cfg = config_of_weights(source, opts, content=content)
-    if source is None and cfg.MODEL.WEIGHTS:
-        source = str(cfg.MODEL.WEIGHTS)
-        content = read_model_file(source)
-    model = build_model(cfg)
-    if source and content is not None:
-        load_weights(model, source, content=content)
-    else:
-        logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
-    class_names = _class_names(cfg, (content or {}).get("class_names") or ())
-    return Predictor.from_config(cfg, model, class_names, precision=precision).eval()
-
-
-def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, content: Mapping | None = None) -> CfgNode:
-    """The config that training saved with the weights, and `opts` on top of it.
-
-    Args:
-        weights: weights file or URL.
-        opts: ``KEY VALUE`` pairs in one list.
-        content: of the weights file, where it has been read already.
-
-    Raises:
-        FileNotFoundError: no such weights file.
-        ValueError: no weights file, or one without a config: all files but those of this engine.
-    """
-    if content is None and weights:
-        content = read_model_file(weights)
-    saved = content.get("config") if content else None
-    if not isinstance(saved, str):
-        what = f"{weights!r} holds no config" if weights else "there are no weights to take it from"
-        raise ValueError(f"name a config file: {what}")
-    # Compilation made the training fast; on another machine, and for a few images, it need not pay.
-    opts = ["MODEL.COMPILE", False, *opts]
-    return load_config(None, opts, text=saved, source=f"the config in {weights!r}")
-
-
-def _class_names(cfg, names: Sequence[str]) -> tuple[str, ...]:
-    """The names saved with the weights, else those of the first test set whose annotation file is here."""
-    for dataset in cfg.DATASETS.TEST:
-        if not names and not dataset_files(dataset).missing():
-            names = load_dataset(dataset)[1].class_names
-    return tuple(names) if len(names) == cfg.MODEL.ROI_HEADS.NUM_CLASSES else ()

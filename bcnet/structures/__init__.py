@@ -4,6 +4,7 @@ from bcnet.maps import unknown_layer
 from bcnet.structures.detections import Detections
 from bcnet.structures.instance_masks import InstanceMasks
 from bcnet.structures.occlusion_graph import DepthOrder, Occlusion, OcclusionGraph
+from bcnet.structures.source_image import SourceImage
 from bcnet.structures.targets import Targets
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "InstanceMasks",
     "Occlusion",
     "OcclusionGraph",
+    "SourceImage",
     "Targets",
     "unknown_layer",
 ]

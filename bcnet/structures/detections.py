@@ -15,14 +15,14 @@ from torch import Tensor
 from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_AMODAL, MapSpec
 from bcnet.ops.boxes import scaled_boxes
 from bcnet.ops.paste import paste_masks, paste_windows
-from bcnet.ops.rle import RLE, encode_window, rle_to_json
+from bcnet.ops.rle import RLE, encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
+from bcnet.structures.output import DetectionsOutput
+from bcnet.structures.source_image import SourceImage
 
-REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
 
-
-@dataclass(eq=False)
-class Detections:
+@dataclass(eq=False, repr=False)
+class Detections(DetectionsOutput):
     """Detections of one image, sorted by descending score: a sequence of D detections.
 
     The maps of the mask head are stored in the RoI frame, M x M probabilities that span each RoI (`map_boxes`: the box,
@@ -46,6 +46,8 @@ class Detections:
             encoded.
         specs: records of the maps (`bcnet.maps`), in the order in which they are drawn and written.
         roi_scale: side of the RoIs that the maps span, relative to the boxes' (MODEL.ROI_MASK_HEAD.ROI_SCALE).
+        track_ids: int64 [D] or None: numbers that stay with an instance in the frames of a video.
+        source: the image that was predicted, and its file; None if it is not known. Equality disregards it.
     """
 
     image_size: tuple[int, int]
@@ -58,14 +60,16 @@ class Detections:
     mask_threshold: float = 0.5
     specs: tuple[MapSpec, ...] = field(default=BUILT_IN_MAPS, repr=False)
     roi_scale: float = 1.0
+    track_ids: Tensor | None = None
+    source: SourceImage | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
         if self.boxes.shape != (count, 4):
             raise ValueError(f"boxes must be [D, 4], got {tuple(self.boxes.shape)}")
-        for name in ("scores", "classes"):
+        for name in ("scores", "classes", "track_ids"):
             value = getattr(self, name)
-            if value.shape != (count,):
+            if value is not None and value.shape != (count,):
                 raise ValueError(f"{name} must be [{count}] like the boxes, got {tuple(value.shape)}")
         self.maps = {spec.name: self.maps[spec.name] for spec in self.specs if spec.name in self.maps} | dict(self.maps)
         for name, value in self.maps.items():
@@ -83,6 +87,11 @@ class Detections:
             raise ValueError(f"the scale of the RoIs must be above 0, got {self.roi_scale}")
         if self.class_names and count and int(self.classes.max()) >= len(self.class_names):
             raise ValueError(f"class {int(self.classes.max())} has no name: {len(self.class_names)} names were given")
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection; "class 0" and so on where names are not known."""
+        return [self.class_names[int(k)] if self.class_names else f"class {k}" for k in self.classes.tolist()]
 
     # -- Maps --------------------------------------------------------------------------------------
 
@@ -149,6 +158,11 @@ class Detections:
     def amodal_masks(self) -> Tensor:
         """Amodal masks in the image, the instances with their hidden parts: bool [D, H, W]."""
         return self.pasted(OCCLUDEE_AMODAL.name)
+
+    @property
+    def has_hidden_parts(self) -> bool:
+        """Whether both visible and amodal masks are here, which `hidden_masks` and `occluded_fraction` are made of."""
+        return self.occludee_mask is not None and self.amodal_mask is not None
 
     @property
     def hidden_masks(self) -> Tensor:
@@ -259,7 +273,8 @@ class Detections:
 
     def _tensors(self) -> dict[str, Tensor]:
         named = {"boxes": self.boxes, "scores": self.scores, "classes": self.classes, **self.maps}
-        return named if self.occluded_by is None else {**named, "occluded_by": self.occluded_by}
+        optional = {"occluded_by": self.occluded_by, "track_ids": self.track_ids}
+        return named | {name: value for name, value in optional.items() if value is not None}
 
     def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> Detections:
         return replace(
@@ -269,6 +284,7 @@ class Detections:
             classes=function(self.classes),
             maps={name: function(value) for name, value in self.maps.items()},
             occluded_by=None if self.occluded_by is None else function(self.occluded_by),
+            track_ids=None if self.track_ids is None else function(self.track_ids),
         )
 
     # -- Modified copies ----------------------------------------------------------------------------
@@ -281,108 +297,18 @@ class Detections:
         return replace(self, maps={**self.maps, **maps})
 
     def rescaled(self, image_size: tuple[int, int]) -> Detections:
-        """A copy for an image of another size: boxes are scaled and clipped, and empty ones dropped."""
+        """A copy for an image of another size: boxes are scaled and clipped, and empty ones dropped.
+
+        `source` is kept only if the size is the same.
+        """
         height, width = image_size
+        source = self.source if (height, width) == tuple(self.image_size) else None
         scale_y, scale_x = height / self.image_size[0], width / self.image_size[1]
         boxes = self.boxes * self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
         limits = boxes.new_tensor([width, height, width, height])
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return replace(self, image_size=(height, width), boxes=boxes)[kept]
-
-    # -- Export to other formats -----------------------------------------------------------------------------
-
-    def to_coco(
-        self, image_id: int | str, category_ids: Sequence[int], *, names: Sequence[str] = ("occludee_mask",)
-    ) -> list[dict]:
-        """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
-
-        Detections with relations have three more keys, which COCO's tools ignore: ``number``, the position in
-        the image, ``occluded_by``, a list of [number of the occluder, confidence] by descending confidence, of at
-        least 0.05 (an edge of `OcclusionGraph` has at least 0.3), and ``depth``, rank in the depth order, 0 nearest.
-        ``occluded_fraction`` (`Detections.occluded_fraction`) is written beside amodal and visible masks.
-
-        Args:
-            image_id: the data set's id of the image.
-            category_ids: the data set's category id of each class 0..K-1.
-            names: the maps to write, each under its `MapSpec.coco_key`; absent ones are skipped.
-        """
-        rles = {spec.coco_key: self.mask_rles(spec.name) for spec in self.present if spec.name in names}
-        relations = self._coco_relations() if self.occluded_by is not None else [{}] * len(self)
-        fractions = self._coco_fractions() if OCCLUDEE_AMODAL.name in names else [{}] * len(self)
-        results = []
-        for index, ((x0, y0, x1, y1), score, label) in enumerate(
-            zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist(), strict=True)
-        ):
-            results.append(
-                {
-                    "image_id": _plain(image_id),
-                    "category_id": _plain(category_ids[label]),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "score": score,
-                    **{key: rle_to_json(values[index]) for key, values in rles.items()},
-                    **fractions[index],
-                    **relations[index],
-                }
-            )
-        return results
-
-    def to_detectron2(self):
-        """detectron2's `Instances`, as its models return them.
-
-        Returns:
-            detectron2.structures.Instances: ``pred_boxes``, ``scores``, ``pred_classes``, and of the maps that are
-            present ``pred_masks``, ``pred_boundaries``, ``pred_occluder_masks``, ``pred_occluder_boundaries`` and
-            ``pred_amodal_masks`` (`MapSpec.detectron2_field`), bool [D, H, W].
-
-        Raises:
-            ImportError: detectron2 is not installed.
-        """
-        from bcnet.detectron2.convert import detections_to_instances
-
-        return detections_to_instances(self)
-
-    def to_supervision(self):
-        """supervision's `Detections`, for its annotators, trackers and filters.
-
-        Returns:
-            supervision.Detections: ``xyxy`` float32 [D, 4], ``confidence`` [D], ``class_id`` [D] and, where there are
-            masks, ``mask`` bool [D, H, W]. In ``data``: "class_name" where names are known, and of the other maps that
-            are present "boundary", "occluder_mask", "occluder_boundary" and "amodal_mask" (`MapSpec.short_name`),
-            bool [D, H, W]; with visible and amodal masks "hidden_mask", bool [D, H, W], and "occluded_fraction",
-            float32 [D].
-
-        Raises:
-            ImportError: supervision is not installed.
-        """
-        from bcnet.structures.supervision import detections_to_supervision
-
-        return detections_to_supervision(self)
-
-    @property
-    def has_hidden_parts(self) -> bool:
-        """Whether both visible and amodal masks are here, which `hidden_masks` and `occluded_fraction` are made of."""
-        return self.occludee_mask is not None and self.amodal_mask is not None
-
-    def _coco_fractions(self) -> list[dict]:
-        if not self.has_hidden_parts:
-            return [{}] * len(self)
-        return [{"occluded_fraction": round(fraction, 4)} for fraction in self.occluded_fraction.tolist()]
-
-    def _coco_relations(self) -> list[dict]:
-        graph = self.occlusion
-        occluders: list[list] = [[] for _ in range(len(self))]
-        for edge in OcclusionGraph(graph.confidence, REPORTED_CONFIDENCE).edges:
-            occluders[edge.occludee].append([edge.occluder, round(edge.confidence, 4)])
-        return [
-            {"number": number, "occluded_by": occluded_by, "depth": depth}
-            for number, (occluded_by, depth) in enumerate(zip(occluders, graph.order.depth.tolist(), strict=True))
-        ]
-
-
-def _plain(value):
-    """Converts a numpy or torch scalar to a Python number, for JSON."""
-    return value.item() if isinstance(value, (np.generic, Tensor)) else value
+        return replace(self, image_size=(height, width), boxes=boxes, source=source)[kept]
 
 
 def _listed(names) -> str:

@@ -30,10 +30,12 @@ def detections_to_supervision(detections: Detections) -> supervision.Detections:
         data["occluded_fraction"] = detections.occluded_fraction.numpy()
     if detections.class_names:
         data["class_name"] = np.asarray(detections.class_names)[classes]
+    tracks = detections.track_ids
     return supervision.Detections(
         xyxy=detections.boxes.numpy(),
         mask=mask,
         confidence=detections.scores.numpy(),
         class_id=classes,
+        tracker_id=None if tracks is None else tracks.numpy(),
         data=data,
     )

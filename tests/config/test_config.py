@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from bcnet.config import get_cfg, load_config, packaged_configs
+from bcnet.config import Level, get_cfg, load_config, packaged_configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("Base"))
@@ -105,3 +105,27 @@ def test_text_as_dump_writes_it():
     assert load_config(text="") == load_config()
     with pytest.raises(KeyError, match=r"'SEEED' in a checkpoint; nearest known key: 'SEED'"):
         load_config(text="SEEED: 1", source="a checkpoint")
+
+
+def test_levels_say_where_a_value_comes_from(tmp_path):
+    (tmp_path / "base.yaml").write_text("SEED: 3\nMODEL:\n  MASK_ON: True\n  FPN:\n    OUT_CHANNELS: 64\n")
+    (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\nMODEL:\n  MASK_ON: True\nSOLVER:\n  MAX_ITER: 7\n")
+    cfg = load_config(str(tmp_path / "own.yaml"), ["SOLVER.BASE_LR", 0.5, "OUTPUT_DIR=out"])
+    levels = {
+        "VIS_PERIOD": Level.DEFAULT,
+        "SEED": Level.BASE,
+        "MODEL.FPN.OUT_CHANNELS": Level.BASE,
+        "MODEL.MASK_ON": Level.FILE,
+        "SOLVER.MAX_ITER": Level.FILE,
+        "SOLVER.BASE_LR": Level.OVERRIDE,
+        "OUTPUT_DIR": Level.OVERRIDE,
+    }
+    assert {key: cfg.level_of(key) for key in levels} == levels
+    assert cfg.set_above(Level.FILE) == {"SOLVER.BASE_LR": 0.5, "OUTPUT_DIR": "out"}
+    changed = cfg.with_values({"SEED": 4})
+    assert changed.level_of("SEED") == Level.OVERRIDE and changed.is_frozen() and cfg.SEED == 3
+    assert get_cfg().set_above(Level.DEFAULT) == {}
+    by_hand = get_cfg()
+    by_hand.MODEL.ROI_HEADS.NUM_CLASSES = 5
+    assert by_hand.set_above(Level.DEFAULT) == {"MODEL.ROI_HEADS.NUM_CLASSES": 5}
+    assert load_config(None, text=cfg.dump()).set_above(Level.BASE) == {}

@@ -9,7 +9,8 @@ import pycocotools.mask as maskUtils
 import pytest
 import torch
 from PIL import Image
-from small_models import DETECTORS, finding_detector, small_config
+from small_models import DETECTORS, small_config
+from small_predictors import assert_same_detections, predictor
 from torchvision.ops import box_iou
 
 import bcnet
@@ -21,10 +22,6 @@ from bcnet.prediction import Predictor
 @pytest.fixture(scope="module")
 def image():
     return np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-def predictor(detector="GeneralizedRCNN", **overrides) -> Predictor:
-    return Predictor.from_config(*finding_detector(detector, **overrides), ("cup", "plate", "fork")).eval()
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -156,17 +153,6 @@ def test_address_of_something_else(served):
         Predictor.from_config(small_config(), Recorder()).predict(served[1].replace("image.png", "page.html"))
 
 
-def assert_same_detections(found, expected):
-    assert found.image_size == expected.image_size
-    assert found.class_names == expected.class_names
-    assert torch.equal(found.classes, expected.classes)
-    torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
-    assert found.maps.keys() == expected.maps.keys()
-    for name, maps in found.maps.items():
-        torch.testing.assert_close(maps, expected.maps[name], rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("detector", DETECTORS)
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_batched_equals_single(detector, batch_size):
@@ -278,63 +264,6 @@ def test_names_must_be_as_many_as_classes():
         Predictor.from_config(small_config(), Recorder(), ("cup", "plate"))
 
 
-def test_load(tmp_path, image):
-    model = predictor().model
-    cfg = small_config(MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0)
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    weights = str(tmp_path / "model_final.pth")
-    write_checkpoint({"model": model.state_dict(), "class_names": ["cup", "plate", "fork"]}, weights)
-
-    loaded = bcnet.load(str(tmp_path / "config.yaml"), weights)
-    assert not loaded.training
-    assert loaded.class_names == ("cup", "plate", "fork")
-    assert all(torch.equal(value, loaded.model.state_dict()[key]) for key, value in model.state_dict().items())
-    from_key = bcnet.load(str(tmp_path / "config.yaml"), opts=["MODEL.WEIGHTS", weights])
-    assert torch.equal(from_key.predict(image).boxes, loaded.predict(image).boxes)
-
-    with pytest.raises(ValueError, match=r"do not fit the model"):
-        bcnet.load(str(tmp_path / "config.yaml"), weights, ["MODEL.ROI_HEADS.NUM_CLASSES", 4])
-    with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
-        bcnet.load(str(tmp_path / "absent.yaml"))
-
-
-def test_load_with_the_config_saved_in_the_weights(tmp_path, image):
-    model = predictor().model
-    weights = tmp_path / "model_final.pth"
-    cfg = small_config(MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0)
-    write_checkpoint({"model": model.state_dict(), "config": cfg.dump()}, str(weights))
-    loaded = bcnet.load(weights=weights, opts=["TEST.DETECTIONS_PER_IMAGE", 3])
-    assert_same_detections(loaded.predict(image), Predictor.from_config(cfg, model).predict(image)[:3])
-
-    write_checkpoint({"model": model.state_dict()}, str(weights))
-    with pytest.raises(ValueError, match=r"name a config file: .*model_final\.pth' holds no config"):
-        bcnet.load(weights=weights)
-    with pytest.raises(ValueError, match="name a config file: there are no weights"):
-        bcnet.load()
-    write_checkpoint({"model": model.state_dict(), "config": "MODEL:\n  WEIGHT: 1\n"}, str(weights))
-    with pytest.raises(KeyError, match=r"'MODEL.WEIGHT' in the config in .*model_final\.pth'"):
-        bcnet.load(weights=weights)
-
-
-def test_the_weights_file_is_read_once(tmp_path, monkeypatch):
-    cfg = small_config()
-    weights = str(tmp_path / "model_final.pth")
-    content = {"model": predictor().model.state_dict(), "config": cfg.dump(), "class_names": ["cup", "plate", "fork"]}
-    write_checkpoint(content, weights)
-    (tmp_path / "config.yaml").write_text(cfg.dump())
-    read, calls = torch.load, []
-    monkeypatch.setattr(
-        torch, "load", lambda path, *args, **keywords: calls.append(path) or read(path, *args, **keywords)
-    )
-    for arguments in (
-        {"weights": weights},
-        {"config_file": tmp_path / "config.yaml", "opts": ["MODEL.WEIGHTS", weights]},
-    ):
-        calls.clear()
-        assert bcnet.load(**arguments).class_names == ("cup", "plate", "fork")
-        assert calls == [weights]
-
-
 def test_the_precision_is_the_callers_not_the_trainings(tmp_path, image):
     weights = str(tmp_path / "model_final.pth")
     cfg = small_config(SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="fp16")
@@ -358,3 +287,31 @@ def test_load_without_weights_says_so(tmp_path, caplog):
     loaded = bcnet.load(tmp_path / "config.yaml")
     assert "the model is random" in caplog.text
     assert loaded.class_names == ()
+
+
+def test_calling_the_model_is_predicting(image):
+    model = predictor()
+    assert_same_detections(model(image, score_threshold=0.1), model.predict(image, score_threshold=0.1))
+    assert isinstance(model([image, image]), list)
+    assert repr(model) == "<Predictor: FasterRCNN, 3 classes (cup, plate, fork), on cpu>"
+
+
+def test_results_know_their_image(image, tmp_path):
+    model = predictor()
+    path = tmp_path / "photo.png"
+    Image.fromarray(image).save(path)
+    of_file = model(path)
+    assert of_file.path == str(path) and np.array_equal(of_file.image, image)
+    with Image.open(path) as opened:
+        assert model(opened).path == str(path)
+    for given, format in ((image, "RGB"), (np.ascontiguousarray(image[:, :, ::-1]), "BGR")):
+        found = model(given, format)
+        assert found.path is None and np.array_equal(found.image, image)  # in RGB, whatever the order was
+    assert found.plot().size == (640, 427)
+    with pytest.raises(ValueError, match="the image is in BGR order"):
+        bcnet.draw_detections(given, found)
+    assert np.array_equal(model(image.astype(np.float32), "RGB").image, image)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"cannot read the image .*photo\.png"):
+        of_file.plot()
+    assert of_file._repr_jpeg_() is None

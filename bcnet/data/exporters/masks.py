@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from bcnet.data.exporters.coco import front_counts
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import has_mask, visible_rle
-from bcnet.occlusion.outline import rle_to_polygons
+from bcnet.ops.outline import rle_to_polygons
 from bcnet.ops.rle import RLE, segmentation_to_rle
 
 

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as npst
 from pycocotools import mask as coco_mask
 from skimage.draw import disk
 
-from bcnet.occlusion.outline import rle_to_polygons
+from bcnet.ops.outline import rle_to_polygons
 from bcnet.ops.rle import segmentation_to_rle
 
 masks = npst.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)), elements=st.integers(0, 1))
