@@ -22,9 +22,9 @@ from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS, required_layers
 from bcnet.occlusion import with_relations
 from bcnet.structures import Detections
 from bcnet.visualization import detections_from_targets, draw_detections, draw_heat_maps, draw_layers
-from bcnet.visualization.layers import join_panels
+from bcnet.visualization.sheet import Panel, sheet
 
-SCENE, SIDE = 18, 280
+SCENE, SIDE = 18, 360
 COMPOSED_SCENE, COMPOSITION_SEED = 1, 1
 
 
@@ -82,16 +82,13 @@ def main() -> None:
         composed, composed_panels = composed_targets(dataset, side=112)
         _, composed_maps = composed_targets(dataset, side=28)
     plain = {"long_side": SIDE, "scores": False}
-    masks = join_panels(
-        [
-            cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC),
-            draw_detections(image, visible, **plain),
-            draw_detections(image, whole, **plain),
-        ],
-        [("The image", ""), ("Modal masks", "what is visible"), ("Amodal masks", "the whole objects")],
-    )
+    panels = [
+        Panel(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), "The image"),
+        Panel(draw_detections(image, visible, **plain), "Modal masks", "what is visible"),
+        Panel(draw_detections(image, whole, **plain), "Amodal masks", "the whole objects"),
+    ]
     pictures = {
-        "concepts_masks": masks,
+        "concepts_masks": sheet(panels, columns=3),
         "concepts_ordered": draw_layers(image, visible, **plain),
         "concepts_symmetric": draw_layers(image, symmetric, **plain),
         "concepts_targets": draw_heat_maps(image, learned, cell=96, scores=False)[0],

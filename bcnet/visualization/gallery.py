@@ -22,7 +22,10 @@ from bcnet.data.videos import is_video
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.structures import Detections
-from bcnet.visualization.layers import draw_heat_maps, draw_layers
+from bcnet.visualization.heat_maps import draw_heat_maps
+from bcnet.visualization.layers import draw_layers
+from bcnet.visualization.overlay import draw_detections
+from bcnet.visualization.plot import picture_side
 from bcnet.visualization.training_data import detections_from_targets
 from bcnet.visualization.video import draw_video
 
@@ -38,6 +41,7 @@ class Gallery:
 
     Attributes:
         folder: made when missing.
+        layers: sheets with both layers and the depth order; otherwise the image with its detections alone.
         heat_maps: whether sheets of heat maps are written too.
         pictures: the files that were written.
         drawn: number of images and videos behind them.
@@ -46,6 +50,7 @@ class Gallery:
     """
 
     folder: str | os.PathLike
+    layers: bool = True
     heat_maps: bool = True
     pictures: list[str] = field(default_factory=list)
     drawn: int = 0
@@ -63,6 +68,7 @@ class Gallery:
     ) -> None:
         """Writes ``NAME_layers.jpg`` (`draw_layers`) and ``NAME_maps.png`` (`draw_heat_maps`) of an image.
 
+        Without `layers` the first is ``NAME_detections.jpg`` (`draw_detections`), never the name of the image itself.
         Many detections give more sheets, ``NAME_maps_2.png`` and so on; none give no sheet.
 
         Args:
@@ -76,8 +82,11 @@ class Gallery:
             OSError: a picture cannot be written.
         """
         image = np.ascontiguousarray(image)
-        panels = draw_layers(image, detections, long_side=_panel_side(image), numbered=True, scores=scores)
-        self._write(f"{name}_layers.jpg", panels)
+        if self.layers:
+            picture = draw_layers(image, detections, long_side=_panel_side(image), numbered=True, scores=scores)
+        else:
+            picture = draw_detections(image, detections, long_side=picture_side(image.shape[:2]), scores=scores)
+        self._write(f"{name}{self.suffix}.jpg", picture)
         explained = detections if explained is None else explained
         sheets = draw_heat_maps(image, explained, scores=scores) if self.heat_maps else []
         for number, sheet in enumerate(sheets, start=1):
@@ -85,15 +94,24 @@ class Gallery:
         self.drawn += 1
 
     def add_video(self, name: str, predict: Callable[[np.ndarray], Detections], source: str, **options) -> None:
-        """Writes ``NAME_layers.mp4``; the options are those of `draw_video`.
+        """Writes ``NAME_layers.mp4`` or ``NAME_detections.mp4``; the options are those of `draw_video`.
 
         Raises:
             UnreadableVideoError, OSError: as `draw_video`.
         """
-        path = os.path.join(self.folder, f"{name}_layers.mp4")
-        self.frames += draw_video(predict, source, path, **options)
+        path = self.video_path(name)
+        self.frames += draw_video(predict, source, path, layers=self.layers, **options)
         self.pictures.append(path)
         self.drawn += 1
+
+    def video_path(self, name: str) -> str:
+        """File of the drawn video of a name (`output_names`)."""
+        return os.path.join(self.folder, f"{name}{self.suffix}.mp4")
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of pictures and videos."""
+        return "_layers" if self.layers else "_detections"
 
     def summary(self) -> str:
         text = f"{self.drawn} images drawn, {len(self.pictures)} pictures written"

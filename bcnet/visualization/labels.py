@@ -12,6 +12,8 @@ def place_labels(
     boxes: Sequence[Sequence[float]],
     sizes: Sequence[tuple[int, int]],
     image_size: tuple[int, int],
+    *,
+    taken: Sequence[Rectangle] = (),
 ) -> list[Rectangle | None]:
     """A position for each label at its box, inside the image and without overlap with other labels.
 
@@ -22,11 +24,12 @@ def place_labels(
         boxes: xyxy in absolute pixels.
         sizes: (width, height) of each label.
         image_size: (H, W).
+        taken: rectangles of labels that are there already.
 
     Returns:
         list: the rectangle of each label, or None where every position is taken or the label is larger than the image.
     """
-    placed: list[Rectangle] = []
+    placed = list(taken)
     result: list[Rectangle | None] = []
     for box, size in zip(boxes, sizes, strict=True):
         rectangle = next(

@@ -1,42 +1,43 @@
-"""Visualization of the occluder and occludee layers: panels in the image, and heat maps per RoI.
+"""Sheets of what the mask head sees: detections, occluder layer, occludee layer, amodal masks and depth order.
 
 Letters: D detections, M mask side, H x W image, h x w picture.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from bcnet.maps import BOUNDARY, MASK, OCCLUDEE_AMODAL, UNKNOWN, MapSpec
-from bcnet.ops.paste import Window, paste_windows
+from bcnet.maps import BOUNDARY, MASK, OCCLUDEE, OCCLUDEE_AMODAL, UNKNOWN, MapSpec
+from bcnet.ops.paste import paste_windows
 from bcnet.structures import Detections
+from bcnet.structures.words import counted
 from bcnet.visualization import style
 from bcnet.visualization.overlay import (
-    canvas_for,
-    check_image,
+    Region,
+    Scene,
     draw_boxes,
-    draw_detections,
     draw_labels,
+    draw_scene,
     fill_regions,
-    instance_colors,
-    label_texts,
+    hatch_regions,
+    hidden_regions,
     map_regions,
     outline_regions,
+    scene_of,
 )
-from bcnet.visualization.relations import order_panel
+from bcnet.visualization.relations import MAX_ARROWS, depth_colors, order_panel
+from bcnet.visualization.sheet import Panel, sheet
 
-# Title, explanation beside the image, title over heat maps.
+MIN_SHARE = 0.01  # of the pixels of a RoI: less of a layer's mask is not drawn
+# Title and explanation of the panel of a layer.
 LAYERS = {
-    "occluder": ("Occluder layer", "occluders in the occludee's colour", "occluder"),
-    "occludee": ("Occludee layer", "instances and their boundaries", "instance"),
-    "amodal": ("Amodal mask", "instances with their hidden parts", ""),
+    "occluder": ("Occluder layer", "striped in an object's colour: what covers it inside its box"),
+    "occludee": ("Occludee layer", "the objects and, bright, their boundaries"),
+    "amodal": ("Amodal mask", "the whole objects, hidden parts included"),
 }
-COLORMAP = cv2.COLORMAP_MAGMA  # rises evenly in brightness: the same order in grey, and for any colour vision
-GAP = 12  # pixels of white between panels
 
 
 def draw_layers(
@@ -46,14 +47,17 @@ def draw_layers(
     long_side: int | None = None,
     numbered: bool = False,
     scores: bool = True,
-    identities: Sequence[int] | None = None,
+    columns: int = 2,
+    keep_places: bool = False,
 ) -> np.ndarray:
-    """Panels side by side: detections, occluder layer, occludee layer, amodal masks, depth order.
+    """Panels two by two: detections, occluder layer, occludee layer or amodal masks, depth order.
 
     The occluder panel shows the occluder mask predicted inside the box of each detection, in that detection's colour;
-    the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. The amodal panel shows
-    whole instances: the visible part filled, the hidden part hatched. Unknown pixels of training targets are hatched
-    in grey. The last panel shows the occlusion relations and the depth order. Maps that are absent have no panel.
+    the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. Detections with amodal
+    masks have a panel of whole instances instead: the visible part filled, the hidden part hatched. Unknown pixels of
+    training targets are hatched in grey. The last panel shows the occlusion relations and the depth order, with a
+    legend of its colours. Maps that are absent have no panel, and a layer in which nothing was found has a sentence
+    instead. Near-identical detections are drawn once, as in `draw_detections`.
 
     Args:
         image: uint8 [H, W, 3], RGB.
@@ -61,7 +65,8 @@ def draw_layers(
         long_side: pixels of each panel's longer side; None keeps the image's.
         numbered: labels begin with the detection's position, from 1.
         scores: labels end with the score. Without, these are annotations, and the first panel says so.
-        identities: as `draw_detections`.
+        columns: panels beside each other.
+        keep_places: panels of which only a sentence is left keep their places, as in the frames of a video.
 
     Returns:
         np.ndarray: uint8 [h, w, 3], RGB.
@@ -69,89 +74,107 @@ def draw_layers(
     Raises:
         ValueError: as `draw_detections`.
     """
-    image, detections = canvas_for(image, detections, long_side)  # once for all panels
-    common = {"long_side": None, "numbered": numbered, "identities": identities}
-    panels = [draw_detections(image, detections, scores=scores, **common)]
-    content = "none" if len(detections) == 0 else "masks, classes and scores" if scores else "masks and classes"
-    titles = [("Detections" if scores else "Annotations", content)]
-    for layer, (title, explanation, _) in LAYERS.items():
-        if (spec := detections.find(layer, MASK)) is not None:
-            panels.append(_layer_panel(image, detections, spec, **common))
-            threshold = detections.mask_threshold
-            is_empty = not (detections.maps[spec.name] >= threshold).any()
-            titles.append((title, f"empty: no probability reaches {threshold:g}" if is_empty else explanation))
-    if detections.has_hidden_parts:
-        panels.append(_amodal_panel(image, detections, **common))
-        titles.append(("Amodal", "whole instances; hidden parts hatched, with their share"))
-    if detections.occluded_by is not None and detections.occludee_mask is not None:
-        regions = list(map_regions(detections, "occludee_mask"))
-        panels.append(order_panel(_faded(image), detections, regions, instance_colors(detections, identities)))
-        is_empty = not detections.occlusion.edges
-        titles.append(("Depth order", "no occlusions" if is_empty else "0 = front; arrows: occluder to occludee"))
-    return join_panels(panels, titles)
+    scene = scene_of(image, detections, long_side=long_side, numbered=numbered, scores=scores)  # once for all panels
+    panels = [_first_panel(scene, scores)]
+    # Visible parts are filled in the amodal panel: with it, four panels say everything.
+    layers = [layer for layer in LAYERS if not (layer == OCCLUDEE and scene.detections.has_hidden_parts)]
+    for layer in layers:
+        if (spec := scene.detections.find(layer, MASK)) is not None:
+            panels.append(_layer_panel(scene, spec))
+    if scene.detections.has_hidden_parts:
+        panels.append(_amodal_panel(scene))
+    if scene.detections.occluded_by is not None and scene.detections.occludee_mask is not None:
+        panels.append(_order_panel(scene))
+    return sheet(panels, columns=columns, keep_places=keep_places)
 
 
-def _layer_panel(
-    image: np.ndarray,
-    detections: Detections,
-    spec: MapSpec,
-    long_side: int | None,
-    numbered: bool,
-    identities: Sequence[int] | None,
-) -> np.ndarray:
-    canvas, detections = canvas_for(image, detections, long_side)
-    canvas = _faded(canvas)
+def _first_panel(scene: Scene, scores: bool) -> Panel:
+    explanation = counted(len(scene.detections), "object")
+    if len(scene.detections):
+        explanation += ": masks, classes and scores" if scores else ": masks and classes"
+    if scene.merged:
+        explanation += f"; {counted(scene.merged, 'near-identical one')} drawn with another (=)"
+    return Panel(draw_scene(scene), "Detections" if scores else "Annotations", explanation)
+
+
+def _layer_panel(scene: Scene, spec: MapSpec) -> Panel:
+    title, explanation = LAYERS[spec.layer]
+    detections, canvas = scene.detections, _faded(scene.canvas)
     width = style.line_width(canvas.shape[:2])
     masks = list(map_regions(detections, spec.name))
     unknown_map = detections.find(spec.layer, UNKNOWN)
-    unknown = [_hatched(r, width) for r in map_regions(detections, unknown_map.name)] if unknown_map else []
-    # An instance without an occluder is left out of the occluder panel.
-    kept = [i for i, (_, mask) in enumerate(masks) if mask.any()]
+    unknown = [_crossed(region, width) for region in map_regions(detections, unknown_map.name)] if unknown_map else []
+    # An instance without an occluder is left out of the occluder panel; so are a few stray pixels.
+    shares = (detections.maps[spec.name] >= detections.mask_threshold).float().mean(dim=(1, 2)).tolist()
+    kept = [i for i, (_, mask) in enumerate(masks) if mask.any() and shares[i] >= MIN_SHARE]
+    if not kept and not any(mask.any() for _, mask in unknown):
+        return Panel(None, title, _nothing_in(detections, spec))
     masks = [masks[i] for i in kept]
-    all_colors = instance_colors(detections, identities)
-    colors = [all_colors[i] for i in kept]
-    all_texts = label_texts(detections, numbered, scores=False)
-    texts = [all_texts[i] for i in kept]
-    detections = detections[kept]
+    colors = [scene.colors[i] for i in kept]
+    texts = [scene.names[i] for i in kept]
     if spec.layer == "occluder":
         # Several instances may share an occluder: stripes keep all their colours visible.
-        fill_regions(
-            canvas, [_striped(region, i, 3 * width) for i, region in zip(kept, masks, strict=True)], colors, 0.8
-        )
-        texts = [f"occluder of {text}" for text in texts]
+        stripes = [_striped(region, i, 3 * width) for i, region in zip(kept, masks, strict=True)]
+        fill_regions(canvas, stripes, colors, 0.8)
+        texts = [f"covers {text}" for text in texts]
     else:
         fill_regions(canvas, masks, colors, 0.6)
     outline_regions(canvas, masks, colors, width)
     fill_regions(canvas, unknown, [style.UNKNOWN] * len(unknown), 0.8)
     if (boundary := detections.find(spec.layer, BOUNDARY)) is not None:
-        _glow(canvas, detections, boundary.name, colors)
-    draw_boxes(canvas, detections, colors)
-    return draw_labels(canvas, detections, colors, texts)
+        _glow(canvas, detections[kept], boundary.name, colors)
+    draw_boxes(canvas, detections[kept], colors)
+    numbers = [scene.numbers[i] for i in kept] if scene.numbers else []
+    shown = Scene(canvas, detections[kept], colors, texts, texts, numbers)
+    if unknown:
+        explanation += "; grey: not known"
+    return Panel(draw_labels(canvas, shown, texts), title, explanation)
 
 
-def _amodal_panel(
-    image: np.ndarray,
-    detections: Detections,
-    long_side: int | None,
-    numbered: bool,
-    identities: Sequence[int] | None,
-) -> np.ndarray:
+def _nothing_in(detections: Detections, spec: MapSpec) -> str:
+    """Why a layer has no pixel to show."""
+    if not len(detections):
+        return "empty: there is no object"
+    highest = float(detections.maps[spec.name].max())
+    what = "nothing covers an object" if spec.layer == "occluder" else "no object has a mask"
+    if highest >= detections.mask_threshold:
+        return f"empty: {what}, but for less than {MIN_SHARE:.0%} of a box"
+    return f"empty: {what}. No probability reaches {detections.mask_threshold:g}; the highest is {highest:.2f}"
+
+
+def _amodal_panel(scene: Scene) -> Panel:
     """Visible parts filled, hidden parts hatched, amodal outlines; labels end with the hidden share."""
-    canvas, detections = canvas_for(image, detections, long_side)
-    canvas = _faded(canvas)
-    width = style.line_width(canvas.shape[:2])
-    colors = instance_colors(detections, identities)
-    visible = list(map_regions(detections, "occludee_mask"))
-    whole = list(map_regions(detections, OCCLUDEE_AMODAL.name))
-    hidden = [(window, mask & ~seen) for (window, mask), (_, seen) in zip(whole, visible, strict=True)]
-    fill_regions(canvas, visible, colors, 0.6)
+    title, explanation = "Amodal masks", "the whole objects: visible parts filled, hidden parts hatched"
+    detections = scene.detections
+    if not len(detections):
+        return Panel(None, title, "empty: there is no object")
+    canvas = _faded(scene.canvas)
+    fill_regions(canvas, list(map_regions(detections, "occludee_mask")), scene.colors, 0.6)
     # Hidden parts lie on other instances' visible parts.
-    fill_regions(canvas, [_striped(region, i, 2 * width) for i, region in enumerate(hidden)], colors, 0.9)
-    outline_regions(canvas, whole, colors, width)
+    hatch_regions(canvas, hidden_regions(detections), scene.colors)
+    whole = list(map_regions(detections, OCCLUDEE_AMODAL.name))
+    outline_regions(canvas, whole, scene.colors, style.line_width(canvas.shape[:2]))
     shares = detections.occluded_fraction.tolist()
-    texts = label_texts(detections, numbered, scores=False)
-    texts = [f"{text}, {100 * share:.0f}% hidden" for text, share in zip(texts, shares, strict=True)]
-    return draw_labels(canvas, detections, colors, texts)
+    texts = [f"{text}, {100 * share:.0f}% hidden" for text, share in zip(scene.names, shares, strict=True)]
+    return Panel(draw_labels(canvas, scene, texts), title, explanation)
+
+
+def _order_panel(scene: Scene) -> Panel:
+    title, detections = "Depth order", scene.detections
+    order = detections.occlusion.order
+    if not order.kept:
+        undecided = len(order.contradicted) > 0
+        reason = "the pairs that touch are undecided" if undecided else "no object is in front of another"
+        return Panel(None, title, f"empty: {reason if len(detections) else 'there is no object'}")
+    regions = list(map_regions(detections, "occludee_mask"))
+    explanation = "arrows lead from an occluder to what it covers; faint ones are uncertain"
+    if len(order.kept) > MAX_ARROWS:
+        explanation += f"; the {MAX_ARROWS} most certain of {len(order.kept)} are drawn"
+    colors = depth_colors(int(order.depth.max(initial=0)))
+    words = [str(depth) for depth in range(len(colors))]
+    words[0], words[-1] = "0 in front", f"{words[-1]} behind"
+    picture = order_panel(_faded(scene.canvas), detections, regions, scene.colors)
+    return Panel(picture, title, explanation, list(zip(colors, words, strict=True)))
 
 
 def _glow(canvas: np.ndarray, detections: Detections, name: str, colors: Sequence[style.Color]) -> None:
@@ -164,187 +187,21 @@ def _glow(canvas: np.ndarray, detections: Detections, name: str, colors: Sequenc
         area[:] = np.round((1 - opacity) * area + opacity * bright)
 
 
-def _striped(region: tuple[Window, np.ndarray], index: int, width: int) -> tuple[Window, np.ndarray]:
-    """The region's pixels that lie on diagonal stripes; the place of the stripes goes by the instance's position."""
+def _striped(region: Region, index: int, width: int) -> Region:
+    """The region's pixels that lie on broad stripes; the place of the stripes goes by the instance's position."""
     window, mask = region
     rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
-    return window, mask & ((rows + columns + index * width) // width % 3 == 0)
+    return window, mask & style.striped(rows, columns + index * width, period=3 * width, width=width)
 
 
-def _hatched(region: tuple[Window, np.ndarray], width: int) -> tuple[Window, np.ndarray]:
-    """The region's pixels that lie on thin diagonal lines, the same lines for all regions."""
+def _crossed(region: Region, width: int) -> Region:
+    """The region's pixels that lie on thin lines of the other direction, the same lines for all regions."""
     window, mask = region
     rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
-    return window, mask & ((columns - rows) // width % 4 == 0)
+    return window, mask & style.striped(rows, columns, period=4 * width, width=width, rising=False)
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
     """The image in dark grey, so that colours mean instances."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return (grey * 0.5).astype(np.uint8) + 20
-
-
-def join_panels(panels: Sequence[np.ndarray], titles: Sequence[tuple[str, str]]) -> np.ndarray:
-    """Pictures of one height side by side on white, each under its title and a line that explains it."""
-    size = max(style.font_size(panels[0].shape[:2]), 13)
-    line = style.text_size("X", size)[1]
-    head = 2 * line + GAP
-    sheet = np.full(
-        (panels[0].shape[0] + head, sum(panel.shape[1] for panel in panels) + GAP * (len(panels) - 1), 3),
-        style.PAPER,
-        dtype=np.uint8,
-    )
-    x, bold, plain = 0, [], []
-    for panel, (title, explanation) in zip(panels, titles, strict=True):
-        sheet[head:, x : x + panel.shape[1]] = panel
-        bold.append((x, GAP // 2, style.shortened(title, size, panel.shape[1], bold=True), style.INK))
-        plain.append((x, GAP // 2 + line, style.shortened(explanation, size, panel.shape[1]), style.INK))
-        x += panel.shape[1] + GAP
-    return style.draw_texts(style.draw_texts(sheet, bold, size, bold=True), plain, size)
-
-
-def draw_heat_maps(
-    image: np.ndarray,
-    detections: Detections,
-    *,
-    cell: int = 140,
-    rows: int = 8,
-    columns: int | None = None,
-    scores: bool = True,
-) -> list[np.ndarray]:
-    """Sheets of heat maps: the RoI of each detection as the mask head sees it, and its maps.
-
-    One line per detection: a picture of the RoI stretched to a square, then occluder boundary, occluder mask, amodal
-    mask, occludee boundary and occludee mask as M x M squares, all on one colour scale from 0 to 1. Maps that the
-    detections do not carry are left out.
-
-    Args:
-        image: uint8 [H, W, 3], RGB.
-        detections: of this image.
-        cell: pixels of a square.
-        rows: detections below each other on a sheet.
-        columns: detections beside each other; by default 1, and 2 where more than `rows` detections come.
-        scores: names end with the score.
-
-    Returns:
-        list: sheets, uint8 [h, w, 3] RGB, with the detections in their order; none without detections.
-
-    Raises:
-        ValueError: as `draw_detections`.
-    """
-    check_image(image, detections)
-    detections = detections.to("cpu")
-    columns = columns or (1 if len(detections) <= rows else 2)
-    texts = label_texts(detections, numbered=True, scores=scores)
-    lines = [_heat_map_line(image, detections, index, text, cell) for index, text in enumerate(texts)]
-    sheets = []
-    for start in range(0, len(lines), rows * columns):
-        page = lines[start : start + rows * columns]
-        used_rows = math.ceil(len(page) / columns)
-        blocks = [page[i : i + used_rows] for i in range(0, len(page), used_rows)]
-        sheets.append(_heat_map_sheet(blocks, detections, cell))
-    return sheets
-
-
-def _columns(detections: Detections) -> list[MapSpec]:
-    """The maps in the order of the columns, as in the paper's figures: the occluder layer and boundaries first.
-
-    The maps of a layer lie side by side, under one title.
-    """
-    shown = [spec for spec in detections.present if spec.kind != UNKNOWN]
-    layers = list(dict.fromkeys(spec.layer for spec in shown))
-    return sorted(shown, key=lambda spec: layers.index(spec.layer))[::-1]
-
-
-def _heat_map_line(image: np.ndarray, detections: Detections, index: int, text: str, cell: int) -> np.ndarray:
-    """Name plate above the RoI crop and its maps."""
-    color = style.instance_color(index)
-    size = max(11, cell // 10)
-    plate_height = style.text_size("X", size)[1] + 4
-    cells = [_roi_crop(image, detections.map_boxes[index].tolist(), cell)]
-    for spec in _columns(detections):
-        values = (detections.maps[spec.name][index].numpy().clip(0, 1) * 255).round().astype(np.uint8)
-        heat = cv2.cvtColor(cv2.applyColorMap(values, COLORMAP), cv2.COLOR_BGR2RGB)
-        heat = style.resized(heat, cell, cell, smooth=False)
-        if (unknown := detections.find(spec.layer, UNKNOWN)) is not None:
-            area = detections.maps[unknown.name][index].numpy()
-            _hatch(heat, style.resized((area > 0.5).astype(np.uint8), cell, cell, smooth=False).astype(bool))
-        cells.append(heat)
-    gap = max(4, cell // 24)
-    line = np.full((plate_height + cell, len(cells) * cell + (len(cells) - 1) * gap, 3), style.PAPER, dtype=np.uint8)
-    for position, picture in enumerate(cells):
-        x = position * (cell + gap)
-        line[plate_height:, x : x + cell] = picture
-    text = style.shortened(text, size, line.shape[1] - 8)
-    width = style.text_size(text, size)[0] + 8
-    line[:plate_height, :width] = color
-    cv2.rectangle(line, (0, plate_height), (cell - 1, plate_height + cell - 1), color, max(2, cell // 50))
-    return style.draw_texts(line, [(4, 2, text, style.readable_on(color))], size)
-
-
-def _hatch(picture: np.ndarray, area: np.ndarray) -> None:
-    """Marks an area of a picture (in place) as unknown: grey, with diagonal lines."""
-    rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
-    picture[area] = style.mixed(style.UNKNOWN, style.BLACK, 0.5)
-    picture[area & ((rows + columns) % 8 < 3)] = style.UNKNOWN
-
-
-def _roi_crop(image: np.ndarray, box: Sequence[float], cell: int) -> np.ndarray:
-    """The box's pixels stretched to a square, as RoIAlign samples them; black outside the image."""
-    x0, y0, x1, y1 = box
-    scale_x, scale_y = max(x1 - x0, 1e-3) / cell, max(y1 - y0, 1e-3) / cell
-    # Pixel centres lie at half integers in the boxes' coordinates and at integers in OpenCV's.
-    matrix = np.array([[scale_x, 0, x0 + scale_x / 2 - 0.5], [0, scale_y, y0 + scale_y / 2 - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, (cell, cell), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _heat_map_sheet(blocks: Sequence[Sequence[np.ndarray]], detections: Detections, cell: int) -> np.ndarray:
-    line_height, line_width = blocks[0][0].shape[:2]
-    gap = max(4, cell // 24)
-    size = max(11, cell // 10)
-    text_height = style.text_size("X", size)[1]
-    head = 2 * text_height + GAP
-    margin, between = GAP, 3 * GAP
-    foot = text_height + 2 * GAP
-    width = 2 * margin + len(blocks) * line_width + (len(blocks) - 1) * between
-    height = head + len(blocks[0]) * (line_height + GAP) + foot
-    sheet = np.full((height, width, 3), style.PAPER, dtype=np.uint8)
-    plain, bold = [], []
-    for column, block in enumerate(blocks):
-        left = margin + column * (line_width + between)
-        bold.append((left, GAP // 2, style.shortened("RoI", size, cell, bold=True), style.INK))
-        plain.append((left, GAP // 2 + text_height, style.shortened("resized to a square", size, cell), style.INK))
-        layer = None
-        for position, spec in enumerate(_columns(detections), start=1):
-            x = left + position * (cell + gap)
-            if spec.layer != layer:
-                layer = spec.layer
-                title, _, meaning = LAYERS.get(layer, (f"{layer} layer", "", ""))
-                bold.append((x, GAP // 2, f"{title}: {meaning}" if meaning else title, style.INK))
-            plain.append((x, GAP // 2 + text_height, spec.title or spec.kind, style.INK))
-        for row, line in enumerate(block):
-            y = head + row * (line_height + GAP)
-            sheet[y : y + line_height, left : left + line_width] = line
-    _draw_scale(sheet, margin, height - foot + GAP // 2, cell * 2, text_height, size, plain)
-    return style.draw_texts(style.draw_texts(sheet, plain, size), bold, size, bold=True)
-
-
-def _draw_scale(
-    sheet: np.ndarray,
-    x: int,
-    y: int,
-    width: int,
-    height: int,
-    size: int,
-    titles: list[tuple[int, int, str, style.Color]],
-) -> None:
-    """The colour scale (in place); its legend is added to `titles`."""
-    ramp = np.linspace(0, 255, width).round().astype(np.uint8)[None].repeat(height, axis=0)
-    before = "probability 0 "
-    offset = style.text_size(before, size)[0]
-    colored = cv2.cvtColor(cv2.applyColorMap(ramp, COLORMAP), cv2.COLOR_BGR2RGB)
-    room = sheet.shape[1] - (x + offset)
-    colored = colored[:, : max(0, room)]
-    sheet[y : y + height, x + offset : x + offset + colored.shape[1]] = colored
-    titles += [(x, y, before, style.INK), (x + offset + width, y, " 1", style.INK)]

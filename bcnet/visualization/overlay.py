@@ -1,4 +1,4 @@
-"""Drawing of detections into their image: masks, boxes, labels and arrows of the occlusion relations.
+"""Drawing of detections into their image: masks, hidden parts, boxes, labels and arrows of the occlusion relations.
 
 Letters: D detections, H x W image, h x w canvas.
 """
@@ -6,15 +6,67 @@ Letters: D detections, H x W image, h x w canvas.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from bcnet.maps import OCCLUDEE_AMODAL
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
+from bcnet.visualization.duplicates import near_identical
 from bcnet.visualization.labels import place_labels
 from bcnet.visualization.relations import draw_arrows
+
+Region = tuple[Window, np.ndarray]  # a window in the canvas, and bool [h, w] there
+
+
+@dataclass
+class Scene:
+    """What is drawn: an image at the size of the picture, and the detections in its pixels.
+
+    Attributes:
+        canvas: uint8 [h, w, 3], RGB.
+        detections: on the CPU; of near-identical ones the first.
+        colors: of each.
+        names: what its label says: number and class, of all near-identical ones.
+        labels: the same with scores.
+        numbers: what the label says where there is no place for more; empty if detections are not numbered.
+        merged: number of detections that are not drawn, because a near-identical one is.
+    """
+
+    canvas: np.ndarray
+    detections: Detections
+    colors: list[style.Color]
+    names: list[str]
+    labels: list[str]
+    numbers: list[str]
+    merged: int = 0
+
+
+def scene_of(
+    image: np.ndarray, detections: Detections, *, long_side: int | None, numbered: bool, scores: bool
+) -> Scene:
+    """The image and its detections at the size of the picture, near-identical ones together.
+
+    Args: as `draw_detections`.
+    """
+    colors = instance_colors(detections)
+    names = label_texts(detections, numbered, scores=False)
+    labels = label_texts(detections, numbered, scores)
+    canvas, detections = canvas_for(image, detections, long_side)
+    groups = near_identical(detections)
+    firsts = [group[0] for group in groups]
+    return Scene(
+        canvas,
+        detections[firsts],
+        [colors[first] for first in firsts],
+        [" = ".join(names[index] for index in group) for group in groups],
+        [" = ".join(labels[index] for index in group) for group in groups],
+        [f"#{first + 1}" for first in firsts] if numbered else [],
+        len(detections) - len(groups),
+    )
 
 
 def draw_detections(
@@ -28,12 +80,12 @@ def draw_detections(
     numbered: bool = False,
     scores: bool = True,
     relations: bool = False,
-    identities: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The image with masks, their outlines, boxes, class names and scores.
+    """The image with masks, their outlines, boxes, class names and scores. `Detections.plot` is a shortcut.
 
-    An instance's colour depends on its position alone, so it is the same in all pictures of the detections; or on its
-    identity, where that is known (`bcnet.visualization.video`).
+    Visible parts are filled; the hidden parts of detections with amodal masks are hatched. An instance's colour depends
+    on its position alone, so it is the same in all pictures of the detections; or on its track, where instances are
+    tracked. Near-identical detections, such as one object found as two classes, are drawn once, with both labels.
     Labels never cover each other: the one with the lower score gives way, and is left out where there is no place.
 
     Args:
@@ -46,43 +98,56 @@ def draw_detections(
         numbered: labels begin with the detection's position, from 1.
         scores: labels end with the score.
         relations: arrows from each occluder to its occludee, for detections with relations and masks.
-        identities: a number of each detection that stands for its colour; None takes the positions.
 
     Returns:
         np.ndarray: uint8 [h, w, 3], RGB, a new array.
 
     Raises:
-        ValueError: the image is not uint8 [H, W, 3], or the detections are of another image size; arrows are requested
-            and the detections have no relations.
+        ValueError: the image is not uint8 [H, W, 3], or the detections are of another image size, or of this image in
+            RGB order and it is BGR; arrows are requested and the detections have no relations.
     """
-    canvas, detections = canvas_for(image, detections, long_side)
-    colors = instance_colors(detections, identities)
+    scene = scene_of(image, detections, long_side=long_side, numbered=numbered, scores=scores)
+    return draw_scene(scene, opacity=opacity, boxes=boxes, labels=labels, relations=relations)
+
+
+def draw_scene(
+    scene: Scene, *, opacity: float = 0.45, boxes: bool = True, labels: bool = True, relations: bool = False
+) -> np.ndarray:
+    """`draw_detections` of a scene."""
+    canvas, detections, colors = scene.canvas.copy(), scene.detections, scene.colors
+    width = style.line_width(canvas.shape[:2])
     if detections.occludee_mask is not None:
         regions = list(map_regions(detections, "occludee_mask"))
         fill_regions(canvas, regions, colors, opacity)
-        outline_regions(canvas, regions, colors, style.line_width(canvas.shape[:2]))
+        outline_regions(canvas, regions, colors, width)
+        if detections.has_hidden_parts:
+            hatch_regions(canvas, hidden_regions(detections), colors)
     if boxes:
         draw_boxes(canvas, detections, colors)
     if relations and detections.occludee_mask is not None:
         draw_arrows(canvas, detections, regions, colors)
-    if labels:
-        canvas = draw_labels(canvas, detections, colors, label_texts(detections, numbered, scores))
-    return canvas
+    return draw_labels(canvas, scene, scene.labels) if labels else canvas
 
 
-def instance_colors(detections: Detections, identities: Sequence[int] | None = None) -> list[style.Color]:
-    """The colour of each detection, by its identity or its position."""
-    return [style.instance_color(i) for i in (range(len(detections)) if identities is None else identities)]
+def instance_colors(detections: Detections) -> list[style.Color]:
+    """The colour of each detection, by its track or its position."""
+    tracks = detections.track_ids
+    return [style.instance_color(i) for i in (range(len(detections)) if tracks is None else tracks.tolist())]
 
 
 def check_image(image: np.ndarray, detections: Detections) -> None:
-    """Raises ValueError if the image is not uint8 [H, W, 3] of the detections' size."""
+    """Raises ValueError if the image is not uint8 [H, W, 3] of the detections' size, or is theirs in BGR order."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"the image must be uint8 [H, W, 3], got {image.dtype} {image.shape}")
     if image.shape[:2] != tuple(detections.image_size):
         raise ValueError(
             f"the image has (height, width) {image.shape[:2]}, the detections are for {tuple(detections.image_size)}; "
             "use Detections.rescaled"
+        )
+    if detections.source is not None and detections.source.is_swapped(image):
+        raise ValueError(
+            "the image is in BGR order, as OpenCV reads it, and pictures are drawn in RGB: give image[:, :, ::-1], or "
+            "let detections.plot() draw into the image that was predicted"
         )
 
 
@@ -98,24 +163,23 @@ def canvas_for(image: np.ndarray, detections: Detections, long_side: int | None)
     canvas = style.resized(image, size[1], size[0])
     detections = detections.to("cpu")
     factors = detections.boxes.new_tensor([size[1] / width, size[0] / height] * 2)
-    return canvas, Detections(
-        **{
-            **vars(detections),
-            "image_size": size,
-            "boxes": detections.boxes * factors,
-        }
-    )
+    return canvas, replace(detections, image_size=size, boxes=detections.boxes * factors, source=None)
 
 
-def map_regions(detections: Detections, name: str) -> Iterator[tuple[Window, np.ndarray]]:
+def map_regions(detections: Detections, name: str) -> Iterator[Region]:
     """One map of each detection where it reaches its threshold: its window in the image and bool [h, w] there."""
     for window, values in paste_windows(detections.maps[name], detections.map_boxes, detections.image_size):
         yield window, (values >= detections.mask_threshold).numpy()
 
 
-def fill_regions(
-    canvas: np.ndarray, regions: Sequence[tuple[Window, np.ndarray]], colors: Sequence[style.Color], opacity: float
-) -> None:
+def hidden_regions(detections: Detections) -> list[Region]:
+    """The hidden part of each detection, amodal and not visible."""
+    visible = map_regions(detections, "occludee_mask")
+    whole = map_regions(detections, OCCLUDEE_AMODAL.name)
+    return [(window, mask & ~seen) for (window, mask), (_, seen) in zip(whole, visible, strict=True)]
+
+
+def fill_regions(canvas: np.ndarray, regions: Sequence[Region], colors: Sequence[style.Color], opacity: float) -> None:
     """Tints the regions, the largest first, so that small ones stay visible (in place)."""
     order = sorted(range(len(regions)), key=lambda i: -int(regions[i][1].sum()))
     for index in order:
@@ -125,9 +189,22 @@ def fill_regions(
         area[mask] = np.round(tinted).astype(np.uint8)
 
 
-def outline_regions(
-    canvas: np.ndarray, regions: Sequence[tuple[Window, np.ndarray]], colors: Sequence[style.Color], width: int
-) -> None:
+def hatch_regions(canvas: np.ndarray, regions: Sequence[Region], colors: Sequence[style.Color]) -> None:
+    """Marks hidden parts (in place): diagonal lines in the instance's colour, and its outline.
+
+    The lines of instances are shifted against each other, so that hidden parts that overlap can be told apart.
+    """
+    width = style.line_width(canvas.shape[:2])
+    lines = []
+    for index, (window, mask) in enumerate(regions):
+        rows, columns = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
+        on_lines = style.striped(rows, columns + 2 * width * index, period=6 * width, width=2 * width)
+        lines.append((window, mask & on_lines))
+    fill_regions(canvas, lines, colors, 0.9)
+    outline_regions(canvas, regions, colors, max(1, width // 2))
+
+
+def outline_regions(canvas: np.ndarray, regions: Sequence[Region], colors: Sequence[style.Color], width: int) -> None:
     """Draws the outlines of regions (in place)."""
     for (window, mask), color in zip(regions, colors, strict=True):
         contours, _ = cv2.findContours(
@@ -144,32 +221,48 @@ def draw_boxes(canvas: np.ndarray, detections: Detections, colors: Sequence[styl
 
 
 def label_texts(detections: Detections, numbered: bool = False, scores: bool = True) -> list[str]:
-    """Class name and score of each detection, such as "person 98%"; without names, "class 0 98%"."""
+    """Class name and score of each detection, such as "person 98%"; without names, "class 0 98%".
+
+    Tracked instances have their track in front, "[7] person 98%".
+    """
     texts = []
-    names = detections.class_names
-    for index, (label, score) in enumerate(zip(detections.classes.tolist(), detections.scores.tolist(), strict=True)):
+    tracks = [] if detections.track_ids is None else detections.track_ids.tolist()
+    for index, (name, score) in enumerate(zip(detections.names, detections.scores.tolist(), strict=True)):
         words = [f"#{index + 1}"] if numbered else []
-        words.append(names[int(label)] if names else f"class {label}")
+        words += [f"[{tracks[index]}]"] if tracks else []
+        words.append(name)
         words += [f"{100 * score:.0f}%"] if scores else []
         texts.append(" ".join(words))
     return texts
 
 
-def draw_labels(
-    canvas: np.ndarray, detections: Detections, colors: Sequence[style.Color], texts: Sequence[str]
-) -> np.ndarray:
-    """Labels on plates of the instances' colours, placed by `place_labels`: a new image."""
+def draw_labels(canvas: np.ndarray, scene: Scene, texts: Sequence[str]) -> np.ndarray:
+    """Labels on plates of the instances' colours, placed by `place_labels`: a new image.
+
+    A text that is wider than the canvas is shortened; one without a place is replaced by the detection's number.
+    """
     size = style.font_size(canvas.shape[:2])
     margin = max(2, size // 5)
-    sizes = []
-    for text in texts:
-        width, height = style.text_size(text, size)
-        sizes.append((width + 2 * margin, height + 2))
-    rectangles = place_labels(detections.boxes.tolist(), sizes, canvas.shape[:2])
+    texts = [style.shortened(text, size, canvas.shape[1] - 2 * margin) for text in texts]
+    plates = [_plate(text, size, margin) for text in texts]
+    boxes = scene.detections.boxes.tolist()
+    rectangles = place_labels(boxes, plates, canvas.shape[:2])
+    without = [index for index, rectangle in enumerate(rectangles) if rectangle is None and scene.numbers]
+    if without:
+        plates = [_plate(scene.numbers[index], size, margin) for index in without]
+        taken = [rectangle for rectangle in rectangles if rectangle is not None]
+        found = place_labels([boxes[index] for index in without], plates, canvas.shape[:2], taken=taken)
+        for index, rectangle in zip(without, found, strict=True):
+            rectangles[index], texts[index] = rectangle, scene.numbers[index]
     written = []
-    for rectangle, color, text in zip(rectangles, colors, texts, strict=True):
+    for rectangle, color, text in zip(rectangles, scene.colors, texts, strict=True):
         if rectangle is not None:
             x0, y0, x1, y1 = rectangle
             canvas[y0:y1, x0:x1] = color
             written.append((x0 + margin, y0 + 1, text, style.readable_on(color)))
     return style.draw_texts(canvas, written, size)
+
+
+def _plate(text: str, size: int, margin: int) -> tuple[int, int]:
+    width, height = style.text_size(text, size)
+    return width + 2 * margin, height + 2

@@ -24,6 +24,7 @@ OKABE_ITO: tuple[Color, ...] = (
     (0, 114, 178),  # blue
 )
 WHITE, BLACK, INK, PAPER = (255, 255, 255), (0, 0, 0), (34, 34, 34), (255, 255, 255)
+SMALLEST_FONT = 13  # pixels
 UNKNOWN = (170, 170, 170)  # lines over pixels of training targets that are unknown
 
 
@@ -53,7 +54,7 @@ def line_width(image_size: tuple[int, int]) -> int:
 
 def font_size(image_size: tuple[int, int]) -> int:
     """Pixels, for an image of (H, W); never below what can be read."""
-    return max(11, round(max(image_size) / 55))
+    return max(SMALLEST_FONT, round(max(image_size) / 42))
 
 
 @functools.lru_cache(maxsize=32)
@@ -74,6 +75,27 @@ def shortened(text: str, size: int, width: int, bold: bool = False) -> str:
     while len(text) > 1 and text_size(text, size, bold)[0] > width:
         text = text[:-2].rstrip() + "…"
     return text
+
+
+def wrapped(text: str, size: int, width: int, bold: bool = False) -> list[str]:
+    """The text in lines that fit into a width; a word that is too long for a line is shortened."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_size(f"{lines[-1]} {word}", size, bold)[0] <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(shortened(word, size, width, bold))
+    return lines
+
+
+def striped(rows: np.ndarray, columns: np.ndarray, *, period: int, width: int, rising: bool = True) -> np.ndarray:
+    """Which pixels lie on diagonal stripes of a width, one in every `period` pixels along a row: bool.
+
+    Args:
+        rows, columns: of the pixels, as `np.ogrid` gives them.
+        rising: from the lower left to the upper right.
+    """
+    return ((rows + columns) if rising else (columns - rows)) % period < width
 
 
 def draw_texts(

@@ -17,6 +17,7 @@ from bcnet.modeling.precision import autocast
 from bcnet.structures import Detections
 
 PANEL_SIDE = 400  # of a panel's longer side, pixels
+COLUMNS = 5  # all panels in a row, the targets below the detections
 GAP = 12  # below a row of panels, pixels
 SCORE_THRESHOLD = 0.3  # in the first iterations little reaches more
 MAX_DETECTIONS = 20
@@ -69,7 +70,9 @@ def draw_training_pictures(
         detections = replace(detections.to("cpu").rescaled((height, width)), class_names=class_names)
         detections = detections[detections.scores >= SCORE_THRESHOLD][:MAX_DETECTIONS]
         targets = targets.rescaled((height, width))
-        pictures.append(_stacked([draw_layers(image, detections), draw_layers(image, targets, scores=False)]))
+        options = {"columns": COLUMNS, "keep_places": True}
+        rows = [draw_layers(image, detections, **options), draw_layers(image, targets, scores=False, **options)]
+        pictures.append(_stacked(rows))
     return pictures
 
 

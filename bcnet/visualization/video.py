@@ -1,6 +1,6 @@
-"""Drawing of video files, animations and webcams: instances tracked for their colours, frames written as an mp4.
+"""Drawing of video files, animations and webcams: tracked instances in every frame, written as an mp4.
 
-Letters: D detections, T tracks.
+Letters: D detections, H x W frame.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from types import TracebackType
 
 import numpy as np
-import torch
-from torchvision.ops import box_iou
 from tqdm import tqdm
 
 from bcnet.data.videos import UnreadableVideoError, open_video
 from bcnet.structures import Detections
+from bcnet.structures.tracking import InstanceTracker
+from bcnet.visualization import style
 from bcnet.visualization.layers import draw_layers
 from bcnet.visualization.overlay import draw_detections
 from bcnet.visualization.video_writer import VideoWriter
@@ -23,46 +24,43 @@ from bcnet.visualization.video_writer import VideoWriter
 PANEL_SIDES = (480, 640)  # bounds of a panel's longer side in a video of several, pixels
 
 
-class InstanceTracker:
-    """Numbers that stay with an instance from frame to frame, so that its colour does.
+class DrawnVideo:
+    """An mp4 (`VideoWriter`) of frames with their detections; a context manager.
 
-    A detection takes the number of the track of its class with which its box has the largest IoU, best pairs first;
-    without one of at least `iou_threshold` it starts a new track. It is for pictures: nothing is predicted, and an
-    instance that leaves for longer than `patience` frames comes back with another colour.
+    Args:
+        path: of the mp4; its folder is made when missing.
+        rate: frames per second.
+        layers: sheets with both layers and the depth order (`draw_layers`); otherwise the detections alone.
+        long_side: pixels of a panel's longer side; None keeps the frame's, with layers within 480..640, so that labels
+            are legible and four panels fit a screen.
+
+    Raises:
+        OSError: the file cannot be written; names it.
     """
 
-    def __init__(self, iou_threshold: float = 0.3, patience: int = 15) -> None:
-        self.iou_threshold = iou_threshold
-        self.patience = patience
-        self._boxes = torch.zeros(0, 4)
-        self._classes = torch.zeros(0, dtype=torch.int64)
-        self._numbers: list[int] = []
-        self._missed: list[int] = []
-        self._next = 0
+    def __init__(self, path: str | os.PathLike, rate: float, *, layers: bool, long_side: int | None = None) -> None:
+        self.layers = layers
+        self.long_side = long_side
+        self._writer = VideoWriter(path, rate)
+        self._size: tuple[int, int] | None = None
 
-    def update(self, detections: Detections) -> list[int]:
-        """The number of each detection of the next frame."""
-        boxes, classes = detections.boxes.cpu().float(), detections.classes.cpu()
-        overlaps = box_iou(boxes, self._boxes) * (classes[:, None] == self._classes)  # [D, T]
-        assigned: dict[int, int] = {}  # number by position
-        free = set(range(len(self._numbers)))
-        for flat in overlaps.flatten().argsort(descending=True, stable=True).tolist():
-            index, track = divmod(flat, len(self._numbers))
-            if overlaps[index, track] < self.iou_threshold:
-                break
-            if index not in assigned and track in free:
-                assigned[index] = self._numbers[track]
-                free.discard(track)
-        for index in range(len(boxes)):
-            if index not in assigned:
-                assigned[index], self._next = self._next, self._next + 1
-        numbers = [assigned[index] for index in range(len(boxes))]
-        kept = [track for track in sorted(free) if self._missed[track] < self.patience]
-        self._missed = [0] * len(boxes) + [self._missed[track] + 1 for track in kept]
-        self._numbers = numbers + [self._numbers[track] for track in kept]
-        self._boxes = torch.cat([boxes, self._boxes[kept]])
-        self._classes = torch.cat([classes, self._classes[kept]])
-        return numbers
+    def add(self, image: np.ndarray, detections: Detections) -> None:
+        """Appends a frame, uint8 [H, W, 3] RGB, and its detections."""
+        if self.layers:
+            side = _panel_side(image) if self.long_side is None else self.long_side
+            picture = draw_layers(image, detections, long_side=side, keep_places=True)
+        else:
+            picture = draw_detections(image, detections, long_side=self.long_side)
+        self._size = self._size or (picture.shape[0], picture.shape[1])
+        self._writer.write(_fitted(picture, self._size))
+
+    def __enter__(self) -> DrawnVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
 
 
 def draw_video(
@@ -76,7 +74,7 @@ def draw_video(
     max_frames: int | None = None,
     progress: bool = True,
 ) -> int:
-    """Draws the frames of a video, animation or webcam into an mp4 (`VideoWriter`). Ctrl-C ends it early; the frames
+    """Draws the frames of a video, animation or webcam into an mp4 (`DrawnVideo`). Ctrl-C ends it early; the frames
     drawn by then are kept.
 
     Args:
@@ -84,9 +82,7 @@ def draw_video(
         source: as `bcnet.data.videos.open_video` takes it.
         output_file: an mp4; its folder is made when missing.
         score_threshold: lowest score that is drawn.
-        layers: both layers and the depth order beside the detections (`draw_layers`); otherwise the detections alone.
-        long_side: pixels of a panel's longer side; None keeps the frame's, with layers within 480..640, so that labels
-            are legible and four panels fit a screen.
+        layers, long_side: as `DrawnVideo` takes them.
         max_frames: maximum number of frames; None draws all, of a webcam until Ctrl-C.
         progress: show a progress bar.
 
@@ -98,18 +94,17 @@ def draw_video(
         OSError: the mp4 cannot be written.
     """
     drawn, tracker = 0, InstanceTracker()
-    draw = draw_layers if layers else draw_detections
-    with open_video(source) as video, VideoWriter(output_file, video.rate) as writer:
+    with (
+        open_video(source) as video,
+        DrawnVideo(output_file, video.rate, layers=layers, long_side=long_side) as output,
+    ):
         limits = [count for count in (video.count, max_frames) if count is not None]
         bar = tqdm(total=min(limits, default=None), desc=source, unit="frame", disable=not progress, leave=False)
         try:
             with bar:
                 for image in itertools.islice(video.frames, max_frames):
                     detections = predict(image)
-                    detections = detections[detections.scores >= score_threshold]
-                    side = _panel_side(image) if long_side is None and layers else long_side
-                    identities = tracker.update(detections)
-                    writer.write(draw(image, detections, long_side=side, identities=identities))
+                    output.add(image, tracker.update(detections[detections.scores >= score_threshold]))
                     drawn += 1
                     bar.update()
         except KeyboardInterrupt:
@@ -123,3 +118,11 @@ def draw_video(
 def _panel_side(image: np.ndarray) -> int:
     low, high = PANEL_SIDES
     return min(max(max(image.shape[:2]), low), high)
+
+
+def _fitted(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture at the size of the first one: cut, or filled up with white. Titles may take another line."""
+    height, width = size
+    picture = picture[:height, :width]
+    missing = ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0))
+    return np.pad(picture, missing, constant_values=style.PAPER[0])

@@ -1,5 +1,7 @@
 """The panels of both layers and the sheets of heat maps."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,8 +10,11 @@ from mask_layers import two_layers
 
 from bcnet.maps import PUBLISHED_MAPS
 from bcnet.structures import Detections, InstanceMasks, Targets
-from bcnet.visualization import detections_from_targets, draw_heat_maps, draw_layers
-from bcnet.visualization.layers import COLORMAP, _columns, _roi_crop
+from bcnet.visualization import detections_from_targets, draw_detections, draw_heat_maps, draw_layers
+from bcnet.visualization.duplicates import near_identical
+from bcnet.visualization.heat_maps import COLORMAP, _columns, _roi_crop
+from bcnet.visualization.overlay import scene_of
+from bcnet.visualization.sheet import GAP, Panel, sheet
 from bcnet.visualization.style import instance_color
 
 MAPS = tuple(spec.name for spec in reversed(PUBLISHED_MAPS))
@@ -27,19 +32,52 @@ def image(height=100, width=120):
     return np.full((height, width, 3), 128, dtype=np.uint8)
 
 
-def panels_of(picture, count, width):
-    """The pictures below the titles, without the gaps."""
-    gap = (picture.shape[1] - count * width) // max(count - 1, 1)
-    return [picture[-100:, i * (width + gap) : i * (width + gap) + width] for i in range(count)]
+def panels_of(found, **options):
+    """The pictures of a sheet of one row, without titles and gaps."""
+    picture = draw_layers(image(), found, columns=9, keep_places=True, **options)
+    count = (picture.shape[1] + GAP) // (120 + GAP)
+    return [picture[-100:, i * (120 + GAP) : i * (120 + GAP) + 120] for i in range(count)]
 
 
-def test_three_panels_with_an_empty_occluder_layer():
+def test_an_empty_layer_has_a_sentence_instead_of_a_panel():
     found = detections()
     found.occludee_mask[:] = 1
-    picture = draw_layers(image(), found)
-    _, occluder, occludee = panels_of(picture, 3, 120)
-    assert len(np.unique(occluder)) == 1  # faded image, and nothing on it, not even the box
-    assert len(np.unique(occludee.reshape(-1, 3), axis=0)) > 3
+    two = draw_layers(image(), found)
+    assert two.shape[1] == 2 * 120 + GAP  # detections and occludee layer
+    assert (two[-30:] != 255).any()  # the sentence, below them
+    found.occluder_mask[:] = 1
+    three = draw_layers(image(), found)
+    assert three.shape[0] > two.shape[0] and len(panels_of(found)) == 3
+    assert (three[-20:, 120 + GAP :] == 255).all()  # the fourth place is free
+
+
+def test_panels_of_videos_keep_their_places():
+    found = detections()
+    found.occludee_mask[:] = 1
+    empty = draw_layers(image(), found, keep_places=True)
+    found.occluder_mask[:] = 1
+    full = draw_layers(image(), found, keep_places=True)
+    assert abs(empty.shape[0] - full.shape[0]) < 100 and empty.shape[1] == full.shape[1]
+
+
+def test_panels_stand_two_by_two_and_sentences_fill_the_free_place():
+    white, black = (np.full((50, 60, 3), value, np.uint8) for value in (250, 0))
+    panels = [
+        Panel(black, "a", "one two three four five six"),
+        Panel(white, "b"),
+        Panel(None, "c", "nothing"),
+        Panel(black, "d"),
+    ]
+    picture = sheet(panels)
+    assert picture.shape[1] == 2 * 60 + GAP
+    assert (picture[-50:, :60] == 0).all()  # the third picture stands below the first one
+    assert (picture[-50:, 60 + GAP :] < 100).any()  # the sentence beside it
+    legend = [((200, 30, 40), "red"), ((30, 200, 40), "green")]
+    with_legend = sheet([Panel(black, "a", legend=legend)])
+    assert (with_legend == (200, 30, 40)).all(axis=2).any() and (with_legend == (30, 200, 40)).all(axis=2).any()
+    assert with_legend.shape[0] > sheet([Panel(black, "a")]).shape[0]
+    with pytest.raises(ValueError, match="first panel"):
+        sheet(panels[2:])
 
 
 def test_the_image_is_resized_once_for_all_panels(monkeypatch):
@@ -55,7 +93,8 @@ def test_the_image_is_resized_once_for_all_panels(monkeypatch):
 def test_occluder_is_striped_in_the_colour_of_what_it_covers():
     found = detections(2)
     found.occluder_mask[1, :, :2] = 1
-    _, occluder, _ = panels_of(draw_layers(image(), found), 3, 120)
+    found.occludee_mask[1] = 1  # otherwise the two are one to the eye
+    _, occluder, _ = panels_of(found)
     inside = occluder[30:70, 25:45].reshape(-1, 3).astype(int)
     faded = occluder[5, 5].astype(int)
     striped = np.round(0.2 * faded + 0.8 * np.array(instance_color(1)))
@@ -70,16 +109,16 @@ def test_boundaries_are_bright():
     for both in (found, without):
         both.occludee_mask[:] = 1
     found.occludee_boundary[:, 1:3, 1:3] = 1
-    bright = panels_of(draw_layers(image(), found), 3, 120)[2]
-    assert bright[50, 50].mean() > panels_of(draw_layers(image(), without), 3, 120)[2][50, 50].mean() + 20
+    bright = panels_of(found)[2]
+    assert bright[50, 50].mean() > panels_of(without)[2][50, 50].mean() + 20
 
 
 def test_amodal_panel_fills_the_visible_part_and_hatches_the_hidden_one():
     found = detections(maps=("occludee_mask", "occludee_amodal"))
     found.maps["occludee_mask"][:, :, :2] = 1
     found.maps["occludee_amodal"][:] = 1
-    panels = panels_of(draw_layers(image(), found), 3, 120)
-    inside = panels[2][40:70]
+    panels = panels_of(found)
+    inside = panels[1][40:70]  # instead of the occludee layer
     faded = inside[0, 5].astype(int)
     filled = np.round(0.4 * faded + 0.6 * np.array(instance_color(0))).astype(int)
     hatched = np.round(0.1 * faded + 0.9 * np.array(instance_color(0))).astype(int)
@@ -107,12 +146,14 @@ def test_targets_have_an_amodal_panel_where_the_masks_have_the_layer():
 
 def test_layers_that_are_absent_have_no_panel():
     found = detections(maps=("occludee_mask",))
-    assert draw_layers(image(), found).shape[1] == 2 * 120 + 12
+    found.occludee_mask[:] = 1
+    assert draw_layers(image(), found).shape[1] == 2 * 120 + GAP
     assert draw_layers(image(), detections(maps=())).shape[1] == 120
 
 
 def test_nothing_detected():
-    assert draw_layers(image(), detections(0)).shape[1] > 3 * 120
+    assert draw_layers(image(), detections(0)).shape[1] == 120
+    assert draw_layers(image(), detections(0, maps=())).shape[0] < draw_layers(image(), detections(0)).shape[0]
     assert draw_heat_maps(image(), detections(0)) == []
 
 
@@ -177,3 +218,27 @@ def test_wrong_image_size():
         draw_layers(image(50, 50), detections())
     with pytest.raises(ValueError, match="rescaled"):
         draw_heat_maps(image(50, 50), detections())
+
+
+def test_near_identical_detections_are_drawn_once_with_both_labels():
+    found = replace(detections(3), classes=torch.tensor([0, 1, 0]), class_names=("cat", "dog"))
+    found.occludee_mask[0, :, :2] = found.occludee_mask[1, :, :2] = found.occludee_mask[2, :, 2:] = 1
+    assert near_identical(found) == [[0, 1], [2]]  # the third has the same box and other pixels
+    scene = scene_of(image(), found, long_side=None, numbered=True, scores=False)
+    assert scene.names == ["#1 cat = #2 dog", "#3 cat"] and scene.merged == 1
+    assert scene.colors == [instance_color(0), instance_color(2)]
+    found.boxes[1, 2] -= 12
+    assert near_identical(found) == [[0], [1], [2]]
+    assert near_identical(found[:0]) == []
+    assert near_identical(replace(detections(2, maps=()))) == [[0, 1]]
+
+
+def test_hidden_parts_are_hatched_in_the_plain_picture_too():
+    found = detections(maps=("occludee_mask", "occludee_amodal"))
+    found.maps["occludee_mask"][:, :, :2] = 1
+    found.maps["occludee_amodal"][:] = 1
+    drawn = draw_detections(image(), found, labels=False, boxes=False)
+    hidden = drawn[30:70, 55:74].reshape(-1, 3)
+    untouched = (hidden == 128).all(axis=1).mean()
+    assert 0.4 < untouched < 0.9  # lines, and the image between them
+    assert not (drawn[30:70, 25:45] == 128).all(axis=2).any()  # the visible part is filled

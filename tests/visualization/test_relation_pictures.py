@@ -1,11 +1,17 @@
 """Arrows from occluder to occludee, and the panel of the order of depth."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from bcnet.ops.paste import Window
 from bcnet.structures import Detections
 from bcnet.visualization import draw_detections, draw_layers
+from bcnet.visualization.arrows import ArrowRouter
+from bcnet.visualization.relations import depth_colors, place_anchors
 from bcnet.visualization.style import instance_color
 
 SIZE = (100, 160)
@@ -72,11 +78,14 @@ def test_the_order_has_a_panel_of_its_own_where_there_are_relations():
     with_order = draw_layers(GREY, found)
     found.occluded_by = None
     without = draw_layers(GREY, found)
-    assert with_order.shape[1] == without.shape[1] + SIZE[1] + 12
-    assert np.array_equal(with_order[:, : without.shape[1]], without)
+    assert with_order.shape[0] > without.shape[0] and with_order.shape[1] == without.shape[1]
     # What lies in front is the brighter one; a corner of each mask, away from numbers and arrows.
-    panel = with_order[-SIZE[0] :, -SIZE[1] :].astype(int).sum(axis=2)
+    panel = with_order[-SIZE[0] :, : SIZE[1]].astype(int).sum(axis=2)
     assert panel[34:40, 130:136].mean() > panel[34:40, 14:20].mean() + 100
+    # The colours of its legend are those of the masks, up to the image below.
+    legend = depth_colors(1)
+    head = with_order[-SIZE[0] - 40 : -SIZE[0]]
+    assert all((head == color).all(axis=2).sum() > 50 for color in legend)
 
 
 def test_an_empty_image_has_an_empty_order():
@@ -85,9 +94,34 @@ def test_an_empty_image_has_an_empty_order():
     draw_detections(GREY, empty, relations=True)
 
 
-def test_identities_stand_for_colours():
+def test_tracks_stand_for_colours():
     found = scene([[0.0, 0.0], [0.0, 0.0]])
     as_usual = draw_detections(GREY, found, labels=False)
-    swapped = draw_detections(GREY, found, labels=False, identities=[1, 0])
+    swapped = draw_detections(GREY, replace(found, track_ids=torch.tensor([1, 0])), labels=False)
     assert np.array_equal(swapped[50, 30], as_usual[50, 120])
-    assert np.array_equal(draw_layers(GREY, found, identities=[0, 1]), draw_layers(GREY, found))
+
+
+def lengths_in_common(first, second):
+    """Share of the points of a curve that lie within four pixels of another one."""
+    return (np.linalg.norm(first[:, None] - second[None], axis=2).min(axis=1) < 4).mean()
+
+
+def test_arrows_do_not_lie_on_each_other():
+    places = [(20.0, 50.0), (140.0, 50.0), (80.0, 52.0)]
+    router = ArrowRouter(SIZE, places, margin=8, width=2)
+    short = router.route(0, 2)
+    far = router.route(0, 1)  # straight on, it would run along the first one and through the third place
+    assert np.abs(short[:, 1] - 51).max() < 2
+    assert lengths_in_common(far, short) < 0.3
+    assert np.linalg.norm(far - places[2], axis=1).min() > 8
+    assert router.route(0, 0) is None
+
+
+def test_ends_of_arrows_keep_apart_where_masks_have_room():
+    mask = np.ones((60, 100), dtype=bool)
+    regions = [(Window(0, 0, 100, 60), mask)] * 3
+    anchors = place_anchors(regions, [[0, 0, 100, 60]] * 3, radius=8)
+    distances = [np.hypot(a[0] - b[0], a[1] - b[1]) for a, b in itertools.combinations(anchors, 2)]
+    assert min(distances) >= 20
+    nothing = (Window(0, 0, 100, 60), np.zeros((60, 100), dtype=bool))
+    assert place_anchors([nothing], [[10, 20, 30, 40]], radius=8) == [(20.0, 30.0)]
