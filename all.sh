@@ -15,15 +15,22 @@ CONFIG=${CONFIG:-configs/quick/bcnet_faster_rcnn.yaml}
 NUM_GPUS=${NUM_GPUS:-1}
 started=$SECONDS
 
+step() {
+  printf '\n== %s (%d s)\n' "$*" "$((SECONDS - started))"
+}
+
 if [[ "$CONFIG" == configs/quick/* ]]; then
   for split in "train ${TRAIN_SCENES:-1200}" "val ${VAL_SCENES:-100}"; do
     read -r name count <<< "$split"
+    step "1/4 Synthetic scenes: $count for $name"
     python -m bcnet data scenes --output datasets/synthetic --split "$name" --count "$count" --seed 1 --difficulty easy
   done
 fi
 
+step "2/4 Training $CONFIG, then 3/4 evaluating it; Ctrl-C is safe, the same command goes on"
 python -m bcnet train --config-file "$CONFIG" --num-gpus "$NUM_GPUS" --resume "$@"
 OUTPUT=$(python -c 'import sys; from bcnet.config import load_config; print(load_config(sys.argv[1], sys.argv[2:]).OUTPUT_DIR)' "$CONFIG" "$@")
+step "4/4 Drawing what it finds in 12 images"
 python -m bcnet draw --config-file "$CONFIG" --weights "$OUTPUT/model_final.pth" \
   --output "$OUTPUT/pictures" --max-images 12 "$@"
 

@@ -7,12 +7,22 @@ if [ -z "${BCNET_NO_VENV:-}" ]; then
   wanted="$(pwd) $(cksum pyproject.toml setup.py)"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     started=$SECONDS
-    echo "[1/2] Making .venv with $("${PYTHON:-python3}" --version)"
+    echo "Set-up, once; it is skipped from the next time on."
+    echo "[1/3] Making the environment .venv with $("${PYTHON:-python3}" --version)"
     "${PYTHON:-python3}" -m venv .venv
-    echo "[2/2] Installing bcnet and what it needs; torch and its CUDA libraries are about 5 GB"
+    if .venv/bin/python -c "import torch" 2>/dev/null; then
+      echo "[2/3] Installing bcnet and what it needs; torch is there already. A few minutes at most"
+    else
+      echo "[2/3] Installing bcnet and what it needs, torch with its CUDA libraries among it: about 5 GB, some minutes"
+      echo "      (without an NVIDIA GPU the CPU build is 200 MB: stop with Ctrl-C, and see \"Install\" in docs/index.md)"
+    fi
     .venv/bin/python -m pip install --disable-pip-version-check --editable ".[dev]"
+    echo "[3/3] Checking that it starts"
+    .venv/bin/python -m bcnet --version
     echo "$wanted" > "$stamp"
     echo "Set up in $((SECONDS - started)) seconds"
+  else
+    echo "Using the environment .venv"
   fi
   # shellcheck disable=SC1091
   source .venv/bin/activate

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 
 from bcnet.registry import import_modules
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     """Adds ``--config-file`` and ``--weights`` of a trained model, whose weights may bring their config."""
     parser.add_argument(
         "--config-file",
@@ -35,6 +37,33 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help="Python module that registers components of your own, e.g. my_package.heads; may be repeated",
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+
+
+# Keys of other packages' sections are recognised at the end of the command line only.
+_SECTIONS, _KEYS = "MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST", "SEED|OUTPUT_DIR|VIS_PERIOD|CUDNN_BENCHMARK"
+_CONFIG_KEY = re.compile(rf"(({_SECTIONS})(\.[A-Z0-9_]+)+|{_KEYS})(=.*)?")
+
+
+def parse_with_keys(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, name: str) -> argparse.Namespace:
+    """Parses a command line whose config keys may directly follow an option of many values.
+
+    argparse would take ``MODEL.DEVICE cpu`` after ``--input photos/`` for further inputs. From the first word that
+    looks like a config key on, values of that option are moved to `opts`.
+
+    Args:
+        parser: with `add_config_arguments`.
+        arguments: the command line; None takes that of the process.
+        name: of the option of many values.
+    """
+    args = parser.parse_args(arguments)
+    values = list(getattr(args, name) or ())
+    first_key = next((i for i, value in enumerate(values) if _CONFIG_KEY.fullmatch(value)), len(values))
+    if first_key == 0 and values:
+        parser.error(f"--{name} has no value: {values[0]!r} looks like a config key")
+    if first_key < len(values):
+        setattr(args, name, values[:first_key])
+        args.opts = [*values[first_key:], *args.opts]
+    return args
 
 
 def _import_module(name: str) -> str:

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments, add_model_arguments
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
 
 EXAMPLES = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" walk.mp4 webcam --output pictures
@@ -34,12 +34,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument(
         "--max-images", type=int, metavar="N", help="draw the first N images, and N frames of each video"
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say what is loaded and done, not only what goes wrong"
+    )
     add_config_arguments(parser)
-    args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    args = parse_with_keys(parser, arguments, "input")
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     from bcnet.config import load_config
     from bcnet.data import find_images
-    from bcnet.prediction.predictor import config_of_weights, load
+    from bcnet.prediction.loading import config_of_weights, load
     from bcnet.progress import progress_wanted
     from bcnet.visualization import draw_predictions
 

@@ -7,13 +7,12 @@ import inspect
 import logging
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments
 from bcnet.cli.errors import one_line_errors
 
 EPILOG = """examples:
-  a model on DATASETS.TEST:  %(prog)s --config-file CONFIG --weights model_final.pth
-  a model on own data:       %(prog)s --config-file CONFIG --weights model_final.pth \\
-                               DATASETS.TEST '("coco:val.json:images",)'
+  a model on its test set:   %(prog)s --weights model_final.pth
+  a model on own data:       %(prog)s --weights model_final.pth --dataset coco:val.json:images
   a results file:            %(prog)s --annotations val.json --results coco_instances_results.json
 
 Of a model, it writes OUTPUT_DIR/inference/<data set>/ with the results file and metrics.json.
@@ -41,8 +40,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     model = parser.add_argument_group("a model")
-    model.add_argument("--config-file", metavar="FILE", help="YAML file, or the name of one that comes with bcnet")
-    model.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
+    add_model_arguments(model)
+    model.add_argument(
+        "--dataset",
+        action="append",
+        metavar="NAME",
+        help="data set name or spec, e.g. coco:val.json:images; may be repeated (default: DATASETS.TEST of the config)",
+    )
     model.add_argument("--num-gpus", type=int, default=1, help="GPUs, one process each")
     both = parser.add_argument_group("both")
     both.add_argument(
@@ -76,13 +80,13 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     add_config_arguments(parser)
     args = parser.parse_args(arguments)
     of_file = bool(args.annotations or args.results)
-    if of_file == bool(args.config_file):
-        parser.error("give one or the other: --config-file for a model, --annotations and --results for a file")
+    if of_file == bool(args.config_file or args.weights):
+        parser.error("give one or the other: --weights for a model, --annotations and --results for a file")
     if of_file:
         if not (args.annotations and args.results):
             parser.error("--annotations and --results go together")
-        if args.weights or args.opts:
-            parser.error(f"a results file has no config: {' '.join(args.opts) or '--weights'}")
+        if args.dataset or args.opts:
+            parser.error(f"a results file has no config: {' '.join(args.opts) or '--dataset'}")
         _evaluate_file(parser, args)
         return
     for name, instead in _OF_A_FILE.items():
@@ -96,12 +100,14 @@ def _evaluate_model(parser: argparse.ArgumentParser, args: argparse.Namespace, p
 
     given = {
         "MODEL.WEIGHTS": args.weights,
+        "DATASETS.TEST": args.dataset and tuple(args.dataset),
         "TEST.DETECTIONS_PER_IMAGE": args.max_detections,
         "TEST.METRICS": args.metrics and tuple(args.metrics),
         "TEST.OLAC_LABELS": args.olac,
     }
     opts = [part for key, value in given.items() if value is not None for part in (key, str(value))]
-    command = ["--config-file", args.config_file, "--eval-only", "--num-gpus", str(args.num_gpus)]
+    command = ["--eval-only", "--num-gpus", str(args.num_gpus)]
+    command += ["--config-file", args.config_file] if args.config_file else []
     with one_line_errors(parser):
         imports = [word for name in args.imports for word in ("--import", name)]
         run_training_command([*command, *imports, *args.opts, *opts], prog=prog)

@@ -1,4 +1,4 @@
-"""``bcnet predict``: inference on images; writes the detections as a COCO json, and as pictures."""
+"""``bcnet predict``: inference on images and videos; writes the detections as a COCO json, and as pictures."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments, add_model_arguments
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
 
-EPILOG = """example:
+EPILOG = """examples:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
+  %(prog)s --weights output/quick/model_final.pth --input walk.mp4 --output walk.json --pictures pictures --layers
+
+Instances in videos have a track_id, which stays with them from frame to frame.
 """
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Detects the instances in images and writes them as a COCO json: boxes, scores, classes, masks as RLE."""
+    """Detects the instances in images and videos and writes them as a COCO json: boxes, scores, classes, masks."""
     parser = argparse.ArgumentParser(
         prog=prog, description=main.__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -26,12 +29,14 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         nargs="+",
         required=True,
         metavar="INPUT",
-        help="image files, URLs, folders, patterns, data set names or specs",
+        help="image and video files, URLs, folders, patterns, data set names or specs",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
-    parser.add_argument("--pictures", metavar="FOLDER", help="folder for a picture of each image")
+    parser.add_argument("--pictures", metavar="FOLDER", help="folder for a picture of each image or video")
     parser.add_argument(
-        "--layers", action="store_true", help="the occluder layer too: occluder masks, occlusion relations, depth order"
+        "--layers",
+        action="store_true",
+        help="the occluder layer too: occluder masks, occlusion relations, depth order; pictures are sheets of all",
     )
     parser.add_argument("--score-threshold", type=float, default=0.5, help="lowest score (default: %(default)s)")
     parser.add_argument(
@@ -51,17 +56,20 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         default="fp32",
         help="autocast precision (default: %(default)s)",
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say what is loaded and done, not only what goes wrong"
+    )
     add_config_arguments(parser)
-    args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    args = parse_with_keys(parser, arguments, "input")
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
     from bcnet.data import find_images
     from bcnet.prediction.files import predict_files
-    from bcnet.prediction.predictor import load
+    from bcnet.prediction.loading import load
     from bcnet.progress import progress_wanted
 
-    files = find_images(args.input)
+    files = find_images(args.input, videos=True)
     model = load(args.config_file, args.weights, args.opts, precision=args.precision)
     try:
         summary = predict_files(
@@ -69,7 +77,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             files,
             args.output,
             pictures=args.pictures,
-            with_occluder=args.layers or args.pictures is not None,
+            with_occluder=args.layers,
             score_threshold=args.score_threshold,
             mask_threshold=args.mask_threshold,
             max_detections=args.max_detections,

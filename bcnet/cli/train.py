@@ -12,7 +12,8 @@ import torch
 
 from bcnet.cli.arguments import add_config_arguments
 from bcnet.cli.errors import USER_ERRORS, one_line_errors
-from bcnet.config import load_config
+from bcnet.config import CfgNode, load_config
+from bcnet.prediction.loading import config_of_weights
 from bcnet.registry import import_modules
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.launch import launch, started_by_torchrun
@@ -81,7 +82,7 @@ def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
         detectron2_main(args)
         return
-    cfg = load_config(args.config_file or None, args.opts)
+    cfg = _config_of(args.config_file, args.opts, args.eval_only)
     use_gpus = cfg.MODEL.DEVICE.startswith("cuda")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     # One process runs anywhere: without a GPU it falls back to the CPU.
@@ -109,7 +110,7 @@ def _launch(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool, imports: Sequence[str] = ()) -> None:
     """Trains or evaluates in each process."""
     import_modules(imports)
-    cfg = load_config(config_file or None, opts)
+    cfg = _config_of(config_file, opts, eval_only)
     if eval_only:
         evaluate_only(cfg, resume)
         return
@@ -117,3 +118,11 @@ def run(config_file: str, opts: Sequence[str], eval_only: bool, resume: bool, im
         train(cfg, resume)
     except TrainingInterrupted as interrupted:
         sys.exit(128 + interrupted.signal_number)
+
+
+def _config_of(config_file: str, opts: Sequence[str], eval_only: bool) -> CfgNode:
+    """The config of the command line; without a file, an evaluation takes the one saved with MODEL.WEIGHTS."""
+    if config_file or not eval_only:
+        return load_config(config_file or None, opts)
+    weights = load_config(None, opts).MODEL.WEIGHTS
+    return config_of_weights(weights, opts) if weights else load_config(None, opts)

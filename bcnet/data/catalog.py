@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from dataclasses import dataclass
 
 from bcnet.data.coco import load_coco_used
@@ -69,6 +70,9 @@ READER_REGISTRY.register(load_bop, name="bop", parts=(FOLDER,))
 READER_REGISTRY.register(load_ade20k, name="ade20k", parts=(FOLDER,))
 
 _ROOT_VARIABLES = ("BCNET_DATASETS", "DETECTRON2_DATASETS")
+
+# The scenes that the quick configs are for, which one command makes.
+_SYNTHETIC = re.compile(r"coco:(\S*\bsynthetic)/annotations/(\w+)\.json:")
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,10 @@ def dataset_info(name_or_spec: str) -> DatasetInfo:
 
 
 def _what_to_set(name: str) -> str:
+    if (made := _SYNTHETIC.search(name)) is not None:
+        count = 1200 if made[2] == "train" else 100
+        options = f"--output {made[1]} --split {made[2]} --count {count} --seed 1 --difficulty easy"
+        return f"this makes it: bcnet data scenes {options}"
     if name not in _catalog or not _catalog[name].under_root:
         return f"relative paths are resolved against the current directory, {os.getcwd()!r}"
     files = _catalog[name]

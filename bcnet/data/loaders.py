@@ -26,6 +26,8 @@ from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 
 _logger = logging.getLogger(__name__)
 
+TrainingSet = tuple[list[ImageRecord], DatasetInfo]
+
 # Number of files, spread over a data set, whose existence is checked up front: checking all would take minutes on a
 # network drive, and a wrong folder, suffix or separator shows in any of them.
 _FILES_CHECKED = 200
@@ -163,12 +165,25 @@ class TestLoader(_Loader):
         return len(self._loader)
 
 
+def read_training_sets(cfg) -> list[TrainingSet]:
+    """The images and classes of each data set of DATASETS.TRAIN.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: of `load_dataset`; there is no training set.
+    """
+    names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
+    if not names:
+        raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
+    return [load_dataset(name) for name in names]
+
+
 def build_train_loader(
     cfg,
     start_iteration: int = 0,
     *,
     class_names: Sequence[str] = (),
     layers: Sequence[str] = (OCCLUDEE, OCCLUDER),
+    training_sets: Sequence[TrainingSet] | None = None,
 ) -> TrainLoader:
     """The infinite stream of training batches.
 
@@ -183,6 +198,7 @@ def build_train_loader(
         class_names: class names of the weights that training starts from; the data's classes are reordered to match
             (`training_classes`).
         layers: mask layers that the model is trained on (`MaskBranch.target_layers`).
+        training_sets: what `read_training_sets` gave, which is modified; None reads them.
 
     Returns:
         TrainLoader: each item is a list of IMS_PER_BATCH / (processes x ACCUMULATE_STEPS) samples of the
@@ -195,7 +211,8 @@ def build_train_loader(
             classes than MODEL.ROI_HEADS.NUM_CLASSES; an annotation without the segmentation that training needs; a
             batch size not divisible among the processes; no object to cut out for INPUT.COMPOSITION.
     """
-    records, info = _load_training_sets(cfg, class_names, layers)
+    loaded = read_training_sets(cfg) if training_sets is None else training_sets
+    records, info = _joined_training_sets(cfg, loaded, class_names, layers)
     _check_image_files(cfg, records, "DATASETS.TRAIN")
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
         groups = np.array([0 if record.width > record.height else 1 for record in records])
@@ -256,13 +273,10 @@ def build_test_loader(cfg, dataset: str | tuple[Sequence[ImageRecord], DatasetIn
     return TestLoader(_data_loader(cfg, images, batches), info)
 
 
-def _load_training_sets(
-    cfg, class_names: Sequence[str], layers: Sequence[str]
-) -> tuple[list[ImageRecord], DatasetInfo]:
-    names = [cfg.DATASETS.TRAIN] if isinstance(cfg.DATASETS.TRAIN, str) else list(cfg.DATASETS.TRAIN)
-    if not names:
-        raise ValueError("DATASETS.TRAIN is empty; name a data set, or 'coco:annotations.json:image_folder'")
-    loaded = [load_dataset(name) for name in names]
+def _joined_training_sets(
+    cfg, loaded: Sequence[TrainingSet], class_names: Sequence[str], layers: Sequence[str]
+) -> TrainingSet:
+    names = [info.name for _, info in loaded]
     records = [record for part, _ in loaded for record in part]
     info = _to_common_classes(cfg, loaded, class_names)
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
@@ -289,9 +303,7 @@ def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequenc
         )
 
 
-def _to_common_classes(
-    cfg, loaded: Sequence[tuple[list[ImageRecord], DatasetInfo]], class_names: Sequence[str]
-) -> DatasetInfo:
+def _to_common_classes(cfg, loaded: Sequence[TrainingSet], class_names: Sequence[str]) -> DatasetInfo:
     """Renumbers the records' classes, in place, to a common order: that of the weights, or else of the first set.
 
     Returns:

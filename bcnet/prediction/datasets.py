@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from bcnet.data import build_test_loader, load_dataset
 from bcnet.data.classes import detected_classes
@@ -27,7 +26,7 @@ from bcnet.occlusion import with_relations
 from bcnet.prediction.ground_truth_boxes import masks_in_ground_truth_boxes
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.tta import with_test_time_augmentation
-from bcnet.progress import progress_wanted
+from bcnet.progress import Progress
 from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
@@ -156,11 +155,11 @@ def evaluate(
         limit = max_detections_of(cfg) or 100
         evaluator = CocoEvaluator(truth, folder, max_detections=limit, metrics=cfg.TEST.METRICS, olac_labels=labels)
         results = run_inference(model, loader, amp_dtype=autocast_dtype(cfg), with_occluder=truth.has_order)
-        progress = tqdm(total=len(loader), desc=f"Evaluating {name}", disable=not progress_wanted(), unit="img")
-        with progress:
+        with Progress(len(loader), f"Evaluating {name}", "images") as progress:
             for image_id, detections in results:
                 evaluator.update(image_id, evaluation_set.with_its_classes(detections))
                 progress.update()
+        logger.info("Computing the metrics of %s", name)
         metrics[name] = evaluator.compute()
     return metrics
 

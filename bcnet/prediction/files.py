@@ -1,13 +1,14 @@
-"""Prediction on image files into one COCO json, resumable after an interruption."""
+"""Prediction on image and video files into one COCO json, resumable after an interruption."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +17,15 @@ from tqdm import tqdm
 
 import bcnet
 from bcnet.data import image_array
+from bcnet.data.videos import is_video, is_webcam
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
 from bcnet.prediction.predictor import Predictor
+from bcnet.prediction.video_files import predict_video
 from bcnet.side_file import SideFile
 from bcnet.structures import Detections
+from bcnet.structures.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +37,20 @@ class PredictionSummary:
     """Summary of a prediction run.
 
     Attributes:
-        images: number of images that were predicted.
+        images: number of images that were predicted, frames of videos among them.
         instances: number of detections.
-        failures: for each image that failed, by its name, the reason.
+        videos: number of videos that were predicted.
+        failures: for each file that failed, by its name, the reason.
     """
 
     images: int = 0
     instances: int = 0
+    videos: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         text = f"{self.instances} instances in {self.images} images"
+        text += f" ({counted(self.videos, 'video')} among them)" if self.videos else ""
         return f"{text}, {len(self.failures)} images failed" if self.failures else text
 
 
@@ -61,26 +68,30 @@ def predict_files(
     resume: bool = False,
     progress: bool = True,
 ) -> PredictionSummary:
-    """Writes a model's detections in image files as one COCO json, which annotation tools and pycocotools read.
+    """Writes a model's detections in images and videos as one COCO json, which annotation tools and pycocotools read.
 
     Its annotations have ``score`` beside COCO's keys and, with the occluder layer, ``number``, ``occluded_by`` and
     ``depth`` (`Detections.to_coco`) and ``occluder_segmentation``. The categories are the model's classes, with the
-    ids 1..K. An image that cannot be read, or fails in another way, is logged by name and left out.
+    ids 1..K. A file that cannot be read, or fails in another way, is logged by name and left out.
+
+    The frames of a video or animation are images of the name ``FILE#INDEX`` with ``video_id`` and ``frame_index``, both
+    as in the entry ``videos``; their annotations have the ``track_id`` of the instance in its video.
 
     The results are kept in ``<output>.partial`` as they come. An interruption or an error still writes the json, of the
     images so far, and leaves that file for `resume`; at the end it is removed.
 
     Args:
         model: as `bcnet.load` gives it.
-        files: paths of image files, or URLs.
+        files: paths of image and video files, or URLs of images.
         output: the json file; its folder is made when missing.
-        pictures: folder for a picture of each image (`bcnet.visualization.Gallery`).
+        pictures: folder for a picture of each image and a drawn mp4 of each video: the detections, or with
+            `with_occluder` sheets with both layers (`bcnet.visualization.Gallery`).
         with_occluder, score_threshold, mask_threshold, max_detections, batch_size: as `Predictor.predict` takes them.
         resume: continue after the images of ``<output>.partial``, which failed ones are among; by default start again.
         progress: show a progress bar.
 
     Raises:
-        ValueError: a threshold out of range; the results to resume are of other files or options.
+        ValueError: a threshold out of range; the results to resume are of other files or options; a webcam.
         BlockingIOError: another process writes the same output.
         OSError: the output cannot be written.
     """
@@ -102,11 +113,15 @@ def predict_files(
             batch_size=batch_size,
         )
 
+    for file in files:
+        if is_webcam(file):
+            raise ValueError(f"{file!r} has no end, and its results no file to belong to; bcnet draw draws webcams")
     predict([])  # rejects thresholds out of range before anything is written
     output = os.fspath(output)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
     description = {"predictions": 1, "files": zlib.crc32("\n".join(files).encode()), **options}
-    draw = None if pictures is None else _drawer(files, pictures)
+    pictures_of = None if pictures is None else _Pictures(files, pictures, layers=with_occluder)
+    one_by_one = _Files(predict, model.max_image_pixels, model.num_classes, batch_size, pictures_of, progress)
     categories = [
         {"id": label + 1, "name": model.class_names[label] if model.class_names else f"class {label}"}
         for label in range(model.num_classes)
@@ -117,7 +132,7 @@ def predict_files(
             with bar:
                 for first in range(side.count, len(files), READ_AHEAD * batch_size):
                     chunk = files[first : first + READ_AHEAD * batch_size]
-                    results = _results(chunk, predict, model.max_image_pixels, draw, model.num_classes)
+                    results = one_by_one.results(chunk)
                     side.append([json.dumps(result) for result in results])
                     bar.update(len(chunk))
         except BaseException:
@@ -140,50 +155,82 @@ def _partial_results(path: str, description: dict, resume: bool) -> SideFile:
     return side
 
 
-def _drawer(files: Sequence[str], folder: str | os.PathLike) -> Callable[[str, np.ndarray, Detections], None]:
-    # Imported here: the fonts and colours of pictures take a second.
-    from bcnet.visualization.gallery import Gallery, output_names
+class _Pictures:
+    """Draws the results of files, each under a name of its own."""
 
-    gallery = Gallery(folder, heat_maps=False)
-    names = dict(zip(files, output_names(files), strict=True))
-    return lambda file, pixels, detections: gallery.add(names[file], pixels, detections)
+    def __init__(self, files: Sequence[str], folder: str | os.PathLike, *, layers: bool) -> None:
+        # Imported here: the fonts and colours of pictures take a second.
+        from bcnet.visualization.gallery import Gallery, output_names
+
+        self.gallery = Gallery(folder, layers=layers, heat_maps=False)
+        self.names = dict(zip(files, output_names(files), strict=True))
+
+    def add(self, file: str, pixels: np.ndarray, detections: Detections) -> None:
+        self.gallery.add(self.names[file], pixels, detections)
+
+    def video_path(self, file: str) -> str:
+        return self.gallery.video_path(self.names[file])
 
 
-def _results(
-    files: Sequence[str],
-    predict: Callable[[list[np.ndarray]], list[Detections]],
-    max_pixels: int,
-    draw: Callable[[str, np.ndarray, Detections], None] | None,
-    num_classes: int,
-) -> list[dict]:
-    """For each file its size and annotations, or why it failed, or both if only the picture did."""
-    failures = Failures()
-    pixels: dict[str, np.ndarray] = {}
-    detections: dict[str, Detections] = {}
-    for file in files:
+@dataclass
+class _Files:
+    """Predicts files: images together, videos one by one."""
+
+    predict: Callable[[list[np.ndarray]], list[Detections]]
+    max_pixels: int
+    num_classes: int
+    batch_size: int
+    pictures: _Pictures | None
+    progress: bool
+
+    def results(self, files: Sequence[str]) -> list[dict]:
+        """For each file its size and annotations, or why it failed, or both if only the picture did."""
+        failures = Failures()
+        videos = {file: self._video(file, failures) for file in files if is_video(file)}
+        images = self._images([file for file in files if file not in videos], failures)
+        results: list[dict] = []
+        for file in files:
+            results.append({"file_name": file, **(videos.get(file) or images.get(file) or {})})
+            if file in failures:
+                results[-1]["failure"] = failures[file]
+        return results
+
+    def _video(self, file: str, failures: Failures) -> dict:
+        result: dict = {}
         with failures.survived(file):
-            pixels[file] = image_array(file, max_pixels=max_pixels)
-    try:
-        detections = dict(zip(pixels, predict(list(pixels.values())), strict=True))
-    except Exception as error:  # because of one of them, or all need too much memory
-        logger.info("%d images fail together, and are tried one by one: %s", len(pixels), error)
-        for file, image in pixels.items():
+            video = predict_video(
+                self.predict,
+                functools.partial(_annotations, num_classes=self.num_classes),
+                file,
+                drawn=None if self.pictures is None else self.pictures.video_path(file),
+                layers=self.pictures is not None and self.pictures.gallery.layers,
+                batch_size=self.batch_size,
+                progress=self.progress,
+            )
+            result = {"height": video.height, "width": video.width, "rate": video.rate, "frames": video.frames}
+        return result
+
+    def _images(self, files: Sequence[str], failures: Failures) -> dict[str, dict]:
+        pixels: dict[str, np.ndarray] = {}
+        detections: dict[str, Detections] = {}
+        for file in files:
             with failures.survived(file):
-                (detections[file],) = predict([image])
-    if draw is not None:
-        for file, drawn in detections.items():
-            with failures.survived(file):
-                draw(file, pixels[file], drawn)
-    results: list[dict] = []
-    for file in files:
-        results.append({"file_name": file})
-        if file in detections:
+                pixels[file] = image_array(file, max_pixels=self.max_pixels)
+        try:
+            detections = dict(zip(pixels, self.predict(list(pixels.values())), strict=True))
+        except Exception as error:  # because of one of them, or all need too much memory
+            logger.info("%d images fail together, and are tried one by one: %s", len(pixels), error)
+            for file, image in pixels.items():
+                with failures.survived(file):
+                    (detections[file],) = self.predict([image])
+        results = {}
+        for file, found in detections.items():
+            if self.pictures is not None:
+                with failures.survived(file):
+                    self.pictures.add(file, pixels[file], found)
             height, width = pixels[file].shape[:2]
-            annotations = _annotations(detections[file], num_classes)
-            results[-1] |= {"height": height, "width": width, "annotations": annotations}
-        if file in failures:
-            results[-1]["failure"] = failures[file]
-    return results
+            results[file] = {"height": height, "width": width, "annotations": _annotations(found, self.num_classes)}
+        return results
 
 
 def _annotations(detections: Detections, num_classes: int) -> list[dict]:
@@ -201,18 +248,21 @@ def _annotations(detections: Detections, num_classes: int) -> list[dict]:
 def _write_coco(path: str, side: SideFile, categories: list[dict]) -> PredictionSummary:
     """Puts the json together, one entry at a time, so that memory stays flat."""
     summary = PredictionSummary()
+    videos: list[dict] = []
     with atomic_write(path) as file:
         file.write(f'{{"info": {json.dumps({"description": f"predicted by bcnet {bcnet.__version__}"})}')
         file.write(f', "categories": {json.dumps(categories)}, "images": [')
         for result in side.results():
             if "failure" in result:
                 summary.failures[result["file_name"]] = result["failure"]
-            if "annotations" in result:
+            if "frames" in result:
+                videos.append(_video_entry(result, len(videos) + 1))
+            for image, _ in _images_of(result, len(videos)):
                 summary.images += 1
-                image = {"id": summary.images, **{key: result[key] for key in ("file_name", "height", "width")}}
-                file.write(f"{',' if summary.images > 1 else ''}\n{json.dumps(image)}")
-        file.write('], "annotations": [')
-        per_image = (result["annotations"] for result in side.results() if "annotations" in result)
+                file.write(f"{',' if summary.images > 1 else ''}\n{json.dumps({'id': summary.images, **image})}")
+        summary.videos = len(videos)
+        file.write("], " + (f'"videos": {json.dumps(videos)}, ' if videos else "") + '"annotations": [')
+        per_image = (annotations for result in side.results() for _, annotations in _images_of(result, 0))
         for image_id, annotations in enumerate(per_image, start=1):
             for annotation in annotations:
                 summary.instances += 1
@@ -220,3 +270,18 @@ def _write_coco(path: str, side: SideFile, categories: list[dict]) -> Prediction
                 file.write(f"{',' if summary.instances > 1 else ''}\n{json.dumps(annotation)}")
         file.write("]}\n")
     return summary
+
+
+def _images_of(result: dict, video_id: int) -> Iterator[tuple[dict, list[dict]]]:
+    """The image of a file's result, or the frames of a video, each with its annotations; nothing of a failed file."""
+    size = {key: result[key] for key in ("height", "width") if key in result}
+    if "annotations" in result:
+        yield {"file_name": result["file_name"], **size}, result["annotations"]
+    for index, frame in enumerate(result.get("frames", ())):
+        name = f"{result['file_name']}#{index}"
+        yield {"file_name": name, **size, "video_id": video_id, "frame_index": index}, frame
+
+
+def _video_entry(result: dict, video_id: int) -> dict:
+    known = {key: result[key] for key in ("file_name", "height", "width")}
+    return {"id": video_id, **known, "frame_rate": result["rate"], "frames": len(result["frames"])}

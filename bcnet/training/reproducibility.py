@@ -9,7 +9,7 @@ import random
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -73,6 +73,14 @@ def describe_run(seed: int) -> dict:
         "git": git_state(),
         "hardware": hardware(),
     }
+
+
+def summary_of_run(run: Mapping) -> str:
+    """`describe_run` in a line."""
+    versions, hardware = run["versions"], run["hardware"]
+    devices = ", ".join(hardware["gpus"]) or "no GPU"
+    threads = f"{hardware['cpu_cores']} CPU cores ({hardware['torch_threads']} torch threads)"
+    return f"bcnet {versions['bcnet']}, torch {versions['torch']}, {threads}, {devices}, seed {run['seed']}"
 
 
 def versions() -> dict[str, str | int | None]:

@@ -113,6 +113,10 @@ class RunLog:
         self._exit.enter_context(self._bar)
         if not self._bar.disable:
             self._exit.enter_context(logging_redirect_tqdm([logging.getLogger("bcnet")]))
+        first, last = self.start_iteration, self.max_iter - 1
+        if first <= last:
+            count = self.images_per_iteration
+            logger.info("Training iterations %d to %d, %d images each; starting the loaders", first, last, count)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -125,6 +129,12 @@ class RunLog:
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
+        if not self._iterations_of_run:
+            logger.info(
+                "First iteration done in %.1f s, total loss %.4g; %s follow",
+                *(values["time"], values["total_loss"]),
+                f"{self.max_iter - iteration - 1} more" if self.max_iter - iteration > 1 else "none",
+            )
         self._seconds_of_run += values["time"]
         self._iterations_of_run += 1
         self._bar.update()

@@ -6,15 +6,17 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import yaml
 from torch import nn
 
-from bcnet.checkpoint import load_weights
-from bcnet.config import CfgNode
+from bcnet.checkpoint import load_weights, read_model_file
+from bcnet.config import CfgNode, Level
 from bcnet.data import build_train_loader
+from bcnet.data.classes import listed
+from bcnet.data.loaders import TrainingSet, read_training_sets
 from bcnet.distributed import is_main_process, rank, shared_seed, world_size
 from bcnet.evaluation import flat_metrics
 from bcnet.files import write_text
@@ -22,10 +24,11 @@ from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.modeling import build_model, resolve_device
 from bcnet.modeling.detector import require_detector
 from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_sets
+from bcnet.prediction.loading import with_classes_of_weights
 from bcnet.training.build import build_trainer
 from bcnet.training.checkpoints import Checkpoints
 from bcnet.training.interruption import TrainingInterrupted
-from bcnet.training.reproducibility import describe_run, seed_everything
+from bcnet.training.reproducibility import describe_run, seed_everything, summary_of_run
 from bcnet.training.run_log import append_metrics, set_up_console_logging, set_up_logging
 from bcnet.training.trainer import Trainer
 
@@ -95,6 +98,8 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
         raise ValueError(
             "MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would keep random weights"
         )
+    training_sets = read_training_sets(cfg)
+    cfg = _with_classes_of_data(cfg, training_sets)
     seed_everything(cfg.SEED)
     model = build_model(cfg)
     class_names = tuple(content.get("class_names", ())) if content else ()
@@ -103,7 +108,11 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
     # The model is initialised equally on every process; sampling in training (RoIs, anchors) differs by process.
     seed_everything(cfg.SEED + rank())
     loader = build_train_loader(
-        cfg, content["iteration"] + 1 if content else 0, class_names=class_names, layers=_target_layers(model)
+        cfg,
+        content["iteration"] + 1 if content else 0,
+        class_names=class_names,
+        layers=_target_layers(model),
+        training_sets=training_sets,
     )
     run_evaluation = None
     if cfg.DATASETS.TEST:
@@ -112,6 +121,23 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
     trainer = build_trainer(cfg, model, loader, run_evaluation, checkpoints=checkpoints, resume_from=content)
     checkpoints.check_folder(trainer.state, max_iter=cfg.SOLVER.MAX_ITER, period=cfg.SOLVER.CHECKPOINT_PERIOD)
     return cfg, trainer
+
+
+def _with_classes_of_data(cfg: CfgNode, training_sets: Sequence[TrainingSet]) -> CfgNode:
+    """The config with the number of classes of the training data, unless that was given with the data or after it.
+
+    A config file's number of classes belongs to its own data sets: other data on the command line bring their own.
+    """
+    key, info = "MODEL.ROI_HEADS.NUM_CLASSES", training_sets[0][1]
+    given = cfg.level_of(key) >= cfg.level_of("DATASETS.TRAIN")
+    if given or info.num_classes == cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        return cfg
+    logger.info(
+        "%s is %d, the classes of %r (%s), not %d as for the data of the config; %s=%d keeps it",
+        *(key, info.num_classes, info.name, listed(info.class_names), cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+        *(key, cfg.MODEL.ROI_HEADS.NUM_CLASSES),
+    )
+    return cfg.with_values({key: info.num_classes})
 
 
 def _target_layers(model: nn.Module) -> tuple[str, ...]:
@@ -144,8 +170,10 @@ def evaluate_only(cfg, resume: bool = False) -> dict[str, dict]:
     set_up_console_logging()
     cfg = resolve_config(cfg)
     seed_everything(cfg.SEED)
+    content = read_model_file(weights)
+    cfg = with_classes_of_weights(cfg, content)
     model = build_model(cfg)
-    class_names = load_weights(model, weights).class_names
+    class_names = load_weights(model, weights, content=content).class_names
     evaluation_sets = read_evaluation_sets(cfg, model, class_names)
     set_up_logging(cfg.OUTPUT_DIR)
     record_run(cfg, config_name="config_evaluation.yaml")
@@ -188,9 +216,13 @@ def record_run(cfg, *, config_name: str = "config.yaml") -> None:
     if not is_main_process():
         return
     run = describe_run(cfg.SEED)
-    logger.info("Run:\n%s", yaml.safe_dump(run, sort_keys=False).rstrip())
-    logger.info("Config:\n%s", cfg.dump().rstrip())
-    write_text(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, config_name))
+    logger.info("%s", summary_of_run(run))
+    logger.debug("Run:\n%s", yaml.safe_dump(run, sort_keys=False).rstrip())  # for log.txt
+    path = os.path.join(cfg.OUTPUT_DIR, config_name)
+    changed = "\n".join(f"  {key}: {value}" for key, value in sorted(cfg.set_above(Level.BASE).items()))
+    logger.info("Config, where it differs from its base (all keys are in %s):\n%s", path, changed or "  nowhere")
+    logger.debug("All keys of the config:\n%s", cfg.dump().rstrip())  # for log.txt
+    write_text(cfg.dump(), path)
     with open(os.path.join(cfg.OUTPUT_DIR, "runs.jsonl"), "a", encoding="utf-8") as file:
         file.write(json.dumps(run) + "\n")
 

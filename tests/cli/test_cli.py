@@ -234,7 +234,17 @@ def test_predictions_that_fail_say_why(trained, tmp_path, capsys, monkeypatch):
 def test_draw_and_predict_write_the_same_pictures(trained, tmp_path, capsys):
     image = str(trained / "data" / "images" / "0.png")
     common = ["--weights", str(trained / "model_final.pth"), "--input", image, "--score-threshold", "0.1"]
-    main(["predict", *common, "--output", str(tmp_path / "a.json"), "--pictures", str(tmp_path / "predicted")])
+    main(
+        [
+            "predict",
+            *common,
+            "--layers",
+            "--output",
+            str(tmp_path / "a.json"),
+            "--pictures",
+            str(tmp_path / "predicted"),
+        ]
+    )
     main(["draw", *common, "--output", str(tmp_path / "drawn")])
     assert "1 images drawn" in capsys.readouterr().out
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}

@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,8 +128,8 @@ def test_an_interruption_keeps_the_images_so_far_and_can_be_resumed(files, tmp_p
     else:
         pictures = tmp_path / "pictures"
         pictures.mkdir()
-        (pictures / "29_layers.jpg").mkdir()  # cannot be written
-        with pytest.raises(OSError, match=r"29_layers\.jpg"):
+        (pictures / "29_detections.jpg").mkdir()  # cannot be written
+        with pytest.raises(OSError, match=r"29_detections\.jpg"):
             predict(Model(), files, output, pictures=pictures)
     assert widths(output) == [21, 23, 24, 25, 26, 27, 28]
     model = Model()
@@ -181,3 +182,68 @@ def test_nothing_done_leaves_an_earlier_result(files, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict(Model(failing=(21,), error=KeyboardInterrupt()), files, tmp_path / "a.json")
     assert widths(tmp_path / "a.json") == [21]
+
+
+def write_gif(path, positions):
+    """A white square on black, at other columns in each frame."""
+    frames = []
+    for x in positions:
+        frame = Image.new("RGB", (40, 20))
+        frame.paste((255, 255, 255), (x, 4, x + 12, 16))
+        frames.append(frame)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    return str(path)
+
+
+class SquareModel(Model):
+    """Finds the white square of each frame."""
+
+    def predict(self, images, format, **options):
+        self.seen.append(len(images))
+        return [self.square(image) for image in images]
+
+    def square(self, image):
+        columns = np.flatnonzero(image[10, :, 0] > 128)
+        boxes = [[columns[0], 4, columns[-1] + 1, 16]] if len(columns) else []
+        count = len(boxes)
+        return Detections(
+            image.shape[:2],
+            torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            torch.full((count,), 0.9),
+            torch.zeros(count, dtype=torch.int64),
+            {"occludee_mask": torch.ones(count, 28, 28)},
+            class_names=self.class_names,
+        )
+
+
+def test_frames_of_videos_are_images_with_tracks(files, tmp_path):
+    walk = write_gif(tmp_path / "walk.gif", (2, 5, 8, 28))
+    model = SquareModel()
+    summary = predict_files(
+        model, [walk, files[0]], tmp_path / "a.json", pictures=tmp_path / "drawn", batch_size=3, progress=False
+    )
+    assert str(summary) == "4 instances in 5 images (1 video among them)"
+    assert model.seen == [0, 3, 1, 1]  # nothing; the frames in batches; the image
+    content = json.loads((tmp_path / "a.json").read_text())
+    (video,) = content["videos"]
+    assert video == {"id": 1, "file_name": walk, "height": 20, "width": 40, "frame_rate": 10.0, "frames": 4}
+    frames, image = content["images"][:4], content["images"][4]
+    assert [(frame["file_name"], frame["video_id"], frame["frame_index"]) for frame in frames] == [
+        (f"{walk}#{index}", 1, index) for index in range(4)
+    ]
+    assert image["file_name"] == files[0] and "video_id" not in image
+    tracks = [annotation["track_id"] for annotation in content["annotations"]]
+    assert tracks == [0, 0, 0, 1]  # the last one is too far away to be the same
+    assert [annotation["image_id"] for annotation in content["annotations"]] == [1, 2, 3, 4]
+    assert sorted(os.listdir(tmp_path / "drawn")) == ["21_detections.jpg", "walk_detections.mp4"]
+    COCO(str(tmp_path / "a.json"))
+
+
+def test_a_video_that_fails_is_left_out_and_webcams_are_refused(files, tmp_path):
+    walk = write_gif(tmp_path / "walk.gif", (2, 5))
+    model = Model(failing=(40,))
+    summary = predict_files(model, [walk, files[0]], tmp_path / "a.json", progress=False)
+    assert (summary.images, summary.videos, list(summary.failures)) == (1, 0, [walk])
+    with pytest.raises(ValueError, match=r"'webcam:1' has no end.*bcnet draw"):
+        predict_files(model, ["webcam:1"], tmp_path / "b.json", progress=False)
+    assert not (tmp_path / "b.json").exists()

@@ -10,9 +10,11 @@ import torch
 from small_models import small_config, write_small_data_set
 
 from bcnet.checkpoint import write_checkpoint
+from bcnet.config import load_config
 from bcnet.data import build_train_loader
 from bcnet.modeling import build_model
 from bcnet.training import evaluate_only, train
+from bcnet.training.train import prepare_training
 
 
 @pytest.fixture
@@ -125,3 +127,39 @@ def test_weights_are_evaluated_by_the_names_that_they_carry(tmp_path, data_set):
     write_checkpoint({"model": state, "class_names": "cup"}, weights)
     with pytest.raises(ValueError, match=r"weights\.pth': class_names must be a list of strings, got cup"):
         evaluate_only(cfg)
+
+
+CLASSES = "MODEL.ROI_HEADS.NUM_CLASSES"
+
+
+@pytest.mark.parametrize(
+    ("in_file", "options", "expected"),
+    [
+        (80, [], 3),  # the file's number is for the file's data
+        (6, [CLASSES, 5], 5),
+        (2, [], 3),
+    ],
+)
+def test_the_number_of_classes_is_that_of_the_data_unless_given_with_it(
+    tmp_path, data_set, caplog, in_file, options, expected
+):
+    text = small_config(DATASETS__TRAIN=("other",), OUTPUT_DIR=str(tmp_path / "out")).dump()
+    (tmp_path / "own.yaml").write_text(text.replace("NUM_CLASSES: 3", f"NUM_CLASSES: {in_file}"))
+    weights = str(tmp_path / "weights.pth")
+    write_checkpoint({"model": build_model(small_config(MODEL__ROI_HEADS__NUM_CLASSES=9)).state_dict()}, weights)
+    cfg = load_config(str(tmp_path / "own.yaml"), ["DATASETS.TRAIN", (data_set,), "MODEL.WEIGHTS", weights, *options])
+    caplog.set_level("INFO", logger="bcnet")
+    cfg, trainer = prepare_training(cfg)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == trainer.state.model.num_classes == expected
+    said = [record.getMessage() for record in caplog.records]
+    assert any("re-initialised" in message for message in said)
+    if not options:
+        (message,) = [message for message in said if message.startswith(f"{CLASSES} is 3, the classes of")]
+        assert "(cup, plate, fork), not" in message and f"{CLASSES}={in_file} keeps it" in message
+
+
+def test_a_file_of_its_own_data_keeps_its_number_of_classes(tmp_path, data_set):
+    text = small_config(DATASETS__TRAIN=(data_set,), OUTPUT_DIR=str(tmp_path / "out")).dump()
+    (tmp_path / "own.yaml").write_text(text.replace("NUM_CLASSES: 3", "NUM_CLASSES: 5"))
+    cfg, _ = prepare_training(load_config(str(tmp_path / "own.yaml")))
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 5

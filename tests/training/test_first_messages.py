@@ -1,0 +1,54 @@
+"""What a run says from its first second on, and what goes to the file alone."""
+
+from __future__ import annotations
+
+import yaml
+from training_toys import ToyModel, toy_config, toy_trainer
+
+from bcnet import progress
+from bcnet.config import load_config
+from bcnet.progress import Progress
+from bcnet.training.run_log import set_up_logging
+from bcnet.training.train import record_run
+
+
+def test_the_first_iteration_is_said_at_once(tmp_path, caplog):
+    caplog.set_level("INFO", logger="bcnet")
+    toy_trainer(toy_config(tmp_path, SOLVER__LOG_PERIOD=100), ToyModel()).run()
+    said = [record.getMessage() for record in caplog.records if record.name == "bcnet.training.run_log"]
+    assert said[0].startswith("Training iterations 0 to 3, 4 images each")
+    assert said[1].startswith("First iteration done in ") and said[1].endswith("; 3 more follow")
+    assert len(said) == 3  # and the averages at the end, which include the first one
+    assert yaml.safe_load((tmp_path / "metrics.json").read_text())["iteration"] == 3
+
+
+def test_the_console_has_what_differs_and_the_file_has_all(tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("SOLVER:\n  BASE_LR: 0.5\n")
+    (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 7\n")
+    output = tmp_path / "out"
+    cfg = load_config(str(tmp_path / "own.yaml"), ["OUTPUT_DIR", str(output), "SEED", 3])
+    set_up_logging(str(output))
+    record_run(cfg)
+    shown, logged = capsys.readouterr().out, (output / "log.txt").read_text()
+    assert f"  OUTPUT_DIR: {output}\n  SEED: 3\n  SOLVER.MAX_ITER: 7\n" in shown
+    assert "BASE_LR" not in shown and "torchvision" not in shown and "torch " in shown
+    assert len(shown.splitlines()) < 10
+    assert "BASE_LR: 0.5" in logged and "torchvision: " in logged
+    assert yaml.safe_load((output / "config.yaml").read_text())["SOLVER"]["BASE_LR"] == 0.5
+
+
+def test_without_a_terminal_progress_is_logged(monkeypatch, caplog):
+    caplog.set_level("INFO", logger="bcnet")
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setenv("BCNET_PROGRESS", "0")
+    with Progress(4, "Evaluating scenes", "images") as bar:
+        for _ in range(4):
+            bar.update()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["Evaluating scenes: 4 images", "Evaluating scenes: 2 of 4 images, about 20 s left"]
+    caplog.clear()
+    monkeypatch.setenv("BCNET_PROGRESS", "1")
+    with Progress(2, "Evaluating scenes") as bar:
+        bar.update(2)
+    assert not caplog.records
