@@ -73,7 +73,7 @@ def _shortened(words: list[str]) -> list[str]:
         words[words.index("--count") + 1] = _SCENES
     program = words[1]
     trains = (program == "train" or program.endswith("train_net.py")) and "--eval-only" not in words
-    evaluates = "--eval-only" in words or (program == "evaluate" and "--config-file" in words)
+    evaluates = "--eval-only" in words or (program == "evaluate" and "--weights" in words)
     if trains or evaluates:
         words += shlex.split(_SMALL_IMAGES)
     if trains:
