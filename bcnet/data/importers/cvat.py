@@ -33,7 +33,7 @@ from bcnet.data.findings import AnnotationError
 from bcnet.data.importers.content import ContentBuilder
 from bcnet.data.importers.geometry import ellipse, joined, window_rle
 from bcnet.data.records import DatasetInfo, ImageRecord
-from bcnet.ops.rle import RLE
+from bcnet.ops.rle import MAX_PIXELS, RLE
 
 _MASKS = ("polygon", "ellipse", "mask")
 _DROPPED = ("points", "polyline", "cuboid", "skeleton", "tag")
@@ -166,6 +166,8 @@ def _points(shape: Element) -> list[float]:
 
 def _mask(shape: Element, image: ImageRecord) -> RLE:
     left, top, width, height = map(int, _numbers(shape, "left", "top", "width", "height"))
+    if not (0 < width <= MAX_PIXELS and 0 < height and width * height <= MAX_PIXELS):
+        raise AnnotationError(f"its box has {width} x {height} pixels", "masks of an impossible size")
     text = shape.get("rle") or ""
     try:
         runs = np.array([int(run) for run in text.split(",")], dtype=np.int64)

@@ -16,6 +16,7 @@ from bcnet.data.findings import AnnotationError
 from bcnet.ops.rle import RLE, encode_window, rle_to_json, rle_union, segmentation_to_rle
 
 _ELLIPSE_ERROR = 0.05  # pixels between an ellipse and its polygon
+_ELLIPSE_POINTS = 4096  # at most; enough for a radius of 170,000 pixels
 
 
 def flat_points(points: Any) -> list[float]:
@@ -42,8 +43,9 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> list[float]:
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float = 0.0) -> list[float]:
     """The polygon of an ellipse around (x, y), turned clockwise, at most 0.05 pixels off."""
-    largest = max(radius_x, radius_y, 2 * _ELLIPSE_ERROR)
-    count = max(12, math.ceil(math.pi / math.acos(1 - _ELLIPSE_ERROR / largest)))
+    # Chords of an angle a are a**2 / 8 of the radius away from the arc.
+    largest = max(abs(radius_x), abs(radius_y), _ELLIPSE_ERROR)
+    count = math.ceil(min(max(2 * math.pi / math.sqrt(8 * _ELLIPSE_ERROR / largest), 12), _ELLIPSE_POINTS))
     angles = np.arange(count) * (2 * math.pi / count)
     turn = math.radians(degrees)
     along, across = radius_x * np.cos(angles), radius_y * np.sin(angles)

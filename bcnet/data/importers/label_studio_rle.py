@@ -35,8 +35,7 @@ def decode_brush(code: object, height: int, width: int) -> np.ndarray:
     Raises:
         AnnotationError: it is no list of bytes, it ends early, or it has another number of values.
     """
-    values = _unpacked(_bits(code), height * width * _CHANNELS)
-    return (values.reshape(height, width, _CHANNELS)[..., 3] > 0).astype(np.uint8)
+    return _alpha(_bits(code), height * width * _CHANNELS).reshape(height, width)
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:
@@ -65,8 +64,8 @@ def _bits(code: object) -> str:
     return "".join(f"{byte:08b}" for byte in code)
 
 
-def _unpacked(bits: str, expected: int) -> np.ndarray:
-    """The values of a code: int64 [expected]."""
+def _alpha(bits: str, expected: int) -> np.ndarray:
+    """Where the alpha channel of a code with so many values is not 0: uint8 [expected / 4]."""
     if len(bits) < _HEADER_BITS:
         raise AnnotationError(f"rle has {len(bits) // 8} bytes, fewer than its header", "rle that ends early")
     count = int(bits[:32], 2)
@@ -77,7 +76,7 @@ def _unpacked(bits: str, expected: int) -> np.ndarray:
         )
     word = int(bits[32:37], 2) + 1
     widths = [int(bits[37 + 4 * i : 41 + 4 * i], 2) + 1 for i in range(4)]
-    values = np.zeros(count, dtype=np.int64)
+    alpha = np.zeros(count // _CHANNELS, dtype=np.uint8)
     place, done = _HEADER_BITS, 0
     try:
         while done < count:
@@ -86,17 +85,19 @@ def _unpacked(bits: str, expected: int) -> np.ndarray:
             place += 3
             length = min(int(bits[place : place + width], 2) + 1, count - done)
             place += width
+            # Pixel p has its alpha at 4 p + 3, so that the first one from value n on is n // 4.
             if repeated:
-                values[done : done + length] = _word(bits, place, word)
+                alpha[done // _CHANNELS : (done + length) // _CHANNELS] = _word(bits, place, word) > 0
                 place += word
             else:
-                for index in range(length):
-                    values[done + index] = _word(bits, place + index * word, word)
+                for index in range(-(done + 1) % _CHANNELS, length, _CHANNELS):
+                    alpha[(done + index) // _CHANNELS] = _word(bits, place + index * word, word) > 0
                 place += length * word
+                _word(bits, place - word, word)  # the last one is there
             done += length
     except (IndexError, ValueError) as error:
         raise AnnotationError(f"rle ends after {done} of {count} values", "rle that ends early") from error
-    return values
+    return alpha
 
 
 def _word(bits: str, place: int, word: int) -> int:

@@ -87,7 +87,8 @@ def _add_image(builder: ContentBuilder, folder: str, stem: str) -> None:
     for number, (mask, x0, y0) in label_masks(np.where(values == _VOID, 0, values)).items():
         where = f"{stem} object {number}"
         pixels = classes[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]][mask > 0]
-        class_number = int(np.bincount(pixels).argmax())
+        present, counts = np.unique(pixels, return_counts=True)
+        class_number = int(present[counts.argmax()])
         if class_number in (0, _VOID):
             message = f"most of its pixels are of class {class_number} in SegmentationClass"
             builder.fault(where, AnnotationError(message, "objects without a class"))

@@ -124,7 +124,9 @@ def test_without_meta_the_labels_that_occur_are_the_classes(cvat):
             element("mask", label="cup", rle="", left=0, top=0, width=2, height=2),
             r"its rle must be whole numbers, got ''",
         ),
-        (element("mask", label="cup", rle="4,-4", left=0, top=0, width=0, height=2), r"that does not fill|sum to 0"),
+        (element("mask", label="cup", rle="4,-4", left=0, top=0, width=0, height=2), r"its box has 0 x 2 pixels"),
+        (element("mask", label="cup", rle="8,-4", left=0, top=0, width=2, height=2), r"sum to 4, its box has 2 x 2"),
+        (element("mask", label="cup", rle="1", left=0, top=0, width=9e9, height=9e9), r"its box has 9000000000 x"),
         (
             element("polygon", label="cup", occluded="maybe", points="1,2;3,4;5,2"),
             r"occluded must be 0, 1, false or true",

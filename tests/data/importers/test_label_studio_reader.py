@@ -41,6 +41,21 @@ def test_brush_round_trip(mask):
     assert np.array_equal(decode_brush(code, *mask.shape), mask)
 
 
+@given(
+    st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 255), min_size=1, max_size=8)), min_size=1, max_size=9)
+)
+@settings(max_examples=50, deadline=None)
+def test_runs_of_one_value_and_of_many(runs):
+    values = [value for repeated, run in runs for value in (run[:1] * len(run) if repeated else run)]
+    rest = -len(values) % 4
+    runs, values = [*runs, *([(True, [0] * rest)] if rest else [])], values + [0] * rest
+    bits = f"{len(values):032b}{7:05b}{2:04b}{3:04b}{7:04b}{15:04b}"
+    for repeated, run in runs:
+        words = run[:1] if repeated else run
+        bits += f"{int(repeated)}{0:02b}{len(run) - 1:03b}{''.join(f'{word:08b}' for word in words)}"
+    assert decode_brush(packed(bits), 1, len(values) // 4).tolist() == [[int(alpha > 0) for alpha in values[3::4]]]
+
+
 @given(st.lists(st.integers(0, 255), max_size=40))
 @settings(max_examples=50, deadline=None)
 def test_bytes_that_are_no_code_are_an_error_or_a_mask(code):

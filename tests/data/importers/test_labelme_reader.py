@@ -85,6 +85,13 @@ def test_rectangles_circles_and_masks(write):
     assert np.array_equal(mask, expected)
 
 
+def test_a_circle_far_beyond_the_image_is_an_error(write):
+    write("a.png", (40, 40))
+    folder = write("a.json", content(shape([[-1e30, 6], [8, 6]], shape_type="circle"), height=40, width=40))
+    with pytest.raises(ValueError, match=r"'a.json shape 1': .* has the coordinate"):
+        load_dataset(f"labelme:{folder}")
+
+
 def test_a_group_of_a_polygon_and_a_mask_is_their_union(write):
     write("a.png", (10, 12))
     shapes = [shape(group_id=0), shape([[8, 6], [9, 7]], shape_type="mask", mask=png([[1, 1], [1, 1]]), group_id=0)]
