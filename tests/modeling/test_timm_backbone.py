@@ -158,9 +158,7 @@ def test_images_are_those_of_timms_data_config():
         assert (cfg.MODEL.PIXEL_MEAN, cfg.INPUT.FORMAT) == (mean, "RGB")
         assert load_config(text=cfg.dump()).dump() == cfg.dump()
     wrong = load_config(opts=[*opts, LITE0, "MODEL.PIXEL_STD", [1.0, 2.0, 3.0]])
-    with pytest.raises(
-        ValueError, match=r"MODEL\.PIXEL_STD is \[1\.0, 2\.0, 3\.0\]; timm's data config .*DATA_CONFIG"
-    ):
+    with pytest.raises(ValueError, match=r"MODEL\.PIXEL_STD is \[1\.0, 2\.0, 3\.0\]; timm's data config .*DATA_CONFIG"):
         build_backbone(wrong)
     kept = load_config(opts=[*opts, LITE0, "MODEL.TIMM.DATA_CONFIG", False])
     assert kept.INPUT.FORMAT == "BGR" and build_backbone(kept)
