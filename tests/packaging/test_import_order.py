@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 # Imports inside of functions that point upwards, each with its reason.
 UPWARDS = {
     ("bcnet.config.validate", "bcnet.modeling"),  # the registered names, for the error about an unknown one
+    ("bcnet.config.loading", "bcnet.modeling"),  # keys that the registered backbone derives from its section
     ("bcnet.structures.output", "bcnet.detectron2"),  # `Detections.to_detectron2`
     ("bcnet.structures.output", "bcnet.visualization"),  # `Detections.plot`
     ("bcnet.cli.train", "bcnet.detectron2"),  # ``--host detectron2``
