@@ -56,7 +56,7 @@ def training_augmentations(cfg, default: list) -> list:
         at = next(i for i, augmentation in enumerate(result) if isinstance(augmentation, T.ResizeShortestEdge))
         result[at : at + 1] = [
             T.ResizeScale(scale.min_scale, scale.max_scale, *scale.size),
-            T.FixedSizeCrop(crop_size=tuple(scale.size)),
+            T.FixedSizeCrop(crop_size=tuple(scale.size)),  # pyright: ignore[reportArgumentType]
         ]
     if ours.color_jitter is not None:
         result.insert(0, RandomColors(ours.color_jitter, cfg.INPUT.FORMAT))

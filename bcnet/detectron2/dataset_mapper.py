@@ -138,7 +138,7 @@ class BCNetDatasetMapper(DatasetMapper):
         image, record = self.composition(open_record_image(record, max_pixels=0), record, random_generator())
         augmented = T.AugInput(np.ascontiguousarray(utils.convert_PIL_to_numpy(image, self.image_format)))
         transforms = self.augmentations(augmented)
-        pixels = augmented.image
+        pixels: np.ndarray = augmented.image  # pyright: ignore[reportAssignmentType]
         dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         annotations = dataset_dict.pop("annotations")
         dataset_dict["instances"] = self._instances(record, annotations, transforms, pixels.shape[:2])
@@ -172,7 +172,7 @@ class BCNetDatasetMapper(DatasetMapper):
                 instances.set(f"gt_{layer}_masks", _transformed_masks(source.layers[layer], transforms, image_shape))
             if self.recompute_boxes:
                 instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-        return utils.filter_empty_instances(instances)
+        return utils.filter_empty_instances(instances)  # pyright: ignore[reportReturnType]  # return_mask is False
 
     def _source_annotations(self, record: ImageRecord, annotations: Sequence[dict], source: SourceMasks) -> list[dict]:
         """detectron2's annotations of the instances that are not crowds, with the target's boxes and masks."""

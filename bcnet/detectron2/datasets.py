@@ -116,7 +116,7 @@ def _instance(position: int, annotation: dict, image_size: tuple[int, int]) -> I
         extra["annotation_id"] = f"at position {position}"
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, list) and not segmentation:
-        segmentation = box_rle(0, 0, 0, 0, image_size)  # a mask without pixels, which detectron2 drops
+        segmentation = dict(box_rle(0, 0, 0, 0, image_size))  # a mask without pixels, which detectron2 drops
     return InstanceRecord(
         bbox=_xywh(annotation["bbox"], annotation["bbox_mode"]),
         category=annotation["category_id"],

@@ -198,7 +198,7 @@ def all_maps(model: nn.Module, enabled: bool = True) -> Iterator[None]:
     heads = [module for module in model.modules() if isinstance(module, BilayerMaskHead)]
     before = [head.output_layers for head in heads]
     for head in heads:
-        head.output_layers |= enabled
+        head.output_layers = enabled or head.output_layers  # pyright: ignore[reportArgumentType]  # a bool
     try:
         yield
     finally:

@@ -38,6 +38,8 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
     ``gt_amodal_masks`` too, and inference gives ``pred_amodal_masks``.
     """
 
+    output_layers: bool
+
     @configurable
     def __init__(
         self,

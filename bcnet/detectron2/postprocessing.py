@@ -74,7 +74,7 @@ class ImageMaps(ROIMasks):
     def __getitem__(self, item) -> ImageMaps | Tensor:
         maps = self.tensor[item]
         boxes = getattr(item, _BOXES, None)
-        if boxes is not None and torch.jit.is_tracing():
+        if boxes is not None and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             return ROIMasks(maps).to_bitmasks(boxes[item], *boxes.image_size).tensor  # for any number of detections
         if boxes is not None:
             return paste_masks(maps, boxes.tensor[item], boxes.image_size)

@@ -81,7 +81,7 @@ def _decode_level(
     count = product.shape[0]
     if isinstance(count, Tensor) or count > topk:  # in a trace, where no branch can depend on it, it is a tensor
         kept = torch.clamp(count, max=topk) if isinstance(count, Tensor) else topk
-        product, best = product.topk(kept, sorted=False)
+        product, best = product.topk(kept, sorted=False)  # pyright: ignore[reportArgumentType]
         point, label = point[best], label[best]
     offset = distances[point] * stride
     boxes = torch.cat([points[point] - offset[:, :2], points[point] + offset[:, 2:]], dim=1)
