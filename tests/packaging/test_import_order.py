@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # Imports inside of functions that point upwards, each with its reason.
 UPWARDS = {
+    ("bcnet.config.loading", "bcnet.modeling"),  # the registered backbones, whose own keys a config may have
     ("bcnet.config.validate", "bcnet.modeling"),  # the registered names, for the error about an unknown one
     ("bcnet.config.loading", "bcnet.modeling"),  # keys that the registered backbone derives from its section
     ("bcnet.structures.output", "bcnet.detectron2"),  # `Detections.to_detectron2`
