@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import pathlib
 import warnings
 
@@ -30,6 +31,13 @@ with warnings.catch_warnings(), contextlib.suppress(ImportError):
     warnings.simplefilter("ignore")
     import detectron2.export
     import detectron2.model_zoo  # noqa: F401
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unclosed_files_collected():
+    """detectron2's writers leave files open: they are collected while the filters below hold."""
+    yield
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
