@@ -113,8 +113,8 @@ class TimmFPN(nn.Module):
     def compile(self, *args, **options) -> None:
         """As `nn.Module.compile`, but for TensorFlow's padding (``tf_`` models) always with static shapes.
 
-        That padding computes with the image's size, which takes minutes to trace for a symbolic one; each size of padded
-        images is compiled anew.
+        That padding computes with the image's size, which takes minutes to trace for a symbolic one; each size of
+        padded images is compiled anew.
         """
         if any(type(module).__name__ == "Conv2dSame" for module in self.trunk.modules()):
             options["dynamic"] = False
