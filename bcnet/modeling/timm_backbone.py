@@ -110,6 +110,16 @@ class TimmFPN(nn.Module):
         """The levels beyond P5."""
         return LastLevelMaxPool()
 
+    def compile(self, *args, **options) -> None:
+        """As `nn.Module.compile`, but for TensorFlow's padding (``tf_`` models) always with static shapes.
+
+        That padding computes with the image's size, which takes minutes to trace for a symbolic one; each size of
+        padded images is compiled anew.
+        """
+        if any(type(module).__name__ == "Conv2dSame" for module in self.trunk.modules()):
+            options["dynamic"] = False
+        super().compile(*args, **options)
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """From normalised images, float [B, 3, H, W] with H and W divisible by 32."""
         if self.scale != 1:

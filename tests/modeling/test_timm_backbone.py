@@ -86,6 +86,15 @@ def test_is_captured_whole_by_torch_compile():
         torch.testing.assert_close(compiled[level], features)
 
 
+@pytest.mark.parametrize(("name", "dynamic"), [("test_efficientnet", True), (LITE0, False)])
+def test_tensorflows_padding_is_compiled_for_static_shapes(name, dynamic, monkeypatch):
+    """Symbolic sizes in its arithmetic kept the tracer busy for minutes."""
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(options))
+    build_backbone(timm_config(name)).compile(dynamic=True)
+    assert asked == [{"dynamic": dynamic}]
+
+
 def test_a_swin_whose_stages_are_channels_last_gives_nchw():
     trunk, stages = create_trunk("swin_tiny_patch4_window7_224")
     own = []
