@@ -62,9 +62,12 @@ def instances_to_detections(
 
 def _roi_map(instances: Instances, spec: MapSpec) -> Tensor | None:
     """A map in the RoI frame, float [D, M, M]; None if the instances lack it."""
-    if spec.name in kept_maps(instances):
-        return kept_maps(instances)[spec.name]
-    value = instances.get(spec.detectron2_field) if instances.has(spec.detectron2_field) else None
+    kept = kept_maps(instances)
+    if spec.name in kept:
+        return kept[spec.name]
+    if not instances.has(spec.detectron2_field):
+        return None
+    value = instances.get(spec.detectron2_field)
     if isinstance(value, ROIMasks):
         return value.tensor
     if spec.name == OCCLUDEE_MASK.name and isinstance(value, Tensor) and value.ndim == 4:

@@ -19,7 +19,7 @@ from bcnet.ops.rle import rle_to_json
 from bcnet.structures.occlusion_graph import OcclusionGraph
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # pyright: ignore[reportMissingImports]
 
     from bcnet.structures.detections import Detections
 
@@ -68,7 +68,7 @@ def detections_to_json(detections: Detections, indent: int | None) -> str:
 def detections_to_dataframe(detections: Detections) -> pandas.DataFrame:
     """See `Detections.to_dataframe`."""
     try:
-        import pandas
+        import pandas  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("to_dataframe needs the package pandas: pip install pandas") from error
     # Without detections the columns are the same ones.

@@ -18,7 +18,7 @@ from bcnet.structures import export, words
 from bcnet.structures.source_image import SourceImage
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # pyright: ignore[reportMissingImports]
     from PIL import Image
 
     from bcnet.structures.detections import Detections
