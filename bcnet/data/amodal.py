@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bcnet.data.coco_json import is_finite, mask_box, read_flag, read_mask, short
+from bcnet.data.coco_json import annotation_label, is_finite, mask_box, read_flag, read_mask, short
 from bcnet.data.findings import Findings
-from bcnet.data.reader import annotation_label
 from bcnet.data.records import ImageRecord
 
 

@@ -341,6 +341,16 @@ def is_size(value: object) -> TypeGuard[float]:
     return is_finite(value) and value >= 1 and int(value) == value
 
 
+def annotation_label(annotation: dict) -> str:
+    """Label of an annotation in messages."""
+    return f"annotation {short(annotation['id'])}"
+
+
+def image_label(record: ImageRecord) -> str:
+    """Label of an image in messages."""
+    return f"image {short(record.image_id)}"
+
+
 def short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -36,10 +36,11 @@ from typing import Any
 
 from bcnet.data.amodal import amodal_annotation, as_polygons
 from bcnet.data.coco import read_annotations
-from bcnet.data.coco_json import is_id, is_size, missing, read_flag, read_number, short
+from bcnet.data.coco_json import image_label, is_id, is_size, missing, read_flag, read_number, short
 from bcnet.data.findings import Findings
 from bcnet.data.images import open_image
-from bcnet.data.reader import AnnotationFormat, Pairs, image_label, pairs_in_front
+from bcnet.data.order import Pairs, pairs_in_front
+from bcnet.data.reader import AnnotationFormat
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.files import read_json
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,10 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.duplicates import content_groups
 from bcnet.data.exporters import WRITER_REGISTRY
+from bcnet.data.exporters.output import check_output, replaced_folder
 from bcnet.data.formats import READER_REGISTRY
 from bcnet.data.records import DatasetInfo, ImageRecord
-from bcnet.data.source_masks import visible_rle
+from bcnet.data.source_masks import has_mask, overlapping_pairs, unknown_matrix, visible_rle
 from bcnet.ops.rle import rle_difference, rle_union
 
 
@@ -63,10 +65,10 @@ def convert_dataset(
         crowds_as_objects: crowds with a mask are objects (CVAT's COCO export marks every brush mask as a crowd).
         amodal_shapes: shapes are whole objects, drawn also where others lie on them: they become amodal masks, and the
             visible mask is what objects in front leave of them.
-        overwrite: write into an existing output.
+        overwrite: replace an existing file, or in a folder the files that an earlier conversion wrote; others stay.
 
     Raises:
-        FileExistsError: the output exists and `overwrite` is not set.
+        FileExistsError: the output exists and `overwrite` is not set; or it is a folder of other files.
         FileNotFoundError: a path does not exist.
         ValueError: an unknown format, another number of paths than it has, a share out of range, malformed content.
     """
@@ -77,24 +79,30 @@ def convert_dataset(
         raise FileNotFoundError(f"{' and '.join(missing)} not found")
     if train_share is not None and not 0 < train_share < 1:
         raise ValueError(f"the share of the training images must be above 0 and below 1, got {train_share}")
-    if not overwrite and (os.path.isfile(output) or (os.path.isdir(output) and os.listdir(output))):
-        raise FileExistsError(f"the output {output} exists; pass --overwrite to replace it")
+    splits = ("",) if train_share is None else ("train", "val")
+    places = {split: _place(output, split, target_format) for split in splits}
+    is_folder = target_format != "coco"
+    check_output([output] if is_folder else [place for place, _ in places.values()], overwrite)
     records, info = reader.read(*paths, name="")
     info = replace(info, image_root=_image_root(records, info))
     if crowds_as_objects:
         records = [with_crowds_as_objects(record) for record in records]
+    result = Conversion(image_root=info.image_root)
     if amodal_shapes:
         records = [with_amodal_shapes(record) for record in records]
+        boxes = sum(not has_mask(i) and not i.iscrowd for record in records for i in record.instances)
+        result.lost |= {"amodal masks of objects without a mask": boxes} if boxes else {}
     parts = {"": records} if train_share is None else split_records(records, train_share, seed)
-    result = Conversion(image_root=info.image_root)
     result.missing = [record.file_name for record in records if not os.path.isfile(record.file_name)]
-    for split, part in parts.items():
-        place, options = _place(output, split, target_format)
-        for what, count in write(part, info, place, **options).items():
-            result.lost[what] = result.lost.get(what, 0) + count
-        result.outputs[split] = place
-        result.images[split] = len(part)
-        result.instances[split] = sum(len(record.instances) for record in part)
+    images = [record.file_name for record in records]
+    with replaced_folder(output, images) if is_folder else contextlib.nullcontext():
+        for split, part in parts.items():
+            place, options = places[split]
+            for what, count in write(part, info, place, **options).items():
+                result.lost[what] = result.lost.get(what, 0) + count
+            result.outputs[split] = place
+            result.images[split] = len(part)
+            result.instances[split] = sum(len(record.instances) for record in part)
     return result
 
 
@@ -150,19 +158,26 @@ def with_crowds_as_objects(record: ImageRecord) -> ImageRecord:
 def with_amodal_shapes(record: ImageRecord) -> ImageRecord:
     """A record whose masks were drawn whole: they become amodal, and visible is what objects in front leave of them.
 
+    An object without a mask, a box alone, stays as it is.
+
     Raises:
-        ValueError: the order of the objects is not known, or an object has no mask.
+        ValueError: two masks overlap, and nothing says which of them lies in front.
     """
-    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
-    if len(objects) > 1 and (record.in_front is None or record.unordered):
-        raise ValueError(
-            f"{record.annotation_file}: the depth order of image {record.image_id!r} ({record.file_name}) is not "
-            "known, so nothing says which part of a whole shape is visible"
-        )
+    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd and instance.segmentation]
+    known = ~unknown_matrix(record, range(len(record.instances)))
+    for i, j in overlapping_pairs(record):
+        if i in objects and j in objects and not known[i, j]:
+            first, second = (record.instances[k].annotation_id for k in (i, j))
+            raise ValueError(
+                f"{record.annotation_file}: annotations {first!r} and {second!r} of image {record.image_id!r} "
+                f"({record.file_name}) overlap, and their depth order is not known, so nothing says which part of a "
+                "whole shape is visible"
+            )
     shapes = {i: visible_rle(record, record.instances[i]) for i in objects}
     fronts: dict[int, list[int]] = {i: [] for i in objects}
     for behind, front in record.in_front or []:
-        fronts[behind].append(front)
+        if behind in shapes and front in shapes:
+            fronts[behind].append(front)
     instances = list(record.instances)
     for i in objects:
         instance, visible = record.instances[i], shapes[i]

@@ -27,10 +27,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from bcnet.data.coco import read_annotations
-from bcnet.data.coco_json import is_id, missing, normal_id, read_coco_json, short
+from bcnet.data.coco_json import image_label, is_id, missing, normal_id, read_coco_json, short
 from bcnet.data.findings import Findings
 from bcnet.data.formats import SpecPart
-from bcnet.data.reader import AnnotationFormat, Pairs, image_label
+from bcnet.data.order import Pairs
+from bcnet.data.reader import AnnotationFormat
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.files import read_json
 

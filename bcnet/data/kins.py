@@ -24,9 +24,10 @@ from collections.abc import Sequence
 
 from bcnet.data.amodal import amodal_annotation
 from bcnet.data.coco import read_annotations
-from bcnet.data.coco_json import read_coco_json, read_number, short
+from bcnet.data.coco_json import image_label, read_coco_json, read_number, short
 from bcnet.data.findings import Findings
-from bcnet.data.reader import AnnotationFormat, Pairs, image_label
+from bcnet.data.order import Pairs
+from bcnet.data.reader import AnnotationFormat
 from bcnet.data.records import DatasetInfo, ImageRecord
 
 

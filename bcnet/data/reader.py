@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from bcnet.data.checks import MaskBoxCheck
 from bcnet.data.coco_json import (
     Mask,
+    annotation_label,
     every_polygon_dropped,
     extents_box,
+    image_label,
     is_finite,
     is_id,
     is_number_id,
@@ -28,61 +30,16 @@ from bcnet.data.coco_json import (
     short,
 )
 from bcnet.data.findings import AnnotationError, Findings, Tally
+from bcnet.data.order import Pairs, annotated_order
 from bcnet.data.records import ImageRecord, InstanceRecord
 
 # A share of crowds among the annotations above this is noted in the warning; COCO has 1.2 %.
 _MANY_CROWDS = 0.1
 
-# `ImageRecord.in_front`: pairs (i, j), j in front of i.
-Pairs = list[tuple[int, int]]
 # Converts an annotation of a related format to COCO's; returns None to drop it, after adding a finding.
 Translate = Callable[[dict, ImageRecord, Findings], "dict | None"]
 # Derives the pairs from the file's annotations of the record's instances; None if the order is unknown.
 Order = Callable[[ImageRecord, Sequence[dict], Findings], "Pairs | None"]
-
-
-def annotated_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
-    """The order by the annotations' ``in_front``, lists of ids, or else by their ``depth``; smaller is nearer."""
-    if any(annotation.get("in_front") is not None for annotation in annotations):
-        return _listed_pairs(record, annotations, findings)
-    return pairs_in_front(record, [annotation.get("depth") for annotation in annotations], findings, "a depth")
-
-
-def _listed_pairs(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs:
-    """The pairs of the annotations' ``in_front``; objects without one are `ImageRecord.unordered`."""
-    places = {normal_id(annotation["id"]): place for place, annotation in enumerate(annotations)}
-    pairs: Pairs = []
-    unordered = []
-    for place, annotation in enumerate(annotations):
-        ids = annotation.get("in_front")
-        if ids is None:
-            unordered += [] if record.instances[place].iscrowd else [place]
-            continue
-        if not isinstance(ids, list) or not all(is_id(value) for value in ids):
-            raise ValueError(f"in_front of {annotation_label(annotation)} must be a list of ids, got {short(ids)}")
-        for value in dict.fromkeys(map(normal_id, ids)):
-            if value not in places:
-                what = "ids of in_front that no annotation of the image has, dropped"
-                findings.note(what, annotation_label(annotation), f"in_front has {value!r}")
-            elif places[value] != place:
-                pairs.append((place, places[value]))
-    record.unordered = tuple(unordered)
-    return pairs
-
-
-def pairs_in_front(record: ImageRecord, depths: Sequence[Any], findings: Findings, what: str) -> Pairs | None:
-    """`ImageRecord.in_front` from one depth per instance (smaller is nearer), crowds excluded.
-
-    None if no object has a depth, or if only some have one, which is noted.
-    """
-    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
-    known = [i for i in objects if depths[i] is not None]
-    if len(known) < len(objects):
-        if known:
-            unknown = f"images in which only some objects have {what}, depth order ignored"
-            findings.note(unknown, image_label(record))
-        return None
-    return [(i, j) for i in known for j in known if depths[j] < depths[i]] if known else None
 
 
 @dataclass(frozen=True)
@@ -375,16 +332,6 @@ def _id_of_other_type(image_id: int | float | str) -> int | str | None:
     if not isinstance(image_id, str):
         return str(int(image_id))
     return int(image_id) if image_id.isdecimal() and len(image_id) < 20 else None
-
-
-def annotation_label(annotation: dict) -> str:
-    """Label of an annotation in messages."""
-    return f"annotation {short(annotation['id'])}"
-
-
-def image_label(record: ImageRecord) -> str:
-    """Label of an image in messages."""
-    return f"image {short(record.image_id)}"
 
 
 def _of_objects(pair: tuple[int, int], record: ImageRecord) -> bool:

@@ -65,6 +65,8 @@ class ImageRecord:
         pasted: number of instances at the end of the list that were pasted into the image (`bcnet.data.composition`):
             each is complete and lies in front of all instances before it.
         unordered: positions of objects whose order relative to all others is unknown, although ``in_front`` is given.
+        unordered_pairs: pairs (i, j), i < j, of objects whose order relative to each other is unknown, although
+            ``in_front`` is given.
     """
 
     file_name: str
@@ -76,6 +78,7 @@ class ImageRecord:
     annotation_file: str = ""
     pasted: int = 0
     unordered: tuple[int, ...] = ()
+    unordered_pairs: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

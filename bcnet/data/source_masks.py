@@ -7,6 +7,7 @@ Letters: G instances, H x W image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER, unknown_layer
 from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.truth import known_occluders, unknown_amodal
-from bcnet.ops.rle import RLE, box_rle, segmentation_to_rle
+from bcnet.ops.rle import RLE, box_rle, rle_intersection, segmentation_to_rle
 
 LAYERS = (OCCLUDEE, OCCLUDER, AMODAL)
 OCCLUDER_TARGETS = ("neighbours", "front")
@@ -206,13 +207,42 @@ def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarr
         unknown.
     """
     in_front = in_front_matrix(record, positions)
-    unordered = np.isin(positions, record.unordered)
-    unknown = (unordered | unordered[:, None]) if in_front is not None else np.full((len(positions),) * 2, True)
+    unknown = unknown_matrix(record, positions)
     np.fill_diagonal(unknown, False)
     in_front = np.zeros_like(unknown) if in_front is None else in_front
     pasted = _is_pasted(record, positions)
     unknown &= ~(pasted | pasted[:, None])
     return in_front | (np.triu(np.ones_like(unknown), k=1) & pasted), unknown
+
+
+def unknown_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray:
+    """bool [G, G] of the instances at these positions, True at [i, j] if their depth order is not annotated."""
+    if record.in_front is None:
+        return np.full((len(positions),) * 2, True)
+    unordered = np.isin(positions, record.unordered)
+    pairs = np.zeros((len(record.instances), len(record.instances)), dtype=bool)
+    for i, j in record.unordered_pairs:
+        pairs[i, j] = pairs[j, i] = True
+    return unordered | unordered[:, None] | pairs[np.ix_(positions, positions)]
+
+
+def overlapping_pairs(record: ImageRecord) -> list[tuple[int, int]]:
+    """Positions (i, j), i < j, of objects whose visible masks share a pixel; an object without a mask is its box."""
+    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+    boxes = np.array([record.instances[i].bbox for i in objects], dtype=np.float64).reshape(-1, 4)
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    # A mask reaches up to a pixel beyond the box of its polygons.
+    near = (np.minimum(high[:, None], high) + 1 > np.maximum(low[:, None], low) - 1).all(axis=2)
+    pairs = [(objects[a], objects[b]) for a, b in np.argwhere(np.triu(near, k=1)).tolist()]
+    rles = {i: _region(record, record.instances[i]) for i in {i for pair in pairs for i in pair}}
+    return [(i, j) for i, j in pairs if coco_mask.area(rle_intersection(rles[i], rles[j]))]
+
+
+def _region(record: ImageRecord, instance: InstanceRecord) -> RLE:
+    if has_mask(instance):
+        return visible_rle(record, instance)
+    x, y, width, height = instance.bbox
+    return box_rle(int(x), int(y), math.ceil(x + width), math.ceil(y + height), (record.height, record.width))
 
 
 def in_front_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray | None:

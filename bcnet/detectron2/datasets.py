@@ -72,6 +72,8 @@ def record_to_dict(record: ImageRecord) -> dict:
         dataset_dict["in_front"] = record.in_front
     if record.unordered:
         dataset_dict["unordered"] = record.unordered
+    if record.unordered_pairs:
+        dataset_dict["unordered_pairs"] = record.unordered_pairs
     return dataset_dict
 
 
@@ -107,6 +109,7 @@ def dict_to_record(dataset_dict: dict) -> ImageRecord:
         in_front=dataset_dict.get("in_front"),
         annotation_file=dataset_dict.get("annotation_file", ""),
         unordered=tuple(dataset_dict.get("unordered", ())),
+        unordered_pairs=tuple(map(tuple, dataset_dict.get("unordered_pairs", ()))),
     )
 
 

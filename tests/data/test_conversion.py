@@ -22,6 +22,7 @@ from bcnet.ops.rle import rle_to_json, segmentation_to_rle
 
 SIZE = (20, 30)
 SQUARE = [2, 2, 10, 2, 10, 10, 2, 10]
+KINDS = [(kind, split) for kind in ("images", "labels") for split in ("train", "val")]
 FAR = [20, 12, 28, 12, 28, 18, 20, 18]
 OVER = [6.25, 4.5, 16, 4.5, 16, 12, 6.25, 12]
 HOLE = np.pad(np.pad(np.zeros((2, 2), dtype=np.uint8), 2, constant_values=1), ((8, 6), (13, 11)))
@@ -251,7 +252,7 @@ def test_a_split_is_two_outputs(coco, tmp_path):
     convert_dataset("coco", paths, str(tmp_path / "yolo"), target_format="yolo", train_share=0.5, seed=1)
     assert {len(load_dataset(f"yolo:{tmp_path}/yolo:{split}")[0]) for split in ("train", "val")} == {2}
     convert_dataset("coco", paths, str(tmp_path / "layers"), target_format="layered-tiff", train_share=0.5)
-    assert sorted(os.listdir(tmp_path / "layers")) == ["train", "val"]
+    assert sorted(os.listdir(tmp_path / "layers")) == [".bcnet-files", "train", "val"]
 
 
 def test_brush_masks_of_cvat_s_coco_export(coco, tmp_path, caplog):
@@ -280,9 +281,42 @@ def test_whole_shapes_become_amodal_masks(coco):
     whole, visible = (coco_mask.decode(rle(record, behind)) for rle in (amodal_rle, visible_rle))
     assert np.array_equal(visible, whole & ~coco_mask.decode(visible_rle(record, front)))
     assert behind.bbox == [2, 2, 26, 16] and behind.amodal_bbox == [2, 2, 26, 16]
-    record.in_front = None
-    with pytest.raises(ValueError, match=r"the depth order of image 1 \(.*1.png\) is not known"):
-        with_amodal_shapes(record)
+
+
+def test_whole_shapes_need_an_order_only_where_they_overlap(coco, tmp_path):
+    box = annotation(4, None, bbox=[1, 1, 20, 15])
+    paths = coco([annotation(1, [SQUARE]), annotation(2, [FAR]), box])
+    result = convert_dataset("coco", paths, str(tmp_path / "x.json"), amodal_shapes=True)
+    assert result.lost == {"amodal masks of objects without a mask": 1}
+    instances = load_dataset(f"coco:{tmp_path}/x.json:{paths[1]}")[0][0].instances
+    assert [instance.amodal for instance in instances] == [[SQUARE], [FAR], None]
+    paths = coco([annotation(1, [SQUARE]), annotation(2, [OVER])])
+    with pytest.raises(ValueError, match=r"annotations 1 and 2 of image 1 \(.*1.png\) overlap"):
+        convert_dataset("coco", paths, str(tmp_path / "y.json"), amodal_shapes=True)
+
+
+def test_overwriting_replaces_the_files_of_the_earlier_conversion_alone(coco, tmp_path):
+    paths, output = coco(count=6), tmp_path / "yolo"
+    options = {"target_format": "yolo", "train_share": 0.5}
+    convert_dataset("coco", paths, str(output), **options, seed=1)
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="yolo exists; pass --overwrite to replace the files that a conversion"):
+        convert_dataset("coco", paths, str(output), **options, seed=2)
+    convert_dataset("coco", paths, str(output), **options, seed=2, overwrite=True)
+    files = [{path.stem for path in output.glob(f"{kind}/{split}/*")} for kind, split in KINDS]
+    assert len(files[0]) == len(files[1]) == 3 and not files[0] & files[1] and files[:2] == files[2:]
+    assert (output / "notes.txt").read_text() == "mine" and len(os.listdir(tmp_path / "photos")) == 6
+    with pytest.raises(ValueError, match="of the data set is in the output folder"):
+        convert_dataset("yolo", [str(output), "train"], str(output), target_format="yolo", overwrite=True)
+    with pytest.raises(FileExistsError, match="is not empty, and no conversion wrote its files; name a new folder"):
+        convert_dataset("coco", paths, str(tmp_path / "photos"), target_format="layered-tiff", overwrite=True)
+
+
+def test_a_split_does_not_overwrite_unasked(coco, tmp_path):
+    paths = coco()
+    (tmp_path / "x_val.json").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"x_val.json exists; pass --overwrite to replace it"):
+        convert_dataset("coco", paths, str(tmp_path / "x.json"), train_share=0.5)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,11 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         action="store_true",
         help="shapes are whole objects, hidden parts included: derive the visible masks by the depth order",
     )
-    parser.add_argument("--overwrite", action="store_true", help="write into an existing output")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing file, or in a folder the files that an earlier conversion wrote; others stay",
+    )
     parser.add_argument(
         "--import",
         dest="imports",

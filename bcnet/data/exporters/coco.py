@@ -90,18 +90,28 @@ def _area(record: ImageRecord, instance: InstanceRecord) -> float:
 
 
 def order_keys(record: ImageRecord, ids: Sequence[int]) -> list[dict]:
-    """For each instance what says its place in the order: ``depth``, or ``in_front``, or nothing."""
+    """For each instance what says its place in the order: ``depth`` or ``in_front``, ``unordered_with``, or nothing."""
     if record.in_front is None:
         return [{} for _ in ids]
+    undecided: list[list[int]] = [[] for _ in ids]
+    for first, second in record.unordered_pairs:
+        undecided[first].append(ids[second])
+    known = _known_order(record, ids)
+    return [
+        keys | ({"unordered_with": others} if others else {}) for keys, others in zip(known, undecided, strict=True)
+    ]
+
+
+def _known_order(record: ImageRecord, ids: Sequence[int]) -> list[dict]:
     objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
     depths = front_counts(record)
-    pairs = set(record.in_front)
+    pairs = set(record.in_front or ())
     if not record.unordered and pairs == {(i, j) for i in objects for j in objects if depths[j] < depths[i]}:
         return [
             {} if instance.iscrowd else {"depth": int(d)} for instance, d in zip(record.instances, depths, strict=True)
         ]
     in_front: list[list[int]] = [[] for _ in ids]
-    for behind, front in record.in_front:
+    for behind, front in record.in_front or ():
         in_front[behind].append(ids[front])
     is_known = [i in objects and i not in record.unordered for i in range(len(ids))]
     return [{"in_front": fronts} if known else {} for fronts, known in zip(in_front, is_known, strict=True)]

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bcnet.data.coco import read_annotations
-from bcnet.data.coco_json import read_image, short
+from bcnet.data.coco_json import annotation_label, read_image, short
 from bcnet.data.findings import AnnotationError, Findings
 from bcnet.data.images import image_size
-from bcnet.data.reader import AnnotationFormat, annotation_label
+from bcnet.data.reader import AnnotationFormat
 from bcnet.data.records import DatasetInfo, ImageRecord
 
 DERIVED_BOXES = AnnotationFormat(has_area=False, has_box=False)

@@ -6,13 +6,15 @@ what                        what is read
 ``polygon``, ``ellipse``    masks; elements of one ``group_id`` and label are one object, as in CVAT's COCO export
 ``mask``                    its run lengths, along the rows of its box, the first of zeros
 ``box``                     an object without a mask; of a rotated one the box around it
-``z_order``                 the depth order, higher is nearer; an image whose shapes share one has no known order
+``z_order``                 the depth order, higher is nearer. Shapes of one z_order that overlap are of unknown order: 0 is
+                            CVAT's default. An image whose shapes share one has no known order
 ``occluded``                the flag ``occluded``
 ``points``, ``polyline``,   dropped, counted
 ``cuboid``, ``skeleton``,
 ``tag``
 classes                     the labels of ``meta``, in their order; else the labels that occur
-images                      beside the XML in ``images``, or beside the XML
+images                      beside the XML in ``images``, or beside the XML; in the folder of their ``subset``, as CVAT
+                            exports projects, where there is such a file
 ==========================  ============================================================================================
 
 Shapes stay whole where others lie on them.
@@ -23,16 +25,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from bcnet.data.coco_json import short
-from bcnet.data.findings import AnnotationError
-from bcnet.data.importers.content import ContentBuilder
+from bcnet.data.findings import AnnotationError, Findings
+from bcnet.data.importers.content import DERIVED_BOXES, ContentBuilder, relative_name
 from bcnet.data.importers.geometry import ellipse, joined, window_rle
+from bcnet.data.order import Pairs, annotated_order
 from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.data.source_masks import overlapping_pairs
 from bcnet.ops.rle import MAX_PIXELS, RLE
 
 _MASKS = ("polygon", "ellipse", "mask")
@@ -56,15 +61,25 @@ def load_cvat(path: str, image_root: str | None = None, name: str = "") -> tuple
     root = _parse(path)
     elements = root.findall("image")
     if image_root is None:
-        image_root = _image_folder(os.path.dirname(path), [element.get("name", "") for element in elements])
+        image_root = _image_folder(os.path.dirname(path), elements)
     labels = [label.text.strip() for label in root.iterfind("meta//labels/label/name") if label.text]
     builder = ContentBuilder(path, image_root, list(dict.fromkeys(labels)) or None)
+    seen: dict[str, str] = {}
     for element in elements:
         try:
-            _add_image(builder, element)
+            _add_image(builder, element, seen)
         except ValueError as error:
-            builder.file_fault(f"image {short(element.get('name') or element.get('id'))}", error)
-    return builder.read(name)
+            builder.file_fault(f"image {short(element.get('name') or 'of id ' + str(element.get('id')))}", error)
+    return builder.read(name, format=replace(DERIVED_BOXES, order=_order))
+
+
+def _order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
+    """The order by depth, in which objects of one depth that overlap are of unknown order."""
+    pairs = annotated_order(record, annotations, findings)
+    depths = [annotation.get("depth") for annotation in annotations]
+    if pairs is not None:
+        record.unordered_pairs = tuple((i, j) for i, j in overlapping_pairs(record) if depths[i] == depths[j])
+    return pairs
 
 
 def _parse(path: str) -> Element:
@@ -79,15 +94,28 @@ def _parse(path: str) -> Element:
     return root
 
 
-def _image_folder(beside: str, names: Sequence[str]) -> str:
+def _image_folder(beside: str, elements: Sequence[Element]) -> str:
     folders = [os.path.join(beside, "images"), beside]
-    return max(folders, key=lambda folder: sum(os.path.isfile(os.path.join(folder, name)) for name in names))
+    return max(folders, key=lambda folder: sum(os.path.isfile(_path(element, folder)) for element in elements))
 
 
-def _add_image(builder: ContentBuilder, element: Element) -> None:
-    file_name = element.get("name")
-    if not file_name:
-        raise AnnotationError("an image must have a name", "images without a name")
+def _path(element: Element, folder: str) -> str:
+    """Path of an image in an image folder: in the folder of its subset, if it is there."""
+    name, subset = element.get("name", ""), element.get("subset")
+    inside = os.path.join(folder, subset, name) if subset else ""
+    return inside if os.path.isfile(inside) else os.path.join(folder, name)
+
+
+def _add_image(builder: ContentBuilder, element: Element, seen: dict[str, str]) -> None:
+    """Adds an image; `seen` has the images so far, by their names what tells them apart."""
+    if not element.get("name"):
+        raise AnnotationError("an image must have a name, it has none", "images without a name")
+    file_name = relative_name(_path(element, builder.image_root or "."), builder.image_root or ".")
+    this = ", ".join(f"{key} {element.get(key)}" for key in ("id", "subset", "task_id") if element.get(key))
+    if file_name in seen:
+        message = f"two images have the name {short(file_name)}: one of {seen[file_name]}, one of {this}"
+        raise AnnotationError(f"{message}; export the tasks or subsets one by one", "image names that are used twice")
+    seen[file_name] = this
     sides = [_number(element, side) if element.get(side) else None for side in ("height", "width")]
     image = builder.add_image(file_name, *sides)
     objects = _objects(builder, element, file_name)
@@ -173,7 +201,9 @@ def _mask(shape: Element, image: ImageRecord) -> RLE:
         runs = np.array([int(run) for run in text.split(",")], dtype=np.int64)
     except (ValueError, OverflowError) as error:
         raise AnnotationError(f"its rle must be whole numbers, got {short(text)}", "malformed rle") from error
-    if runs.min() < 0 or runs.sum() != width * height:
+    if runs.min() < 0:
+        raise AnnotationError(f"a run of its rle is negative: {runs.min()}", "rle with negative runs")
+    if runs.sum() != width * height:
         raise AnnotationError(
             f"the runs of its rle sum to {runs.sum()}, its box has {width} x {height} pixels",
             "rle that does not fill its box",

@@ -9,7 +9,8 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.amodal import amodal_annotation
 from bcnet.data.findings import Findings
-from bcnet.data.reader import AnnotationFormat, Pairs
+from bcnet.data.order import Pairs
+from bcnet.data.reader import AnnotationFormat
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import amodal_rle, visible_rle
 from bcnet.occlusion.rule import MIN_PIXELS

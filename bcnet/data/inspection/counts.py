@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.data.records import ImageRecord, InstanceRecord
-from bcnet.data.source_masks import amodal_rle, has_mask, in_front_matrix, visible_rle
+from bcnet.data.source_masks import amodal_rle, has_mask, in_front_matrix, unknown_matrix, visible_rle
 from bcnet.occlusion.rule import IOU_THRESHOLD, inclusive_box_iou, occluder_rles
 from bcnet.occlusion.shares import hidden_share
 
@@ -116,8 +116,7 @@ def _count_pairs(counts: DatasetCounts, record: ImageRecord, objects: list[int])
     counts.pairs += int(near.sum()) // 2
     in_front = in_front_matrix(record, objects)
     if in_front is not None:
-        unknown = np.isin(objects, record.unordered)
-        counts.ordered_pairs += int(np.triu(near & ~(unknown | unknown[:, None])).sum())
+        counts.ordered_pairs += int(np.triu(near & ~unknown_matrix(record, objects)).sum())
     masked = [k for k, i in enumerate(objects) if has_mask(record.instances[i])]
     rles = [visible_rle(record, record.instances[objects[k]]) for k in masked]
     crowd = np.zeros(len(masked), dtype=bool)

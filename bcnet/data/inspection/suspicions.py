@@ -7,11 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bcnet.data.coco_json import short
+from bcnet.data.coco_json import annotation_label, short
 from bcnet.data.duplicates import content_groups
 from bcnet.data.findings import Findings, Tally
 from bcnet.data.images import image_size
-from bcnet.data.reader import annotation_label
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import has_mask, visible_rle
 

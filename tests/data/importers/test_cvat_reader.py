@@ -5,6 +5,8 @@ import pytest
 from importer_samples import box_mask, masks, read_one, same
 
 from bcnet.data import load_dataset
+from bcnet.data.conversion import convert_dataset, with_amodal_shapes
+from bcnet.data.source_masks import depth_order
 
 SIZE = (10, 12)
 NO_HEIGHT = 'name="a.png" width="12" height="0"'
@@ -46,6 +48,35 @@ def test_polygons_stay_whole_and_z_order_is_the_depth(cvat, tmp_path):
 def test_shapes_of_one_z_order_have_no_known_order(cvat):
     record, _ = read_one(f"cvat:{cvat(polygon(2, 1, 6, 4, z_order=0), polygon(4, 2, 9, 8, z_order=0))}")
     assert record.in_front is None
+
+
+def test_an_overlap_of_one_z_order_is_a_pair_of_unknown_order(cvat, tmp_path):
+    apart, front = polygon(0, 7, 2, 9), polygon(5, 1, 11, 9, "bowl", z_order=1)
+    record, _ = read_one(f"cvat:{cvat(polygon(2, 1, 6, 4), polygon(4, 2, 9, 8), apart, front)}")
+    assert record.in_front == [(0, 3), (1, 3), (2, 3)] and record.unordered_pairs == ((0, 1),)
+    known, unknown = depth_order(record, range(4))
+    assert unknown.sum() == 2 and unknown[0, 1] and unknown[1, 0] and known.sum() == 3
+    convert_dataset("cvat", [str(tmp_path)], str(tmp_path / "coco.json"))
+    again, _ = read_one(f"coco:{tmp_path}/coco.json:{tmp_path}/images")
+    assert (sorted(again.in_front), again.unordered_pairs) == (record.in_front, record.unordered_pairs)
+    with pytest.raises(ValueError, match=r"annotations 'a.png shape 1' and 'a.png shape 2' of image 1 .*overlap"):
+        with_amodal_shapes(record)
+
+
+def test_images_of_one_name_are_told_apart_by_their_subset(write, tmp_path):
+    def image(subset, number):
+        return f'<image id="{number}" name="1.png" subset="{subset}" width="12" height="10"></image>'
+
+    xml = f"<annotations><meta><project>{LABELS}</project></meta>{image('Train', 0)}{image('Validation', 1)}"
+    write("annotations.xml", xml + "</annotations>")
+    write("images/1.png", SIZE)
+    with pytest.raises(ValueError, match=r"two images have the name '1.png': one of id 0, subset Train, one of id 1"):
+        load_dataset(f"cvat:{tmp_path}")
+    write("images/Train/1.png", SIZE)
+    write("images/Validation/1.png", SIZE)
+    records, _ = load_dataset(f"cvat:{tmp_path}")
+    names = [f"{tmp_path}/images/{subset}/1.png" for subset in ("Train", "Validation")]
+    assert [record.file_name for record in records] == names
 
 
 def test_masks_are_runs_along_the_rows_of_their_box(cvat):
@@ -125,7 +156,10 @@ def test_without_meta_the_labels_that_occur_are_the_classes(cvat):
             r"its rle must be whole numbers, got ''",
         ),
         (element("mask", label="cup", rle="4,-4", left=0, top=0, width=0, height=2), r"its box has 0 x 2 pixels"),
-        (element("mask", label="cup", rle="8,-4", left=0, top=0, width=2, height=2), r"sum to 4, its box has 2 x 2"),
+        (
+            element("mask", label="cup", rle="8,-4", left=0, top=0, width=2, height=2),
+            r"its rle is negative: -4",
+        ),
         (element("mask", label="cup", rle="1", left=0, top=0, width=9e9, height=9e9), r"its box has 9000000000 x"),
         (
             element("polygon", label="cup", occluded="maybe", points="1,2;3,4;5,2"),
