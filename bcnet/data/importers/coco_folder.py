@@ -10,14 +10,16 @@ COCO itself   ``annotations/instances_train2017.json``      ``train2017``
 
 The json is the one of the folder, or else of its folder ``annotations``, that has lists of images and categories; there
 must be one alone. The images are searched beside the json, in the folder, and in its subfolders: the place that has
-most of the files counts.
+most of the files counts. A path of Windows, or of another machine, is found by its folders or by its name alone,
+where no other image has that name.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from bcnet.data.coco import load_coco
 from bcnet.data.coco_json import short
@@ -38,9 +40,33 @@ def of_file_or_folder(load: Load) -> Callable[..., tuple[list[ImageRecord], Data
         annotation_file = find_json(path) if os.path.isdir(path) else path
         if image_root is None:
             image_root = find_images(annotation_file, path if os.path.isdir(path) else os.path.dirname(path))
-        return load(annotation_file, image_root, name)
+        records, info = load(annotation_file, image_root, name)
+        _find_moved(records, image_root)
+        return records, info
 
     return load_file_or_folder
+
+
+def _find_moved(records: Sequence[ImageRecord], image_root: str) -> None:
+    """Sets the paths of images whose names in the json are those of another machine, where they can be found."""
+    names = [os.path.relpath(record.file_name, image_root or ".") for record in records]
+    if not any("\\" in name for name in names) and (not records or os.path.isfile(records[0].file_name)):
+        return
+    shared = Counter(_base(name) for name in names)
+    for record, name in zip(records, names, strict=True):
+        if not os.path.isfile(record.file_name):
+            found = _find(name, image_root, shared[_base(name)] == 1)
+            record.file_name = os.path.join(image_root, found) if found else record.file_name
+
+
+def _base(name: str) -> str:
+    return os.path.basename(name.replace("\\", "/"))
+
+
+def _find(name: str, folder: str, by_base: bool) -> str | None:
+    """A file of a folder by its name in a json: as it is, with slashes, or by the last part."""
+    names = [name, name.replace("\\", "/"), *([_base(name)] if by_base else [])]
+    return next((name for name in names if os.path.isfile(os.path.join(folder, name))), None)
 
 
 load_coco_folder = of_file_or_folder(load_coco)
@@ -85,7 +111,10 @@ def find_images(annotation_file: str, folder: str) -> str:
     names = [name for name in entries if isinstance(name, str)]
     beside = os.path.dirname(annotation_file) or "."
     folders = list(dict.fromkeys([beside, folder or ".", *_below(folder or ".", _SUBFOLDERS)]))
-    counts = {place: sum(os.path.isfile(os.path.join(place, name)) for name in names) for place in folders}
+    shared = Counter(map(_base, names))
+    counts = {
+        place: sum(_find(name, place, shared[_base(name)] == 1) is not None for name in names) for place in folders
+    }
     best = max(folders, key=lambda place: counts[place])
     if names and not counts[best]:
         places = ", ".join(relative_name(place, folder or ".") for place in folders)

@@ -75,7 +75,12 @@ class ContentBuilder:
             category: name of its class, or its id; an unknown one is a fault.
             segmentation: COCO's, in absolute pixels; None where there is a box alone.
             more: further keys of the COCO reader: ``bbox``, ``depth``, ``ignore``, ``attributes``, ...
+
+        Raises:
+            AnnotationError: the name of the class is empty.
         """
+        if isinstance(category, str) and not category.strip():
+            raise AnnotationError("the name of its class is empty", "empty class names")
         annotation = {"id": label, "image_id": image.image_id, "category": category, "segmentation": segmentation}
         self._annotations.append(annotation | {key: value for key, value in more.items() if value is not None})
 
@@ -99,11 +104,11 @@ class ContentBuilder:
         """
         if not self._images:
             self.findings.raise_if_faulty()
-            raise ValueError(f"{self.source} has no images")
+            raise ValueError(f"{self.source} has no images{self._left_out()}")
         names = self._class_names()
         if not names:
             self.findings.raise_if_faulty()
-            raise ValueError(f"{self.source} has no annotations, and nothing names classes")
+            raise ValueError(f"{self.source} has no annotations, and nothing names classes{self._left_out()}")
         ids = {class_name: class_id for class_id, class_name in names.items()}
         content = {
             "images": self._images,
@@ -111,6 +116,11 @@ class ContentBuilder:
             "annotations": list(self._annotations_by_id(ids)),
         }
         return read_annotations(content, self.source, self.image_root, name, format=format, findings=self.findings)
+
+    def _left_out(self) -> str:
+        """What was dropped, counted, as the end of a message."""
+        counts = ", ".join(f"{tally.count} {what}" for what, tally in self.findings.dropped.items())
+        return f" ({counts})" if counts else ""
 
     def _class_names(self) -> dict[int, str]:
         """Names by id."""

@@ -6,8 +6,8 @@ what                        what is read
 ``polygon``, ``ellipse``    masks; elements of one ``group_id`` and label are one object, as in CVAT's COCO export
 ``mask``                    its run lengths, along the rows of its box, the first of zeros
 ``box``                     an object without a mask; of a rotated one the box around it
-``z_order``                 the depth order, higher is nearer. Shapes of one z_order that overlap are of unknown order: 0 is
-                            CVAT's default. An image whose shapes share one has no known order
+``z_order``                 the depth order, higher is nearer; shapes of one z_order (0 is the default) that overlap are
+                            of unknown order; an image whose shapes share one has no known order
 ``occluded``                the flag ``occluded``
 ``points``, ``polyline``,   dropped, counted
 ``cuboid``, ``skeleton``,

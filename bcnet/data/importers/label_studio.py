@@ -11,7 +11,8 @@ result of a task                  what is read
 others                            dropped, counted
 ``original_width``, ``_height``   the image's size
 ``annotations``                   the first that was not cancelled; further ones, by other people, are dropped, counted,
-                                  and so are ``predictions``
+                                  and so are ``predictions``. One with an empty result is an image without objects;
+                                  tasks that were skipped or not annotated are left out, counted
 ================================  ======================================================================================
 
 An image is found in the image folder by the file name at the end of its URL: as it is, without the eight characters and
@@ -71,15 +72,20 @@ def load_label_studio(annotation_file: str, image_root: str, name: str = "") -> 
 
 
 def _add_task(builder: ContentBuilder, task: Mapping[str, Any], label: str) -> None:
-    file_name = _find_image(task, builder.image_root)
     results = _results(builder, task, label)
+    if results is None:
+        return
+    file_name = _find_image(task, builder.image_root)
     sizes = [[r.get("original_height"), r.get("original_width")] for r in results if r.get("original_width")]
     if any(size != sizes[0] for size in sizes):
         raise AnnotationError(f"its results are of images of several sizes: {short(sizes)}", "results of several sizes")
     image = builder.add_image(file_name, *(sizes[0] if sizes else (None, None)))
     # A label may be another result of the same region; a shape with two sets of labels comes twice.
     regions = [repr(result.get("id", number)) for number, result in enumerate(results)]
-    labels = {region: name for region, result in zip(regions, results, strict=True) if (name := _label(result))}
+    labels: dict[object, list[str]] = {}
+    for region, result in zip(regions, results, strict=True):
+        key = region if result.get("type") == "labels" else (region, _geometry(result))
+        labels.setdefault(key, []).extend(_labels(result))
     seen = set()
     for number, (result, region) in enumerate(zip(results, regions, strict=True), start=1):
         where = f"{label} result {number}"
@@ -89,11 +95,15 @@ def _add_task(builder: ContentBuilder, task: Mapping[str, Any], label: str) -> N
             if kind != "labels" or regions.count(region) == 1:
                 builder.findings.drop("results that are no masks, polygons, ellipses or boxes, dropped", where, kind)
             continue
-        if (region, shape) in seen:
+        key = region, _geometry(result)
+        if (shape, key) in seen:
             continue
-        seen.add((region, shape))
+        seen.add((shape, key))
         try:
-            class_name = labels.get(region)
+            names = list(dict.fromkeys([*labels[key], *labels.get(region, [])]))
+            class_name = names[0] if names else None
+            if len(names) > 1:
+                builder.findings.note("shapes of several labels, the first is taken", where, ", ".join(names))
             if class_name is None:
                 builder.findings.drop("shapes without a label, dropped", where)
             elif result.get("image_rotation"):
@@ -108,14 +118,20 @@ def _add_task(builder: ContentBuilder, task: Mapping[str, Any], label: str) -> N
             builder.fault(where, error)
 
 
-def _results(builder: ContentBuilder, task: Mapping[str, Any], label: str) -> list[dict]:
+def _results(builder: ContentBuilder, task: Mapping[str, Any], label: str) -> list[dict] | None:
+    """The results of a task; None where nobody annotated it, which goes to the findings."""
     annotations = task.get("annotations", task.get("completions")) or []
     if not isinstance(annotations, list) or not all(isinstance(entry, dict) for entry in annotations):
         raise AnnotationError(f"its annotations must be a list, got {short(annotations)}", "malformed annotations")
+    skipped = bool(annotations)
     annotations = [entry for entry in annotations if not entry.get("was_cancelled")]
+    if not annotations:
+        other = "tasks with predictions alone" if task.get("predictions") else "tasks without an annotation"
+        builder.findings.drop(f"{'tasks that were skipped' if skipped else other}, left out", label)
+        return None
     for _ in annotations[1:]:
         builder.findings.drop("further annotations of a task, dropped", label)
-    results = annotations[0].get("result") if annotations else []
+    results = annotations[0].get("result")
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise AnnotationError(f"its result must be a list, got {short(results)}", "malformed results")
     return results
@@ -145,11 +161,19 @@ def _path_of(url: str) -> str:
     return local[0] if local else unquote(parts.path)
 
 
-def _label(result: Mapping[str, Any]) -> str | None:
+def _geometry(result: Mapping[str, Any]) -> str:
+    """Tells two shapes of one id apart; the same of a shape that comes twice, with two sets of labels."""
+    value = result.get("value")
+    return (
+        repr({key: entry for key, entry in value.items() if key not in _LABEL_KEYS}) if isinstance(value, dict) else ""
+    )
+
+
+def _labels(result: Mapping[str, Any]) -> list[str]:
     value = result.get("value")
     lists = [value.get(key) for key in _LABEL_KEYS] if isinstance(value, dict) else []
-    names = next((names for names in lists if isinstance(names, list) and names), [None])
-    return names[0] if isinstance(names[0], str) else None
+    names = next((names for names in lists if isinstance(names, list) and names), [])
+    return names if all(isinstance(name, str) for name in names) else []
 
 
 def _segmentation(shape: str, value: Mapping[str, Any], image: ImageRecord) -> list | dict:

@@ -5,12 +5,14 @@ what                            what is read
 ==============================  ========================================================================================
 ``shapes``                      polygons, rectangles, circles and masks, each an object
 ``group_id``                    shapes of one label and one group are one object
+oriented rectangles             shape types ``oriented_rectangle`` and ``rotation`` (X-AnyLabeling): polygons
 points, lines, line strips      no areas: dropped, counted
 labels ``__ignore__``,          dropped, counted, as labelme's own converters do
 ``_background_``
 ``flags`` of a shape            the flag ``occluded``
 ``imagePath``                   from the json's folder, also with backslashes; else the image beside the json
 ``imageHeight``, ``imageWidth`` after the EXIF orientation, as labelme shows the image; missing ones are the image's
+images without a json           left out, counted
 classes                         lines of a file ``labels.txt`` in the folder or the one above, as labelme's ``--labels``
                                 takes it; else the labels that occur, in alphabetical order
 order of the shapes             not a depth order, but for the format ``labelme_ordered``: there later shapes, which
@@ -42,6 +44,7 @@ from bcnet.ops.rle import RLE
 
 IGNORED_LABEL = "__ignore__"
 BACKGROUND_LABEL = "_background_"
+_POLYGONS = ("polygon", "oriented_rectangle", "rotation")
 _NO_AREA = ("point", "points", "line", "linestrip")
 
 
@@ -71,7 +74,19 @@ def load_labelme(
             _add_file(builder, path, label, places, ordered)
         except ValueError as error:
             builder.file_fault(label, error)
+    _note_other_files(builder, places)
     return builder.read(name)
+
+
+def _note_other_files(builder: ContentBuilder, places: _ImagePlaces) -> None:
+    """Counts images without a json, and jsons in another image folder."""
+    for path in files_below(builder.image_root, IMAGE_SUFFIXES):
+        if os.path.normpath(path) not in places.used:
+            builder.findings.drop("images without a json, left out", relative_name(path, builder.image_root))
+    own = os.path.realpath(builder.source)
+    for path in files_below(builder.image_root, (".json",)):
+        if not os.path.realpath(path).startswith(own + os.sep):
+            builder.findings.note("json files in the image folder, not read", relative_name(path, builder.image_root))
 
 
 def load_labelme_ordered(
@@ -97,6 +112,7 @@ class _ImagePlaces:
     def __init__(self, folder: str, image_root: str | None) -> None:
         self._folder = folder
         self._root = image_root
+        self.used: dict[str, str] = {}  # by the image's path the json
 
     def find(self, json_path: str, image_path: object) -> tuple[str, bool]:
         """Path of the image from the image root, and whether there is such a file."""
@@ -125,6 +141,11 @@ def _add_file(builder: ContentBuilder, path: str, label: str, places: _ImagePlac
     if not exists:
         embedded = "; its pixels are in the json (imageData)" if content.get("imageData") else ""
         builder.findings.note("images that were not found", label, f"{file_name}{embedded}")
+    full = os.path.normpath(os.path.join(builder.image_root, file_name))
+    if full in places.used:
+        message = f"its image {file_name!r} is that of {places.used[full]} too"
+        raise AnnotationError(message, "images with two jsons")
+    places.used[full] = label
     image = builder.add_image(file_name, content.get("imageHeight"), content.get("imageWidth"))
     for shapes in _groups(builder, content["shapes"], label):
         numbers, first = [number for number, _ in shapes], shapes[0][1]
@@ -170,7 +191,7 @@ def _part(shape: Mapping[str, Any], image: ImageRecord) -> list[float] | RLE:
     """The polygon or RLE of a shape."""
     kind = shape.get("shape_type") or "polygon"
     points = flat_points(shape["points"])
-    if kind == "polygon":
+    if kind in _POLYGONS:
         return points
     if kind == "mask":
         return _mask(shape, points, image)
@@ -178,7 +199,8 @@ def _part(shape: Mapping[str, Any], image: ImageRecord) -> list[float] | RLE:
         return points
     if kind not in ("rectangle", "circle"):
         raise AnnotationError(
-            f"its shape_type is {short(kind)}; known are polygon, rectangle, circle, mask, {', '.join(_NO_AREA)}",
+            f"its shape_type is {short(kind)}; known are {', '.join(_POLYGONS)}, rectangle, circle, mask, "
+            f"{', '.join(_NO_AREA)}",
             "shapes of an unknown shape_type",
         )
     if len(points) != 4:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tifffile
 from importer_samples import box_mask, masks, read_one, same
 from PIL import Image
 
@@ -97,6 +98,19 @@ def test_palettes_are_indices_and_grey_in_colour_is_grey(write, tmp_path):
     assert same(masks(read_one(f"label-images:{tmp_path}")[0]), flat())
     write("masks/a.png", np.repeat(labels()[..., None], 3, axis=2))
     assert same(masks(read_one(f"label-images:{tmp_path}")[0]), flat())
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_stacks_that_tifffile_writes_as_colours_are_pages(write, tmp_path, count):
+    write("images/a.png", SIZE)
+    (tmp_path / "masks").mkdir()
+    pages = np.stack([box_mask(SIZE, n, 2, n + 4, 8) for n in range(count)]).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "masks/a.tif", pages, photometric="rgb", planarconfig="separate")
+    assert same(masks(read_one(f"label-images:{tmp_path}")[0]), list(pages.astype(bool)))
+    deep = pages.astype(np.uint16) * 300
+    tifffile.imwrite(tmp_path / "masks/a.tif", deep, photometric="rgb", planarconfig="separate")
+    with pytest.raises(ValueError, match=rf"it is a TIFF of {count} colour planes of 16 bits; write the stack"):
+        load_dataset(f"label-images:{tmp_path}")
 
 
 def test_what_does_not_fit_is_counted(write, caplog):

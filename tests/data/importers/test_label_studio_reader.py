@@ -146,6 +146,29 @@ def test_the_label_may_be_another_result_of_the_same_id(export):
     assert len(record.instances) == 1 and info.class_names == ("bowl",)
 
 
+def test_shapes_of_one_id_are_objects_of_their_own_label(export, caplog):
+    other = {"points": [[60, 10], [90, 10], [90, 40]]}
+    again = result("polygon", POLYGON, "spoon")
+    record, info = read_one(export(task(result("polygon", POLYGON), result("polygon", other, "bowl"), again)))
+    assert [info.class_names[instance.category] for instance in record.instances] == ["cup", "bowl"]
+    assert "1 shapes of several labels, the first is taken (task 7 result 1)" in caplog.text
+
+
+def test_tasks_that_nobody_annotated_are_left_out_and_counted(export, caplog):
+    cancelled, predicted = [{"was_cancelled": True, "result": []}], [{"result": [result("polygon", POLYGON)]}]
+    tasks = [task(result("polygon", POLYGON)), task(id=2), task(annotations=cancelled, id=3)]
+    tasks += [task(annotations=[], id=4), task(annotations=[], predictions=predicted, id=5)]
+    records, _ = load_dataset(export(*tasks))
+    assert [len(record.instances) for record in records] == [1, 0]
+    for what in ("tasks that were skipped", "tasks without an annotation", "tasks with predictions alone"):
+        assert f"1 {what}, left out" in caplog.text
+
+
+def test_what_was_left_out_is_part_of_the_error(export):
+    with pytest.raises(ValueError, match=r"nothing names classes \(1 results that are no masks"):
+        load_dataset(export(task({"id": "c", "type": "keypointlabels", "value": {"x": 1, "y": 2}})))
+
+
 def test_the_first_annotation_that_was_not_cancelled_counts(export, caplog):
     annotations = [
         {"was_cancelled": True, "result": []},
@@ -191,7 +214,7 @@ def test_urls_of_images(export, image):
         ([task(result("polygon", POLYGON, image_rotation=90))], r"its image_rotation is 90; turn the image itself"),
         ([task(result("polygon", POLYGON), data={"text": "x"})], r"task 7: its data names no image"),
         ([task(result("polygon", POLYGON), data=None)], r"task 7: it has no data"),
-        ([task(annotations={})], r"nothing names classes"),
+        ([task(annotations={})], r"has no images \(1 tasks without an annotation, left out\)"),
         ([task(annotations=[{"result": "x"}])], r"task 7: its result must be a list, got 'x'"),
         ([task(result("polygon", POLYGON, original_width=-2))], r"height and width are 10 and -2"),
         ([{"id": 1, "image": "a.png", "label": []}], r"is it the format JSON-MIN\?"),

@@ -139,6 +139,36 @@ def test_sides_that_the_json_lacks_are_the_image_s_after_exif_orientation(write)
     assert (record.height, record.width) == (12, 10)
 
 
+def test_oriented_rectangles_are_polygons(write):
+    write("a.png", (10, 12))
+    turned = [[4, 1], [7, 4], [5, 6], [2, 3]]
+    shapes = [shape(turned, shape_type=kind) for kind in ("oriented_rectangle", "rotation")]
+    record, _ = read_one(f"labelme:{write('a.json', content(*shapes))}")
+    assert [instance.segmentation for instance in record.instances] == [[[4, 1, 7, 4, 5, 6, 2, 3]]] * 2
+
+
+def test_images_without_a_json_are_counted(write, caplog):
+    write("a.png", (10, 12))
+    write("sub/b.png", (10, 12))
+    read_one(f"labelme:{write('a.json', content(shape()))}")
+    assert "1 images without a json, left out (sub/b.png)" in caplog.text
+
+
+def test_jsons_of_an_image_folder_are_not_read_and_counted(write, caplog, tmp_path):
+    write("b/a.png", (10, 12))
+    write("b/a.json", content(shape()))
+    write("a/a.json", content(shape()))
+    read_one(f"labelme:{tmp_path}/a:{tmp_path}/b")
+    assert "1 json files in the image folder, not read (a.json)" in caplog.text
+
+
+def test_two_jsons_of_an_image(write):
+    write("a.png", (10, 12))
+    write("a.json", content(shape()))
+    with pytest.raises(ValueError, match=r"b.json: its image 'a.png' is that of a.json too"):
+        load_dataset(f"labelme:{write('b.json', content(shape()))}")
+
+
 def test_occluded_and_what_has_no_area(write, caplog):
     write("a.png", (10, 12))
     shapes = [shape(flags={"occluded": True}), shape([[1, 1]], shape_type="point"), shape(flags={"hard": True})]
@@ -155,7 +185,8 @@ def test_occluded_and_what_has_no_area(write, caplog):
             shape([[1, 2], [3, "4"], [5, 6]]),
             r"points must be a list of pairs of finite numbers, got \[\[1, 2\], \[3, '4'\]",
         ),
-        (shape(shape_type="cube"), r"its shape_type is 'cube'; known are polygon, rectangle"),
+        (shape(shape_type="cube"), r"its shape_type is 'cube'; known are polygon, oriented_rectangle"),
+        (shape(label=""), r"'a.json shape 1': the name of its class is empty"),
         (shape(label=7), r"its label must be a text, got 7"),
         ({"points": SQUARE}, r"it has no label"),
         ("shape", r"it must be an object with label, points, got 'shape'"),

@@ -42,6 +42,52 @@ def test_flags_of_the_xml(voc, write):
     assert [instance.iscrowd for instance in record.instances] == [False, True]  # difficult: to be ignored
 
 
+CAT_AND_DOG = [f"{number}\n" for number in range(1, 8)] + ["cat\n", "1\n", "2\n", "3\n", "dog\n"]
+
+
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        (
+            "labelmap.txt",
+            "# label:color_rgb:parts:actions\nbackground:0,0,0::\n"
+            + "".join(f"{c}:0,0,{n}::\n" for n, c in enumerate([*"1234567", "cat", *"abc", "dog"], start=1)),
+        ),
+        ("class_names.txt", "__ignore__\n_background_\n" + "".join(CAT_AND_DOG)),
+        ("labels.txt", "".join(CAT_AND_DOG)),
+    ],
+)
+def test_own_classes(voc, write, file, text, caplog):
+    write(f"VOC2012/{file}", text)
+    record, info = read_one(f"voc:{voc}")
+    assert [info.class_names[instance.category] for instance in record.instances] == ["cat", "dog"]
+    assert len(info.class_names) == 12 and "VOC's own" not in caplog.text
+
+
+def test_colours_of_cvat(voc, write):
+    classes, objects = np.zeros((*SIZE, 3), dtype=np.uint8), np.zeros((*SIZE, 3), dtype=np.uint8)
+    objects[1:4, 2:6], classes[1:4, 2:6] = (128, 0, 0), (10, 20, 30)
+    objects[5:9, 3:9], classes[5:9, 3:9] = (0, 128, 0), (7, 7, 7)
+    write("VOC2012/SegmentationObject/a.png", objects)
+    write("VOC2012/SegmentationClass/a.png", classes)
+    write("VOC2012/labelmap.txt", "# label:color_rgb\nbackground:0,0,0::\ndog:7,7,7::\ncat:10,20,30::\n")
+    record, info = read_one(f"voc:{voc}")
+    assert same(masks(record), [box_mask(SIZE, 2, 1, 6, 4), box_mask(SIZE, 3, 5, 9, 9)])
+    assert [info.class_names[instance.category] for instance in record.instances] == ["cat", "dog"]
+    write("VOC2012/labelmap.txt", "# label:color_rgb\nbackground:0,0,0::\ndog:7,7,7::\n")
+    with pytest.raises(ValueError, match=r"its colour \[10, 20, 30\] is that of no label"):
+        load_dataset(f"voc:{voc}")
+
+
+def test_classes_that_nothing_names(voc, write, caplog, tmp_path):
+    voc.rename(tmp_path / "mine")
+    load_dataset(f"voc:{tmp_path}/mine")
+    assert "the 20 classes are taken to be VOC's own" in caplog.text
+    write("mine/class_names.txt", "_background_\ncat\n")
+    with pytest.raises(ValueError, match=r"'a object 1': its class is 8 in SegmentationClass, the 1 classes are"):
+        load_dataset(f"voc:{tmp_path}/mine")
+
+
 def test_malformed_voc(voc, write, tmp_path):
     with pytest.raises(ValueError, match=r"has no split 'train'; those of .*Segmentation are val"):
         load_dataset(f"voc:{voc}:train")
