@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,14 @@ from pycocotools import mask as coco_mask
 from bcnet.data.duplicates import content_groups
 from bcnet.data.exporters import WRITER_REGISTRY
 from bcnet.data.exporters.output import check_output, replaced_folder
+from bcnet.data.findings import collected_findings
 from bcnet.data.formats import READER_REGISTRY
+from bcnet.data.reader import BRUSH_MASKS_HINT
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.data.source_masks import has_mask, overlapping_pairs, unknown_matrix, visible_rle
 from bcnet.ops.rle import rle_difference, rle_union
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -83,7 +88,12 @@ def convert_dataset(
     places = {split: _place(output, split, target_format) for split in splits}
     is_folder = target_format != "coco"
     check_output([output] if is_folder else [place for place, _ in places.values()], overwrite)
-    records, info = reader.read(*paths, name="")
+    with collected_findings() if crowds_as_objects else contextlib.nullcontext([]) as findings:
+        records, info = reader.read(*paths, name="")
+    for finding in findings:  # without the hint to do what is done
+        finding.hints = [hint for hint in finding.hints if hint != BRUSH_MASKS_HINT]
+        finding.raise_if_faulty()
+        finding.log(_logger)
     info = replace(info, image_root=_image_root(records, info))
     if crowds_as_objects:
         records = [with_crowds_as_objects(record) for record in records]

@@ -36,6 +36,11 @@ from bcnet.data.records import ImageRecord, InstanceRecord
 # A share of crowds among the annotations above this is noted in the warning; COCO has 1.2 %.
 _MANY_CROWDS = 0.1
 
+BRUSH_MASKS_HINT = (
+    "every RLE is a crowd, and nothing else is: CVAT's COCO export marks brush masks so; "
+    "'bcnet data convert --crowds-as-objects' makes objects of them"
+)
+
 # Converts an annotation of a related format to COCO's; returns None to drop it, after adding a finding.
 Translate = Callable[[dict, ImageRecord, Findings], "dict | None"]
 # Derives the pairs from the file's annotations of the record's instances; None if the order is unknown.
@@ -321,10 +326,7 @@ class CocoReader:
             what = f"crowds (iscrowd or ignore) among {annotations} annotations, not trained on"
             self.findings.noted[what] = self._crowds
             if self._kinds <= {(True, True), (False, False)}:
-                self.findings.hints.append(
-                    "every RLE is a crowd, and nothing else is: CVAT's COCO export marks brush masks so; "
-                    "'bcnet data convert --crowds-as-objects' makes objects of them"
-                )
+                self.findings.hints.append(BRUSH_MASKS_HINT)
 
 
 def _id_of_other_type(image_id: int | float | str) -> int | str | None:

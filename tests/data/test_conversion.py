@@ -130,7 +130,7 @@ def test_labelme_round_trip(coco, tmp_path):
     paths = coco()
     output = str(tmp_path / "labelme")
     lost = convert_dataset("coco", paths, output, target_format="labelme").lost
-    assert lost == {"crowds, left out": 1, "amodal masks": 1}
+    assert lost == {"crowds, left out": 1, "amodal masks": 1, "hidden fractions of objects": 1}
     before = load_dataset("coco:" + ":".join(paths))[0][0]
     (after, empty), info = load_dataset(f"labelme_ordered:{output}")
     # Back to front: 1 (depth 3), 3, 2.
@@ -149,7 +149,8 @@ def test_yolo_round_trip(coco, tmp_path):
     paths = coco()
     output = str(tmp_path / "yolo")
     lost = convert_dataset("coco", paths, output, target_format="yolo").lost
-    assert lost == {"crowds, left out": 1, "amodal masks": 1, "depth orders of images": 1}
+    counts = {"crowds, left out": 1, "amodal masks": 1, "depth orders of images": 1, "hidden fractions of objects": 1}
+    assert lost == counts | {"flags 'occluded' of objects": 1}
     before = load_dataset("coco:" + ":".join(paths))[0][0]
     (after, empty), info = load_dataset(f"yolo:{output}/data.yaml")
     assert info.class_names == ("cup", "a bowl") and empty.instances == []
@@ -158,6 +159,13 @@ def test_yolo_round_trip(coco, tmp_path):
     content = yaml.safe_load((tmp_path / "yolo/data.yaml").read_text())
     assert content == {"train": "images/train", "names": {0: "cup", 1: "a bowl"}}
     assert (tmp_path / "yolo/images/train/1.png").read_bytes() == (tmp_path / "photos/1.png").read_bytes()
+
+
+@pytest.mark.parametrize("lists, count", [([[2], [], []], 1), ([[], [], []], None), ([[2, 3], [3], []], None)])
+def test_orders_that_no_sequence_of_shapes_says_are_lost_in_labelme(coco, tmp_path, lists, count):
+    objects = [annotation(number, [SQUARE], in_front=ids) for number, ids in enumerate(lists, start=1)]
+    lost = convert_dataset("coco", coco(objects), str(tmp_path / "lm"), target_format="labelme").lost
+    assert lost.get("depth orders of images that no sequence of shapes can say") == count
 
 
 def test_boxes_alone_stay_boxes(coco, tmp_path):
@@ -261,7 +269,9 @@ def test_brush_masks_of_cvat_s_coco_export(coco, tmp_path, caplog):
     paths = coco(objects)
     assert len(masks(load_dataset("coco:" + ":".join(paths))[0][0])) == 2
     assert "every RLE is a crowd, and nothing else is: CVAT's COCO export marks brush masks so" in caplog.text
+    caplog.clear()
     convert_dataset("coco", paths, str(tmp_path / "objects.json"), crowds_as_objects=True)
+    assert "crowds-as-objects" not in caplog.text and "3 missing boxes" in caplog.text
     record = load_dataset(f"coco:{tmp_path}/objects.json:{paths[1]}")[0][0]
     assert np.array_equal(masks(record)[0], coco_mask.decode(rle(HOLE)))
     caplog.clear()
@@ -345,6 +355,20 @@ def test_command_lines_that_cannot_be_run(coco, tmp_path, monkeypatch, capsys, a
     with pytest.raises(SystemExit):
         main(["data", "convert", *arguments, *output])
     assert message in capsys.readouterr().err
+
+
+def test_command_says_what_training_or_ultralytics_would_reject(coco, tmp_path, monkeypatch, capsys):
+    coco([])
+    monkeypatch.chdir(tmp_path)
+    source = ["--from", "coco", "--input", "coco.json", "--images"]
+    main(["data", "convert", *source, "photos", "--to", "yolo", "--output", "yolo"])
+    printed = capsys.readouterr().out
+    assert "ultralytics asks for val too" in printed and "no image has an object: training rejects" in printed
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as status:
+        main(["data", "convert", *source, "empty", "--output", "x.json"])
+    printed = capsys.readouterr()
+    assert status.value.code == 1 and "2 images do not exist" in printed.out and "no image was found" in printed.err
 
 
 def test_command(coco, tmp_path, monkeypatch, capsys):

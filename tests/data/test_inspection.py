@@ -1,6 +1,7 @@
 """Checks of data sets: counts, suspicious entries, images that splits share, config keys, the report."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +175,15 @@ def test_names_are_escaped_in_the_report(coco_files, tmp_path):
     main(["data", "check", spec(files), "--output", str(tmp_path / "report.html")])
     report = (tmp_path / "report.html").read_text()
     assert "&lt;b&gt;&amp;" in report and "<b>&<" not in report
+
+
+def test_a_data_set_without_objects_and_classes_of_one_data_set_alone(coco_files, tmp_path):
+    files = coco_files({1: (200, 300)}, scene())
+    content = json.loads(Path(files[0]).read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content | {"annotations": [], "categories": [{"id": 1, "name": "spoon"}]}))
+    train, test = spec(files), spec((other, files[1]))
+    check = check_datasets([train, test])
+    assert [dataset.errors for dataset in check.datasets] == [0, 1]
+    assert "error: 1 data set without an object, which training rejects" in check.text()
+    assert f"1 classes of {test} are not in {train}: spoon" in check.remarks and len(check.remarks) >= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 
 from bcnet.registry import import_modules
@@ -43,8 +44,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             print(f"as a data set: coco:{output}:{result.image_root}")
     for what, count in result.lost.items():
         print(f"not in {args.target_format}: {count} {what}")
+    if args.target_format == "yolo" and args.split is None:
+        print("data.yaml has the split train alone, and ultralytics asks for val too: --split 0.8 makes both")
+    if not any(result.instances.values()):
+        print("no image has an object: training rejects such a data set")
     if result.missing:
         print(f"{len(result.missing)} images do not exist, the first is {result.missing[0]}")
+    if len(result.missing) == sum(result.images.values()):
+        print("no image was found: name their folder by --images", file=sys.stderr)
+        sys.exit(1)
 
 
 def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namespace:

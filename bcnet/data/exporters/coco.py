@@ -102,11 +102,19 @@ def order_keys(record: ImageRecord, ids: Sequence[int]) -> list[dict]:
     ]
 
 
+def is_depth_order(record: ImageRecord) -> bool:
+    """Whether a depth for each object says the known order of a record, and no object is of unknown order."""
+    objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
+    depths = front_counts(record)
+    return not record.unordered and set(record.in_front or ()) == {
+        (i, j) for i in objects for j in objects if depths[j] < depths[i]
+    }
+
+
 def _known_order(record: ImageRecord, ids: Sequence[int]) -> list[dict]:
     objects = [i for i, instance in enumerate(record.instances) if not instance.iscrowd]
     depths = front_counts(record)
-    pairs = set(record.in_front or ())
-    if not record.unordered and pairs == {(i, j) for i in objects for j in objects if depths[j] < depths[i]}:
+    if is_depth_order(record):
         return [
             {} if instance.iscrowd else {"depth": int(d)} for instance, d in zip(record.instances, depths, strict=True)
         ]

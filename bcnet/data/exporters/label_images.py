@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from bcnet.data.exporters.losses import count_losses
 from bcnet.data.exporters.masks import decoded, flat_labels
 from bcnet.data.exporters.names import output_stems
 from bcnet.data.records import DatasetInfo, ImageRecord
@@ -57,7 +58,6 @@ def write_layered_tiff(records: Sequence[ImageRecord], info: DatasetInfo, output
         masks = masks or [np.zeros((record.height, record.width), dtype=bool)]
         pages = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
         _count(record, info, lost)
-        lost["depth orders of images"] += record.in_front is not None
         description = f"ImageJ=1.53\nimages={len(pages)}\nslices={len(pages)}\nloop=false\n"
         options = {"save_all": True, "append_images": pages[1:], "compression": "tiff_deflate"}
         _save(pages[0], os.path.join(output, f"{stem}.tif"), "TIFF", description=description, **options)
@@ -68,7 +68,7 @@ def _count(record: ImageRecord, info: DatasetInfo, lost: Counter[str]) -> None:
     objects = [instance for instance in record.instances if not instance.iscrowd]
     lost["crowds, left out"] += len(record.instances) - len(objects)
     lost["objects without a mask, left out"] += sum(not has_mask(instance) for instance in objects)
-    lost["amodal masks"] += sum(bool(instance.amodal) for instance in objects)
+    count_losses(record, lost)
     lost["classes of objects"] += len(objects) if info.num_classes > 1 else 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from bcnet.data.exporters.losses import count_losses
 from bcnet.data.exporters.masks import back_to_front, decoded
 from bcnet.data.exporters.names import output_stems
 from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
@@ -48,6 +49,7 @@ def write_labelme(records: Sequence[ImageRecord], info: DatasetInfo, output: str
 
 
 def _shapes(record: ImageRecord, info: DatasetInfo, lost: Counter[str]) -> list[dict]:
+    count_losses(record, lost, flags=True, sequence=True)
     order = back_to_front(record) if record.in_front is not None else []
     positions = [*order, *(i for i in range(len(record.instances)) if i not in set(order))]
     shapes = []
@@ -56,7 +58,6 @@ def _shapes(record: ImageRecord, info: DatasetInfo, lost: Counter[str]) -> list[
         if instance.iscrowd:
             lost["crowds, left out"] += 1
             continue
-        lost["amodal masks"] += bool(instance.amodal)
         if not instance.segmentation and instance.amodal:
             lost["fully hidden objects, left out"] += 1
             continue

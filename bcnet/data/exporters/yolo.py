@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from bcnet.data.exporters.losses import count_losses
 from bcnet.data.exporters.masks import single_polygon
 from bcnet.data.exporters.names import output_stems
 from bcnet.data.records import DatasetInfo, ImageRecord
@@ -39,17 +40,16 @@ def write_yolo(
         path = os.path.join(output, "labels", split, f"{stem}.txt")
         write_text(lines, path)
     _write_yaml(os.path.join(output, "data.yaml"), info, split)
-    lost["depth orders of images"] += sum(record.in_front is not None for record in records)
     return {what: count for what, count in lost.items() if count}
 
 
 def _lines(record: ImageRecord, lost: Counter[str]) -> list[str]:
+    count_losses(record, lost)
     lines = []
     for instance in record.instances:
         if instance.iscrowd:
             lost["crowds, left out"] += 1
             continue
-        lost["amodal masks"] += bool(instance.amodal)
         if instance.segmentation:
             polygon = single_polygon(instance.segmentation, record.height, record.width)
             if not polygon:

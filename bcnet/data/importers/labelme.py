@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bcnet.data.coco_json import missing, short
 from bcnet.data.findings import AnnotationError
@@ -216,6 +216,9 @@ def _mask(shape: Mapping[str, Any], points: list[float], image: ImageRecord) -> 
     try:
         with Image.open(io.BytesIO(base64.b64decode(shape.get("mask") or "", validate=True))) as picture:
             mask = np.asarray(picture.convert("L")) > 0
+    except UnidentifiedImageError as error:
+        message = "its mask is not a PNG in base64: it decodes to no image"
+        raise AnnotationError(message, "masks that cannot be decoded") from error
     except (binascii.Error, OSError, ValueError, TypeError) as error:
         raise AnnotationError(f"its mask is not a PNG in base64: {error}", "masks that cannot be decoded") from error
     if len(points) != 4:

@@ -52,11 +52,15 @@ def load_yolo(data_file: str, split: str | None = None, name: str = "") -> tuple
         data_file = _yaml_of(data_file)
     content = _read_yaml(data_file)
     names = _class_names(content.get("names"), data_file)
+    if isinstance(content.get("nc"), int) and content["nc"] != len(names):
+        raise ValueError(f"{data_file}: nc is {content['nc']}, but names has {len(names)} classes")
     known = [key for key in SPLITS if content.get(key)]
     if split is None and len(known) == 1:
         split = known[0]
+    if not known:
+        raise ValueError(f"{data_file} names no images: it must have one of {', '.join(SPLITS)}")
     if split not in known:
-        raise ValueError(f"{data_file} has the splits {', '.join(known) or 'none'}: name one, yolo:{data_file}:train")
+        raise ValueError(f"{data_file} has the splits {', '.join(known)}: name one, yolo:{data_file}:train")
     root = os.path.dirname(os.path.abspath(data_file)) if os.path.isabs(data_file) else os.path.dirname(data_file)
     images = _images(content, split, data_file)
     builder = ContentBuilder(f"{data_file}:{split}", _common_folder(images, root), names)
@@ -70,6 +74,7 @@ def load_yolo(data_file: str, split: str | None = None, name: str = "") -> tuple
         labels = _label_file(path)
         if os.path.isfile(labels):
             _add_labels(builder, image, labels)
+    _drop_labels_alone(builder, images)
     return builder.read(name)
 
 
@@ -147,6 +152,19 @@ def _label_file(image: str) -> str:
         if parts[position] == "images":
             return os.path.join(os.sep.join([*parts[:position], "labels", *parts[position + 1 :]]), file)
     return os.path.join(folder, file)
+
+
+def _drop_labels_alone(builder: ContentBuilder, images: list[str]) -> None:
+    """Counts the label files of the folders of labels that have no image."""
+    folders = {os.path.dirname(_label_file(image)): os.path.dirname(image) for image in images}
+    for labels, beside in folders.items():
+        if labels == beside or not os.path.isdir(labels):
+            continue
+        stems = {os.path.splitext(file)[0] for file in os.listdir(beside)}
+        for file in sorted(os.listdir(labels)):
+            if file.endswith(".txt") and file.removesuffix(".txt") not in stems:
+                name = relative_name(os.path.join(labels, file), builder.image_root)
+                builder.findings.drop("label files without an image, dropped", name)
 
 
 def _add_labels(builder: ContentBuilder, image: ImageRecord, path: str) -> None:

@@ -42,7 +42,7 @@ class DatasetCheck:
         datasets: in the order in which they were named.
         shared: by the names of two data sets the images of the first that the second has too.
         config: config keys with values, one a line.
-        remarks: on the first data set.
+        remarks: on the first data set, and on classes that not all data sets have.
     """
 
     datasets: list[CheckedDataset]
@@ -85,13 +85,29 @@ def check_datasets(names: Sequence[str]) -> DatasetCheck:
     if train.counts.images:
         check.config = config_lines(train.counts, train.info.num_classes, train.name, test)
     check.remarks = remarks(train.counts, train.info.class_names)
+    for first, second in combinations(check.datasets, 2):
+        check.remarks += _class_differences(first, second)
     return check
 
 
 def _checked(name: str) -> CheckedDataset:
     with collected_findings() as findings:
         records, info = load_dataset(name)
-    return CheckedDataset(name, records, info, count_dataset(records), suspicions(records, findings))
+    counts, found = count_dataset(records), suspicions(records, findings)
+    if not counts.objects:
+        found.insert(0, Suspicion(ERROR, "data set without an object, which training rejects", 1))
+    return CheckedDataset(name, records, info, counts, found)
+
+
+def _class_differences(first: CheckedDataset, second: CheckedDataset) -> list[str]:
+    """Which classes, by name, one of two data sets has and the other lacks."""
+    lines = []
+    for one, other in ((first, second), (second, first)):
+        missing = [name for name in one.info.class_names if name not in other.info.class_names]
+        if missing:
+            listed = ", ".join(missing[:_LISTED]) + (", ..." if missing[_LISTED:] else "")
+            lines.append(f"{len(missing)} classes of {one.name} are not in {other.name}: {listed}")
+    return lines
 
 
 def count_lines(dataset: CheckedDataset) -> list[tuple[str, str]]:

@@ -42,6 +42,21 @@ def test_the_place_with_most_of_the_images_counts(write):
     assert records[0].file_name.endswith("val/a.png")
 
 
+@pytest.mark.parametrize("name", ["photos\\a.png", "..\\..\\label-studio\\media\\a.png", "C:\\x\\a.png", "/x/a.png"])
+@pytest.mark.parametrize("spec", ["coco:{}", "coco:{}/x.json:{}/photos", "coco_used:{}/x.json:{}/photos"])
+def test_paths_of_another_machine(write, name, spec):
+    write("photos/a.png", (10, 12))
+    folder = write("x.json", content(name))
+    assert load_dataset(spec.replace("{}", str(folder)))[0][0].file_name == f"{folder}/photos/a.png"
+
+
+def test_a_name_that_several_images_have_finds_none(write):
+    write("photos/a.png", (10, 12))
+    folder = write("x.json", content("C:\\x\\a.png", "C:\\y\\a.png"))
+    with pytest.raises(ValueError, match=r"none of its 2 images, such as 'C:.*a.png', is in one of the folders"):
+        load_dataset(f"coco:{folder}")
+
+
 def test_other_jsons_are_passed_over_and_several_are_an_error(write, tmp_path):
     write("a.png", (10, 12))
     write("a.json", {"shapes": []})

@@ -53,6 +53,13 @@ def test_the_split_is_named_where_there_are_several(yolo, write):
     assert record.instances == [] and record.file_name.endswith("images/val/b.png")  # no labels: no objects
 
 
+def test_labels_without_an_image_are_counted(yolo, write, caplog):
+    path = yolo("0 0.5 0.5 0.25 0.5")
+    write("labels/train/gone.txt", "0 0.5 0.5 0.25 0.5\n")
+    assert len(load_dataset(f"yolo:{path}")[0]) == 1
+    assert "1 label files without an image, dropped (labels/train/gone.txt)" in caplog.text
+
+
 @pytest.mark.parametrize(
     "train", ["../images/train", "[images/train]", "images.txt", "./images/train/", "images/train/a.png"]
 )
@@ -116,7 +123,8 @@ def test_malformed_lines(yolo, line, message):
         ("train: images/train\nnames: 3\n", "names must be a list of class names, or names by number, got 3"),
         ("- a\n", "it must have names and the images of the splits"),
         ("names: [a\n", "is not a yaml file"),
-        (NAMES, "has the splits none"),
+        (NAMES, "names no images: it must have one of train, val, test"),
+        (f"train: images/train\nnc: 3\n{NAMES}", "nc is 3, but names has 2 classes"),
         (f"train: 3\n{NAMES}", "train must be a path or a list of paths, got 3"),
         (f"train: labels\n{NAMES}", "train has no images: 'labels'"),
     ],
