@@ -60,8 +60,8 @@ bbox partly outside the image                  kept; counted if it extends by mo
                                                clips it (as detectron2 does)
 depth on only some objects of an image         the depth order is treated as unknown, counted
 in_front on only some objects of an image      the order of the other objects is unknown
-in_front not a list of ids                     error
-in_front with an id that the image lacks       that id is dropped, counted
+in_front, unordered_with not a list of ids     error
+one of them with an id that the image lacks    that id is dropped, counted
 attributes.occluded not 0, 1, false or true    error; other attributes are not read
 **masks**
 segmentation that is neither polygons nor      error

@@ -52,7 +52,8 @@ def _pages(frame: Image.Image, colors: Mapping[Color, int] | None) -> list[np.nd
     """The label images of a frame: one, but for a stack of 3 or 4 pages that was written as the planes of a colour."""
     values = np.asarray(frame)
     if colors is not None and values.ndim == 3 and values.shape[2] > 2:
-        return [_of_colors(values[..., :3], colors)]
+        numbers = _of_colors(values[..., :3], colors)
+        return [_page(values) if numbers is None else numbers]
     tags = getattr(frame, "tag_v2", {})
     if values.ndim == 3 and tags.get(_PLANAR) == _SEPARATE and (values != values[..., :1]).any():
         if max(tags.get(_BITS, (8,))) > 8:  # which Pillow reduces to 8
@@ -65,13 +66,16 @@ def _pages(frame: Image.Image, colors: Mapping[Color, int] | None) -> list[np.nd
     return [_page(values)]
 
 
-def _of_colors(values: np.ndarray, colors: Mapping[Color, int]) -> np.ndarray:
+def _of_colors(values: np.ndarray, colors: Mapping[Color, int]) -> np.ndarray | None:
+    """The values of the colours; None of a grey image whose greys are not among them."""
     found, places = np.unique(values.reshape(-1, 3), axis=0, return_inverse=True)
     numbers = [colors.get((red, green, blue)) for red, green, blue in found.tolist()]
-    if None in numbers:
-        unknown = found[numbers.index(None)].tolist()
-        raise AnnotationError(f"its colour {unknown} is that of no label", "label images of unknown colours")
-    return np.array(numbers, dtype=np.uint8)[places.reshape(values.shape[:2])]
+    if None not in numbers:
+        return np.array(numbers, dtype=np.uint8)[places.reshape(values.shape[:2])]
+    if (found == found[:, :1]).all():
+        return None
+    unknown = found[numbers.index(None)].tolist()
+    raise AnnotationError(f"its colour {unknown} is that of no label", "label images of unknown colours")
 
 
 def _page(values: np.ndarray) -> np.ndarray:

@@ -82,7 +82,8 @@ def _classes(folder: str) -> tuple[dict[int, str], dict[Color, int] | None, str 
     if os.path.basename(path) == "labelmap.txt":
         fields = [line.split(":") for line in lines]
         try:
-            colors = {_color(field[1]): number for number, field in enumerate(fields) if field[1]}
+            colors = {_palette_color(_VOID): _VOID}
+            colors |= {_color(field[1]): number for number, field in enumerate(fields) if field[1]}
         except (IndexError, ValueError) as error:
             raise ValueError(f"{path}: its lines must be label:r,g,b:parts:actions, got {short(lines)}") from error
         lines = [field[0] for field in fields]

@@ -68,6 +68,7 @@ def test_colours_of_cvat(voc, write):
     classes, objects = np.zeros((*SIZE, 3), dtype=np.uint8), np.zeros((*SIZE, 3), dtype=np.uint8)
     objects[1:4, 2:6], classes[1:4, 2:6] = (128, 0, 0), (10, 20, 30)
     objects[5:9, 3:9], classes[5:9, 3:9] = (0, 128, 0), (7, 7, 7)
+    objects[4], classes[4] = (224, 224, 192), (224, 224, 192)  # void
     write("VOC2012/SegmentationObject/a.png", objects)
     write("VOC2012/SegmentationClass/a.png", classes)
     write("VOC2012/labelmap.txt", "# label:color_rgb\nbackground:0,0,0::\ndog:7,7,7::\ncat:10,20,30::\n")
