@@ -249,7 +249,7 @@ def test_windows_separators_are_the_reason_of_missing_image_files(make_cfg, coco
     os.mkdir(os.path.join(root, "part"))
     os.rename(os.path.join(root, "1.png"), os.path.join(root, "part", "1.png"))
     with pytest.raises(FileNotFoundError, match=r"/part/1.png' exists: file_name has Windows separators"):
-        build_test_loader(cfg, f"coco:{path}:{root}")
+        build_test_loader(cfg, f"lvis:{path}:{root}")  # the format coco finds it
 
 
 def test_size_mismatch_is_never_skipped(make_cfg):
