@@ -296,7 +296,10 @@ def test_update_refuses_what_would_spoil_the_figures(tmp_path):
     ("changes", "message"),
     [
         ({"images": None}, "annotations.json is not a COCO file: it has no list of images"),
-        ({"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]}, "annotation 3: it has neither a bbox nor a mask"),
+        (
+            {"annotations": [{"id": 3, "image_id": 5, "category_id": 2}]},
+            "annotation 3: it has neither a bbox nor a mask",
+        ),
         (
             {"annotations": [{"id": 3, "image_id": 5, "category_id": 2, "segmentation": [[0, 0, 1, 1]]}]},
             "annotation 3: every polygon has fewer than 3 points",
