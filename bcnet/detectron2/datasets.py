@@ -119,7 +119,8 @@ def dict_to_record(dataset_dict: dict) -> ImageRecord:
         if not isinstance(instance.segmentation, (list, tuple, dict, type(None))):
             raise ValueError(
                 f"{instance_label(record, instance)} has a segmentation of type "
-                f"{type(instance.segmentation).__name__}; detectron2 takes polygons, a list of lists or arrays, or an RLE as a dict"
+                f"{type(instance.segmentation).__name__}; detectron2 takes polygons (a list of lists or "
+                "arrays) or an RLE (a dict)"
             )
     return record
 
