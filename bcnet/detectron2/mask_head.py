@@ -23,7 +23,7 @@ from bcnet.detectron2.keys import check_head_keys
 from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.detectron2.shapes import shape_value
 from bcnet.detectron2.targets import roi_targets
-from bcnet.maps import OCCLUDEE_MASK, PUBLISHED_MAPS, MapSpec, required_layers
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, PUBLISHED_MAPS, MapSpec, required_layers
 from bcnet.modeling.mask_heads import bilayer_keywords
 
 _VISUALIZED_ROIS = 8
@@ -53,6 +53,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
         maps: Sequence[MapSpec] = PUBLISHED_MAPS,
+        amodal: bool = False,
         loss_weights: Mapping[str, float] | None = None,
         negative_ratio: float = 1.0,
         occluder_target: str = "neighbours",
@@ -65,6 +66,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             input_shape: of the pooled features; its channels are C.
             num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, maps, loss_weights: see
                 `bcnet.bilayer.BilayerMaskHead`.
+            amodal: adds the map of the amodal mask (MODEL.BILAYER.AMODAL). A lazy config holds no `maps`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
             occluder_target: "neighbours" or "front", what the mapper's occluder masks are. Only "neighbours" can be
                 derived here, where the batch has none.
@@ -86,7 +88,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             use_boundary=use_boundary,
             gcn_norm=gcn_norm,
             freeze_gcn_norm=freeze_gcn_norm,
-            maps=maps,
+            maps=(*maps, OCCLUDEE_AMODAL) if amodal else maps,
             loss_weights=loss_weights,
         )
         self.channels = shape_value(input_shape, "channels")
