@@ -147,7 +147,7 @@ def test_keys_of_another_project_are_merged_or_refused():
         add_bcnet_config(cfg)
     cfg = get_cfg()
     cfg.MODEL.FCOS = CfgNode({"PRIOR_PROB": "none"})
-    with pytest.raises(ValueError, match=r"MODEL.FCOS.PRIOR_PROB already, .*'none'; bcnet has a float of this name"):
+    with pytest.raises(ValueError, match=r"MODEL.FCOS.PRIOR_PROB already, .*'none'; bcnet has a number of this name"):
         add_bcnet_config(cfg)
 
 
