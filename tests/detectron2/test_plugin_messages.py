@@ -73,15 +73,6 @@ def test_weights_of_torchvision_are_converted_first():
         BCNetCheckpointer(torch.nn.Linear(1, 1)).load("torchvision://resnet50")
 
 
-def test_a_number_of_another_project_is_called_one():
-    cfg = get_cfg()
-    cfg.SOLVER.ACCUMULATE_STEPS = "4"
-    with pytest.raises(
-        ValueError, match=r"SOLVER.ACCUMULATE_STEPS already, of another project: '4'; bcnet has a number"
-    ):
-        add_bcnet_config(cfg)
-
-
 def test_unknown_keys_name_the_nearest_one(tmp_path):
     with pytest.raises(KeyError, match=r"unknown config key 'MODEL.BILAYER.GNC' in overrides; .*'MODEL.BILAYER.GCN'"):
         setup(arguments(tmp_path, FASTER_RCNN, "MODEL.BILAYER.GNC", False))
