@@ -134,7 +134,14 @@ RESULT_MAPS = (OCCLUDEE_MASK.name, OCCLUDEE_AMODAL.name)  # in results files of 
 
 
 def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple[MapSpec, ...]:
-    """Copies of the maps with new loss weights, by map name; maps that are not named keep theirs."""
+    """Copies of the maps with new loss weights, by map name; maps that are not named keep theirs.
+
+    Raises:
+        ValueError: a negative weight.
+    """
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"the loss weight of map {name!r} is {weight}; it must not be negative")
     return tuple(replace(spec, weight=weights.get(spec.name, spec.weight)) for spec in maps)
 
 

@@ -65,8 +65,11 @@ def _add_missing(cfg, own, prefix: str) -> None:
         elif _kind(cfg[name]) is not _kind(default):
             raise ValueError(
                 f"the config has {prefix}{name} already, of another project: {cfg[name]!r}; bcnet has a "
-                f"{_kind(default).__name__} of this name. One config cannot have both"
+                f"{_KIND_NAMES.get(_kind(default), _kind(default).__name__)} of this name. One config cannot have both"
             )
+
+
+_KIND_NAMES = {float: "number", dict: "section"}
 
 
 def _kind(value: object) -> type:

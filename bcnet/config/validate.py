@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from bcnet.config.node import CfgNode
+from bcnet.maps import BUILT_IN_MAPS
 
 _CHOICES = {
     "VERSION": (2,),
@@ -69,6 +71,7 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
         "TEST.AUG.MAX_SIZE",
     ),
     _NOT_NEGATIVE: (
+        *(f"MODEL.BILAYER.LOSS_WEIGHT.{spec.name.upper()}" for spec in BUILT_IN_MAPS),
         "MODEL.FCOS.MASK_ROIS_PER_IMAGE",
         "INPUT.MIN_SIZE_TRAIN",
         "INPUT.MIN_SIZE_TEST",
@@ -154,22 +157,50 @@ def validate_config(cfg: CfgNode) -> None:
         raise ValueError(fault)
 
 
+def check_values(cfg: Mapping, keys: Iterable[str]) -> None:
+    """Checks the values of some keys alone, of which detectron2's config may have the rest.
+
+    Args:
+        cfg: a config of either host.
+        keys: dotted keys.
+
+    Raises:
+        ValueError: the first value that is not allowed, with its key.
+    """
+    for key in keys:
+        for fault in _value_faults(key, value_of(cfg, key)):
+            raise ValueError(fault)
+
+
+def value_of(cfg: Mapping, key: str) -> Any:
+    """The value of a dotted key, in a config of either host."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def _value_faults(key: str, value: object) -> Iterator[str]:
+    """Faults of one value, whatever the others are."""
+    if key in _CHOICES and value not in _CHOICES[key]:
+        yield f"{key} is {value!r}; it must be one of {', '.join(map(repr, _CHOICES[key]))}"
+    for requirement, keys in _NUMBERS.items():
+        if key in keys and not _all_numbers(value, _TESTS[requirement]):
+            yield f"{key} is {value}; {requirement}"
+
+
 def _faults(cfg: CfgNode) -> Iterator[str]:
     yield from _component_faults(cfg)
-    for key, allowed in _CHOICES.items():
-        value = cfg.get_value(key)
-        if value not in allowed:
-            yield f"{key} is {value!r}; it must be one of {', '.join(map(repr, allowed))}"
+    for key in _CHOICES:
+        yield from _value_faults(key, cfg.get_value(key))
     for key, length in _LENGTHS.items():
         if len(cfg.get_value(key)) != length:
             yield f"{key} is {cfg.get_value(key)}; it must have {length} value{'s' * (length > 1)}"
     for key, wanted in _NOT_EMPTY.items():
         if len(cfg.get_value(key)) == 0:
             yield f"{key} is empty; give {wanted}"
-    for requirement, keys in _NUMBERS.items():
+    for keys in _NUMBERS.values():
         for key in keys:
-            if not _all_numbers(cfg.get_value(key), _TESTS[requirement]):
-                yield f"{key} is {cfg.get_value(key)}; {requirement}"
+            yield from _value_faults(key, cfg.get_value(key))
     for key in _RANGES:
         low, high = cfg.get_value(key)
         if low > high:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
@@ -21,6 +22,19 @@ class BCNetCheckpointer(DetectionCheckpointer):
     Their tensors are renamed to detectron2's names; only the model is loaded from such a file. ``.safetensors`` files
     are supported, too. Other files, and all writing, are left to the parent class.
     """
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As the parent's.
+
+        Raises:
+            ValueError: ``torchvision://`` weights, which detectron2 has no reader of.
+        """
+        if path and path.startswith("torchvision://"):
+            raise ValueError(
+                f"{path} is read by bcnet's own trainer alone; convert it: bcnet weights convert --input {path} "
+                "--output plugin.pth --to detectron2"
+            )
+        return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict:
         content = read_checkpoint(filename) if filename.endswith(".safetensors") else super()._load_file(filename)

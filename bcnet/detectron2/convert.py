@@ -31,23 +31,23 @@ def instances_to_detections(
     """The result object of an image's `Instances`, for layer pictures, occlusion relations, files and metrics.
 
     Of a model with `BilayerMaskHead`, before or after post-processing, the maps are the head's own probabilities: the
-    result is that of the engine's model. `bcnet.occlusion.with_relations` adds the relations where the instances have
-    the occluder's maps (MODEL.BILAYER.OUTPUT_LAYERS). Detections are sorted by descending score.
+    result is that of the engine's model. Instances that were rebuilt from a trace's tensors, or joined with other
+    boxes, have these maps before post-processing alone; `Detections.rescaled` then does what it does.
+    `bcnet.occlusion.with_relations` adds the relations where the instances have the occluder's maps
+    (MODEL.BILAYER.OUTPUT_LAYERS). Detections are sorted by descending score.
 
     Args:
         instances: with ``pred_boxes``, ``scores`` and ``pred_classes``.
         class_names: names of the classes 0..K-1.
         specs: records of the maps that the head may have.
-        resampled_side: M of masks of another head, of which only ``pred_masks`` [D, H, W] in the image is left: they
-            are resampled to their boxes, which moves their edges by up to half a map pixel. None: this is an error.
+        resampled_side: M of maps of which only the pixels [D, H, W] in the image are left, as of another mask head:
+            they are resampled to their boxes, which moves edges by up to half a map pixel. None: this is an error.
 
     Raises:
-        ValueError: ``pred_masks`` in the image without the maps that they were pasted from, and no `resampled_side`.
+        ValueError: maps in the image without those that they were pasted from, and no `resampled_side`.
     """
     order = torch.argsort(instances.scores, descending=True, stable=True)
-    maps = {spec.name: values for spec in specs if (values := _roi_map(instances, spec)) is not None}
-    if OCCLUDEE_MASK.name not in maps and instances.has(OCCLUDEE_MASK.detectron2_field):
-        maps[OCCLUDEE_MASK.name] = _resampled(instances, resampled_side)
+    maps = {spec.name: values for spec in specs if (values := _roi_map(instances, spec, resampled_side)) is not None}
     height, width = instances.image_size
     return Detections(
         image_size=(int(height), int(width)),
@@ -60,7 +60,7 @@ def instances_to_detections(
     )
 
 
-def _roi_map(instances: Instances, spec: MapSpec) -> Tensor | None:
+def _roi_map(instances: Instances, spec: MapSpec, resampled_side: int | None) -> Tensor | None:
     """A map in the RoI frame, float [D, M, M]; None if the instances lack it."""
     kept = kept_maps(instances)
     if spec.name in kept:
@@ -72,17 +72,18 @@ def _roi_map(instances: Instances, spec: MapSpec) -> Tensor | None:
         return value.tensor
     if spec.name == OCCLUDEE_MASK.name and isinstance(value, Tensor) and value.ndim == 4:
         return value[:, 0]  # detectron2's masks before post-processing
-    return None
+    return _resampled(instances, spec.detectron2_field, resampled_side)
 
 
-def _resampled(instances: Instances, side: int | None) -> Tensor:
+def _resampled(instances: Instances, field: str, side: int | None) -> Tensor:
     if side is None:
         raise ValueError(
-            "these instances have pred_masks in the image and not the maps that they were pasted from, which "
-            "BilayerMaskHead keeps with pred_boxes; give resampled_side, such as 112, to resample the masks to their "
-            "boxes"
+            f"these instances have {field} in the image and not the maps that they were pasted from, which pred_boxes "
+            "of a model with BilayerMaskHead keep, but not those of another head, of instances rebuilt from a trace, "
+            "or joined with such: convert them before detector_postprocess (Detections.rescaled follows), or give "
+            "resampled_side, such as 112, to resample the masks to their boxes"
         )
-    masks = BitMasks(instances.pred_masks).crop_and_resize(instances.pred_boxes.tensor, side)
+    masks = BitMasks(instances.get(field)).crop_and_resize(instances.pred_boxes.tensor, side)
     return masks.to(torch.float32)
 
 

@@ -22,7 +22,7 @@ from pycocotools import mask as coco_mask
 from bcnet.data import ImageRecord
 from bcnet.data.composition import Composition
 from bcnet.data.images import open_record_image
-from bcnet.data.source_masks import OCCLUDER_TARGETS, SourceMasks, missing_masks, source_masks
+from bcnet.data.source_masks import OCCLUDER_TARGETS, SourceMasks, instance_label, missing_masks, source_masks
 from bcnet.detectron2.augmentations import catalog_composition, random_generator, training_augmentations
 from bcnet.detectron2.datasets import dict_to_record, files_with_ignored_order
 from bcnet.detectron2.keys import require_bcnet_keys
@@ -33,8 +33,8 @@ from bcnet.ops.rle import RLE
 class BCNetDatasetMapper(DatasetMapper):
     """detectron2's `DatasetMapper`, adding ``gt_occluder_masks`` (BitMasks [G, h, w]) in training.
 
-    With ``MODEL.BILAYER.AMODAL`` it also adds ``gt_amodal_masks`` to images whose annotations all have an
-    ``amodal_segmentation``.
+    With ``MODEL.BILAYER.AMODAL`` it also adds ``gt_amodal_masks``, for which every annotation needs an
+    ``amodal_segmentation``, as in bcnet's own trainer.
 
     The occluders are derived from the annotations in the original image, before any augmentation
     (`bcnet.data.source_masks`), and then transformed like any other mask. Plain dataset dicts are sufficient.
@@ -158,9 +158,10 @@ class BCNetDatasetMapper(DatasetMapper):
         self, record: ImageRecord, annotations: Sequence[dict], transforms: T.Transform, image_shape: tuple[int, int]
     ) -> Instances:
         """The ground truth of the transformed image; the record may have objects that the annotations lack."""
-        # By composition they follow from what was visible before, as far as they are known.
-        amodal = self.amodal_masks and (self.composition is not None or not missing_masks(record, layers=(AMODAL,)))
-        layers = (OCCLUDEE, OCCLUDER, AMODAL) if amodal else (OCCLUDEE, OCCLUDER)
+        layers = (OCCLUDEE, OCCLUDER, AMODAL) if self.amodal_masks else (OCCLUDEE, OCCLUDER)
+        # By composition amodal masks follow from what was visible before, as far as they are known.
+        if self.amodal_masks and self.composition is None and (missing := missing_masks(record, layers=layers)):
+            raise ValueError(f"{missing[0]}; MODEL.BILAYER.AMODAL (amodal_masks) needs one of every annotation")
         source = source_masks(record, self.mask_target, layers, self.occluder_target)
         chosen = [
             self._transformed_annotation(annotation, transforms, image_shape)
@@ -178,18 +179,24 @@ class BCNetDatasetMapper(DatasetMapper):
         """detectron2's annotations of the instances that are not crowds, with the target's boxes and masks."""
         chosen = []
         for position, box, occludee in zip(source.positions, source.boxes, source.layers[OCCLUDEE], strict=True):
+            instance = record.instances[position]
             annotation = {
                 **(annotations[position] if position < len(annotations) else {}),
-                "category_id": record.instances[position].category,
+                "category_id": instance.category,
                 # As floats: detectron2's transforms truncate transformed integer boxes to whole pixels.
                 "bbox": [float(x) for x in box],
                 "bbox_mode": BoxMode.XYWH_ABS,
             }
             if self.mask_target == "amodal":
-                annotation["segmentation"] = record.instances[position].amodal
+                annotation["segmentation"] = instance.amodal
             if self.instance_mask_format == "bitmask":
                 annotation["segmentation"] = occludee
-            elif not isinstance(annotation.get("segmentation"), dict):
+            elif isinstance(annotation.get("segmentation"), dict):
+                raise ValueError(
+                    f"{instance_label(record, instance)} has a segmentation in RLE: INPUT.MASK_FORMAT must be "
+                    "'bitmask', which takes polygons too, got 'polygon'"
+                )
+            else:
                 # A completely occluded object has no polygon, and is filtered out.
                 polygons = annotation.get("segmentation")
                 polygons = [] if polygons is None else polygons

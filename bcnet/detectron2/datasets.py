@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from bcnet.data import ImageRecord, InstanceRecord, dataset_files, load_dataset
+from bcnet.data.source_masks import instance_label
 from bcnet.ops.rle import box_rle, segmentation_to_rle
 
 IS_BCNET_DATASET = "is_bcnet_dataset"  # metadata: registered by `register_datasets`, so that readers of bcnet know it
@@ -96,8 +97,14 @@ def _annotation(record: ImageRecord, instance: InstanceRecord) -> dict:
 
 
 def dict_to_record(dataset_dict: dict) -> ImageRecord:
-    """detectron2's standard dataset dict as a record; boxes of every `BoxMode` become xywh."""
-    return ImageRecord(
+    """detectron2's standard dataset dict as a record; boxes of every `BoxMode` become xywh.
+
+    Raises:
+        ValueError: a segmentation that is neither polygons nor an RLE; a pair of ``in_front``, or a position of
+            ``unordered``, without an annotation. The message names the image.
+    """
+    _check_positions(dataset_dict)
+    record = ImageRecord(
         file_name=dataset_dict.get("file_name", ""),
         image_id=dataset_dict.get("image_id", ""),
         height=dataset_dict["height"],
@@ -111,6 +118,26 @@ def dict_to_record(dataset_dict: dict) -> ImageRecord:
         unordered=tuple(dataset_dict.get("unordered", ())),
         unordered_pairs=tuple(map(tuple, dataset_dict.get("unordered_pairs", ()))),
     )
+    for instance in record.instances:
+        if not isinstance(instance.segmentation, (list, tuple, dict, type(None))):
+            raise ValueError(
+                f"{instance_label(record, instance)} has a segmentation of type "
+                f"{type(instance.segmentation).__name__}; detectron2 takes polygons (a list of lists or "
+                "arrays) or an RLE (a dict)"
+            )
+    return record
+
+
+def _check_positions(dataset_dict: dict) -> None:
+    count = len(dataset_dict["annotations"])
+    pairs = dataset_dict.get("in_front") or ()
+    for entry in (*pairs, *((position,) for position in dataset_dict.get("unordered", ()))):
+        if not all(0 <= position < count for position in entry):
+            key = "in_front" if entry in pairs else "unordered"
+            raise ValueError(
+                f"{dataset_dict.get('file_name', '')} (image {dataset_dict.get('image_id', '')!r}): {key} has "
+                f"{entry if key == 'in_front' else entry[0]}, but there are {count} annotations, counted from 0"
+            )
 
 
 def _instance(position: int, annotation: dict, image_size: tuple[int, int]) -> InstanceRecord:

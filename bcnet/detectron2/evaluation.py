@@ -127,7 +127,8 @@ class BCNetEvaluator(DatasetEvaluator):
 
         Returns:
             dict: numbers by task and metric in detectron2's form: ``["segm"]["AP"]``, ``["amodal"]["AP50"]``,
-            ``["occlusion"]["levels/heavy/AP"]``. Empty without annotations and on every process but the main one.
+            ``["occlusion"]["levels/heavy/AP"]``. Empty without annotations, where no image was processed, and on every
+            process but the main one.
         """
         metrics = self._evaluator.compute()
         return {
@@ -174,7 +175,7 @@ def catalog_ground_truth(name: str, mask_target: str = "visible") -> GroundTruth
 
     Raises:
         KeyError: the catalog has no such data set.
-        FileNotFoundError, ValueError: see `ground_truth_of`.
+        FileNotFoundError, ValueError: see `ground_truth_of`; or its metadata name no classes.
     """
     dicts = DatasetCatalog.get(name)
     metadata = MetadataCatalog.get(name)
@@ -184,6 +185,11 @@ def catalog_ground_truth(name: str, mask_target: str = "visible") -> GroundTruth
     class_names = [str(class_name) for class_name in metadata.get("thing_classes", ())]
     if metadata.get("json_file", None) and numbers:
         truth = GroundTruth.from_file(metadata.json_file, sorted(numbers, key=numbers.__getitem__), class_names)
+    elif not class_names:
+        raise ValueError(
+            f"data set {name!r} of detectron2's catalog has no thing_classes: "
+            f"MetadataCatalog.get({name!r}).set(thing_classes=[...]) names its classes"
+        )
     else:
         truth = GroundTruth.from_records(
             [dict_to_record({"annotations": [], **dataset_dict}) for dataset_dict in dicts],

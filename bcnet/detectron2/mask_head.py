@@ -17,12 +17,13 @@ from torch import Tensor
 
 from bcnet import bilayer
 from bcnet.bilayer import MapTarget, map_targets, select_class
+from bcnet.data.source_masks import OCCLUDER_TARGETS
 from bcnet.detectron2.checkpoint import adopt_weights
-from bcnet.detectron2.keys import require_bcnet_keys
+from bcnet.detectron2.keys import check_head_keys
 from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.detectron2.shapes import shape_value
 from bcnet.detectron2.targets import roi_targets
-from bcnet.maps import OCCLUDEE_MASK, PUBLISHED_MAPS, MapSpec, required_layers
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, PUBLISHED_MAPS, MapSpec, required_layers
 from bcnet.modeling.mask_heads import bilayer_keywords
 
 _VISUALIZED_ROIS = 8
@@ -52,23 +53,33 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         gcn_norm: str = "BN",
         freeze_gcn_norm: bool = False,
         maps: Sequence[MapSpec] = PUBLISHED_MAPS,
+        amodal: bool = False,
         loss_weights: Mapping[str, float] | None = None,
         negative_ratio: float = 1.0,
         occluder_target: str = "neighbours",
         output_layers: bool = False,
         vis_period: int = 0,
+        requires_frozen_detector: bool = False,
     ) -> None:
         """
         Args:
             input_shape: of the pooled features; its channels are C.
             num_mask_classes, num_conv, use_gcn, use_boundary, gcn_norm, freeze_gcn_norm, maps, loss_weights: see
                 `bcnet.bilayer.BilayerMaskHead`.
+            amodal: adds the map of the amodal mask (MODEL.BILAYER.AMODAL). A lazy config holds no `maps`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
             occluder_target: "neighbours" or "front", what the mapper's occluder masks are. Only "neighbours" can be
                 derived here, where the batch has none.
             output_layers: whether inference gives all maps, not only those that are not `MapSpec.on_request`.
             vis_period: iterations between two drawings of masks in the event storage; 0 draws none.
+            requires_frozen_detector: MODEL.FREEZE_DETECTOR, which a head cannot see to: features with a gradient are
+                an error in training, see `freeze_detector`.
+
+        Raises:
+            ValueError: another `occluder_target`, or a negative loss weight.
         """
+        if occluder_target not in OCCLUDER_TARGETS:
+            raise ValueError(f"occluder_target must be one of {', '.join(OCCLUDER_TARGETS)}, got {occluder_target!r}")
         super().__init__(
             shape_value(input_shape, "channels"),
             num_conv=num_conv,
@@ -77,9 +88,12 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             use_boundary=use_boundary,
             gcn_norm=gcn_norm,
             freeze_gcn_norm=freeze_gcn_norm,
-            maps=maps,
+            maps=(*maps, OCCLUDEE_AMODAL) if amodal else maps,
             loss_weights=loss_weights,
         )
+        self.channels = shape_value(input_shape, "channels")
+        self.num_mask_classes = num_mask_classes
+        self.requires_frozen_detector = requires_frozen_detector
         self.negative_ratio = negative_ratio
         self.occluder_target = occluder_target
         self.output_layers = output_layers
@@ -90,11 +104,11 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
         """
         Raises:
-            ValueError: bcnet's keys are not in the config; the features are not pooled; ROI_MASK_HEAD.CONV_DIM is not
-                the features' channels, ROI_MASK_HEAD.NORM is set, or ROI_MASK_HEAD.ROI_SCALE is not 1: detectron2's RoI
-                heads pool the boxes as they are.
+            ValueError: bcnet's keys are not in the config, or one has a wrong value; the features are not
+                pooled; ROI_MASK_HEAD.CONV_DIM is not the features' channels, ROI_MASK_HEAD.NORM is set, or
+                ROI_MASK_HEAD.ROI_SCALE is not 1: detectron2's RoI heads pool the boxes as they are.
         """
-        require_bcnet_keys(cfg)
+        check_head_keys(cfg)
         if not isinstance(input_shape, ShapeSpec):
             raise ValueError(
                 "the bilayer head takes pooled features: MODEL.ROI_MASK_HEAD.POOLER_TYPE must be 'ROIAlignV2' or "
@@ -114,6 +128,7 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             "input_shape": input_shape,
             "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
             "vis_period": cfg.VIS_PERIOD,
+            "requires_frozen_detector": cfg.MODEL.FREEZE_DETECTOR,
             **bilayer_keywords(cfg, shape_value(input_shape, "channels")),
             "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
             "occluder_target": cfg.MODEL.BILAYER.OCCLUDER_TARGET,
@@ -132,8 +147,11 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             where the head has them. ``pred_boxes`` become `ImageBoxes`, which keep the probabilities.
 
         Raises:
-            ValueError: in training, the instances lack the masks that a map learns from.
+            ValueError: the features have other channels than `input_shape`; on a CPU, a class for which there is no
+                mask; in training, the instances lack the masks that a map learns from, or the detector is not frozen.
         """
+        if not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            self._check_inputs(x, instances)
         if not self.training:
             return self._predict(x, instances)
         logits = select_class(super().forward(x), torch.cat([i.gt_classes for i in instances]))
@@ -148,6 +166,26 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             _visualize(logits, map_targets(self.maps, layers))
         return self.losses(logits, layers, negative_ratio=self.negative_ratio)
+
+    def _check_inputs(self, x: Tensor, instances: Sequence[Instances]) -> None:
+        if x.shape[1] != self.channels:
+            raise ValueError(
+                f"the bilayer head was built for {self.channels} channels (input_shape) and gets features of "
+                f"{x.shape[1]}: give ShapeSpec(channels={x.shape[1]}, ...)"
+            )
+        if self.training and self.requires_frozen_detector and x.requires_grad:
+            raise ValueError(
+                "MODEL.FREEZE_DETECTOR is True and the detector is not frozen: call "
+                "bcnet.detectron2.freeze_detector(model) in your trainer's build_model, as BCNetTrainer does"
+            )
+        if self.num_mask_classes > 1 and x.device.type == "cpu":  # on a GPU the check would wait for it
+            field = "gt_classes" if self.training else "pred_classes"
+            highest = max((int(i.get(field).max()) for i in instances if len(i)), default=0)
+            if highest >= self.num_mask_classes:
+                raise ValueError(
+                    f"the bilayer head has masks of {self.num_mask_classes} classes (num_mask_classes) and gets an "
+                    f"object of class {highest}: it must be 1, or the number of classes of the RoI heads"
+                )
 
     def layers(self, x: Tensor) -> Tensor:
         """Only the occludee's mask logits, [N, K, M, M]; required by `BaseMaskRCNNHead`."""

@@ -10,7 +10,7 @@ Letters: D detections, M mask side, H x W image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from detectron2.structures import Boxes, Instances, ROIMasks
@@ -55,6 +55,16 @@ class ImageBoxes(Boxes):
         rows = slice(item, item + 1 or None) if isinstance(item, int) else item
         return self._map_tensors(lambda tensor: tensor[rows])
 
+    @classmethod
+    def cat(cls, boxes_list: Sequence[Boxes]) -> ImageBoxes:
+        """Joins boxes, with the maps that all of them have; those of no detection need none."""
+        maps = [getattr(boxes, "maps", {}) for boxes in boxes_list if len(boxes)]
+        names = [name for name in (maps[0] if maps else ()) if all(name in other for other in maps)]
+        joined = cls(Boxes.cat(list(boxes_list)).tensor, {name: torch.cat([m[name] for m in maps]) for name in names})
+        sizes = {getattr(boxes, "image_size", None) for boxes in boxes_list}
+        joined.image_size = sizes.pop() if len(sizes) == 1 else None
+        return joined
+
     def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> ImageBoxes:
         maps = {name: function(values) for name, values in self.maps.items()}
         boxes = ImageBoxes(function(self.tensor), maps)
@@ -70,6 +80,11 @@ class ImageMaps(ROIMasks):
 
     def to(self, device) -> ImageMaps:
         return ImageMaps(self.tensor.to(device))
+
+    @classmethod
+    def cat(cls, maps_list: Sequence[ROIMasks]) -> ImageMaps:
+        """Joins maps of the RoI frame, as `Instances.cat` needs it."""
+        return cls(torch.cat([maps.tensor for maps in maps_list]))
 
     def __getitem__(self, item) -> ImageMaps | Tensor:
         maps = self.tensor[item]

@@ -12,12 +12,19 @@ from __future__ import annotations
 import os
 import sys
 
-from bcnet.detectron2.scripts import add_keys_to_defaults, register_named_datasets
+from bcnet.detectron2.scripts import (
+    add_keys_to_defaults,
+    follow_keys_in_optimizers,
+    register_named_datasets,
+    unknown_key_of_script,
+)
 
 _SCRIPT = "BCNET_DETECTRON2_SCRIPT"  # environment variable: the script, for processes that it spawns
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or not os.path.isfile(sys.argv[1]):
+        if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+            sys.exit(f"there is no script {sys.argv[1]!r}")
         sys.exit(f"usage: python -m bcnet.detectron2 SCRIPT [ARGUMENTS]\n\n{__doc__}")
     os.environ[_SCRIPT] = os.path.abspath(sys.argv.pop(1))
     sys.path.insert(0, os.path.dirname(os.environ[_SCRIPT]))
@@ -26,7 +33,14 @@ if __name__ == "__main__":
 # script's functions here, and bcnet's keys in the default config.
 if __name__ in ("__main__", "__mp_main__"):
     add_keys_to_defaults()
+    follow_keys_in_optimizers()
     register_named_datasets(sys.argv[1:])
     __file__ = sys.argv[0] = os.environ[_SCRIPT]
     with open(__file__, encoding="utf-8") as _file:
-        exec(compile(_file.read(), __file__, "exec"), globals())
+        _code = compile(_file.read(), __file__, "exec")
+    try:
+        exec(_code, globals())
+    except (KeyError, AssertionError) as _error:
+        if _message := unknown_key_of_script(_error):
+            sys.exit(_message)
+        raise

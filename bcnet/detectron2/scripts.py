@@ -7,19 +7,48 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import torch
 import yaml
 from detectron2.config import defaults
 from detectron2.data import DatasetCatalog
+from detectron2.solver import build
 
 from bcnet.config.defaults import add_bcnet_config
 from bcnet.data.catalog import dataset_names
 from bcnet.data.formats import READER_REGISTRY
 from bcnet.detectron2.datasets import register_datasets
+from bcnet.detectron2.keys import check_trainer_keys, unknown_key
+from bcnet.detectron2.optimizers import clip_before_steps
+
+_detectron2_clipping = build.maybe_add_gradient_clipping
 
 
 def add_keys_to_defaults() -> None:
     """Adds bcnet's keys to the defaults that detectron2's `get_cfg` copies."""
     add_bcnet_config(defaults._C)
+
+
+def follow_keys_in_optimizers() -> None:
+    """Lets detectron2's `build_optimizer`, in this process, read SOLVER.OPTIMIZER and clip as `BCNetTrainer` does.
+
+    It then refuses the keys that `BCNetTrainer` refuses.
+    """
+    build.maybe_add_gradient_clipping = _follow_keys
+
+
+def _follow_keys(cfg, optimizer):
+    if isinstance(optimizer, type):
+        return _detectron2_clipping(cfg, optimizer)
+    check_trainer_keys(cfg)
+    if cfg.SOLVER.OPTIMIZER == "AdamW" and isinstance(optimizer, torch.optim.SGD):
+        keys = ("params", "lr", "weight_decay")
+        optimizer = torch.optim.AdamW([{key: group[key] for key in keys} for group in optimizer.param_groups])
+    return clip_before_steps(cfg, optimizer)
+
+
+def unknown_key_of_script(error: BaseException) -> str | None:
+    """One line on an unknown config key, with the nearest known one; None if the error is another one."""
+    return unknown_key(error, defaults._C, "the script's config or arguments")
 
 
 def register_named_datasets(arguments: Sequence[str]) -> None:

@@ -80,10 +80,10 @@ def _layer_masks(rois: Instances, layer: str, derive_occluders: bool):
     fields = ", ".join(rois.get_fields())
     if layer == OCCLUDER:
         raise ValueError(
-            f"MODEL.BILAYER.OCCLUDER_TARGET is 'front' and the batch has no {field}: only BCNetDatasetMapper knows "
-            f"what lies in front; the batch has {fields}"
+            f"MODEL.BILAYER.OCCLUDER_TARGET is 'front' and an image of the batch has no {field}: only "
+            f"BCNetDatasetMapper knows what lies in front; the image has {fields}"
         )
     raise ValueError(
-        f"the mask head learns {layer} masks and the batch has no {field}: BCNetDatasetMapper sets it where every "
-        f"annotation of the image has a {layer}_segmentation; the batch has {fields}"
+        f"the mask head learns {layer} masks and an image of the batch has no {field}: BCNetDatasetMapper sets it "
+        f"from {layer}_segmentation (amodal_masks=True, MODEL.BILAYER.AMODAL); the image has {fields}"
     )

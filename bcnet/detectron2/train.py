@@ -20,14 +20,15 @@ from detectron2.utils import comm
 
 from bcnet.config import find_config, split_overrides
 from bcnet.config.defaults import add_bcnet_config
-from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.detectron2.checkpoint import BCNetCheckpointer
 from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.freezing import freeze_detector
-from bcnet.detectron2.keys import nearest_key, require_bcnet_keys
+from bcnet.detectron2.keys import check_trainer_keys, nearest_key
+from bcnet.detectron2.optimizers import clip_before_steps
 from bcnet.detectron2.tta import with_test_time_augmentation
+from bcnet.files import write_text
 from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
 from bcnet.training import solver
@@ -35,30 +36,25 @@ from bcnet.training.launch import started_by_torchrun
 
 logger = logging.getLogger(__name__)
 
-# Keys of bcnet without a counterpart in detectron2's trainer, with their neutral value.
-_STAND_ALONE_KEYS = {
-    "SOLVER.ACCUMULATE_STEPS": 1,
-    "SOLVER.EMA.ENABLED": False,
-    "INPUT.BAD_IMAGE": "raise",
-    "INPUT.MAX_IMAGE_PIXELS": MAX_IMAGE_PIXELS,
-    "MODEL.COMPILE": False,
-}
-
 
 class BCNetTrainer(DefaultTrainer):
     """`DefaultTrainer` with bcnet's mapper, checkpointer, evaluator and solver keys, and test-time augmentation.
 
-    Data sets that the config names by their files, or by a name of bcnet's catalog, are registered.
+    Data sets that the config names by their files, or by a name of bcnet's catalog, are registered. The config is
+    written to ``OUTPUT_DIR/config.yaml``.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         """
         Raises:
             KeyError: an unknown data set.
-            ValueError: bcnet's keys are not in the config; or of `build_model` and `build_train_loader`.
+            ValueError: bcnet's keys are not in the config, or one of them has no effect in detectron2's trainer or a
+                wrong value; or of `build_model` and `build_train_loader`.
         """
-        require_bcnet_keys(cfg)
+        check_trainer_keys(cfg)
         register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        if comm.is_main_process():  # as detectron2's `default_setup`, which not every script calls
+            write_text(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
         super().__init__(cfg)
         self.checkpointer = BCNetCheckpointer(self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         for hook in self._hooks:
@@ -107,8 +103,14 @@ class BCNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """detectron2's SGD or bcnet's AdamW, with bcnet's gradient clipping (also "full_model")."""
-        clip = cfg.SOLVER.CLIP_GRADIENTS
+        """detectron2's SGD or bcnet's AdamW, with bcnet's gradient clipping (also "full_model").
+
+        For other trainers: ``build_optimizer = BCNetTrainer.build_optimizer`` in the class.
+
+        Raises:
+            ValueError: see `__init__`.
+        """
+        check_trainer_keys(cfg)
         if cfg.SOLVER.OPTIMIZER == "SGD":
             unclipped = cfg.clone()
             unclipped.defrost()
@@ -116,14 +118,7 @@ class BCNetTrainer(DefaultTrainer):
             optimizer = build_optimizer(unclipped, model)
         else:
             optimizer = solver.build_optimizer(cfg, model)
-        if clip.ENABLED:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            optimizer.register_step_pre_hook(
-                lambda *_: solver.clip_gradients(
-                    parameters, clip_type=clip.CLIP_TYPE, clip_value=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE
-                )
-            )
-        return optimizer
+        return clip_before_steps(cfg, optimizer)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> BCNetEvaluator:
@@ -171,16 +166,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             cfg.merge_from_file(args.config_file)
     with nearest_key(cfg, "overrides"):
         cfg.merge_from_list(split_overrides(args.opts or []))
-    for key, neutral in _STAND_ALONE_KEYS.items():
-        section, name = key.rsplit(".", 1)
-        node = cfg
-        for part in section.split("."):
-            node = node[part]
-        if node[name] != neutral:
-            raise ValueError(
-                f"{key} is {node[name]!r}, which detectron2's trainer does not support; run without --host "
-                f"detectron2, or set it to {neutral!r}"
-            )
+    check_trainer_keys(cfg)
     if cfg.MODEL.FREEZE_DETECTOR and not (cfg.MODEL.WEIGHTS or args.resume or args.eval_only):
         raise ValueError(
             "MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would keep random weights"

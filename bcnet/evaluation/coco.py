@@ -140,8 +140,8 @@ class CocoEvaluator:
 
         Returns:
             dict: as `evaluate_results` gives it, in percent and nan where there is no ground truth; metrics of
-            masks are present only where detector and annotations have masks. Empty without annotations and on every
-            rank but 0.
+            masks are present only where detector and annotations have masks. Empty without annotations, where no image
+            was added, and on every rank but 0.
 
         Raises:
             ValueError: the files for the server do not pass its checks.
@@ -152,6 +152,9 @@ class CocoEvaluator:
                 return {}
             self.merge([state for source, state in enumerate(states) if source != rank()])
         truth, results = self._ground_truth, self.results()
+        if not self._results:
+            logger.warning("No image of %s was evaluated: there are no metrics", truth.source)
+            return {}
         missing = len(truth.images) - len(self._results)
         if missing:
             logger.warning("%d of %d images of %s were not evaluated", missing, len(truth.images), truth.source)

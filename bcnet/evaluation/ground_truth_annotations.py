@@ -30,7 +30,7 @@ def numbered_annotations(
         of i.
 
     Raises:
-        ValueError: a malformed segmentation; names the file and the annotation.
+        ValueError: a malformed segmentation, or a class that the data set does not have; names the annotation.
     """
     annotations: list[dict] = []
     in_front: dict[int, list[tuple[int, int]]] = {}
@@ -42,11 +42,21 @@ def numbered_annotations(
         for number, annotation in enumerate(_annotations_of(record), start=first):
             annotation["id"] = number
             annotation["image_id"] = image_numbers[record.image_id]
-            annotation["category_id"] = info.category_ids[annotation["category_id"]]
+            annotation["category_id"] = _category_id(record, annotation, info)
             if number - first in record.unordered:
                 annotation["unordered"] = True
             annotations.append(annotation)
     return annotations, in_front
+
+
+def _category_id(record: ImageRecord, annotation: dict, info: DatasetInfo) -> int:
+    number = annotation["category_id"]
+    if not 0 <= number < len(info.category_ids):
+        raise ValueError(
+            f"data set {info.name!r}: annotation {annotation.get('annotation_id')!r} of image {record.image_id!r} is "
+            f"of class {number}, but the data set has {len(info.category_ids)} classes, counted from 0"
+        )
+    return info.category_ids[number]
 
 
 def _annotations_of(record: ImageRecord) -> Iterator[dict]:

@@ -30,6 +30,9 @@ def detections_to_coco(
     detections: Detections, image_id: int | str, category_ids: Sequence[int] | None, names: Sequence[str]
 ) -> list[dict]:
     """See `Detections.to_coco`."""
+    highest = int(detections.classes.max()) if len(detections) else -1
+    if category_ids is not None and highest >= len(category_ids):
+        raise ValueError(f"there is a detection of class {highest}, but category_ids has {len(category_ids)} ids")
     rles = {spec.coco_key: detections.mask_rles(spec.name) for spec in detections.present if spec.name in names}
     optional = [_relations(detections), _tracks(detections)]
     if OCCLUDEE_AMODAL.name in names:

@@ -191,6 +191,9 @@ class DetectionsOutput:
             image_id: the data set's id of the image.
             category_ids: the data set's category id of each class 0..K-1; None takes 1..K, as ``bcnet predict`` does.
             names: the maps to write, each under its `MapSpec.coco_key`; absent ones are skipped.
+
+        Raises:
+            ValueError: a class without an id.
         """
         return export.detections_to_coco(self._detections, image_id, category_ids, names)
 

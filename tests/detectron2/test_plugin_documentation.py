@@ -6,6 +6,7 @@ pytest.importorskip(
     "detectron2.modeling", reason="detectron2 is not installed (it is built from source, see docs/detectron2.md)"
 )
 
+import copy
 import pathlib
 import re
 import shlex
@@ -79,7 +80,7 @@ def scope(tmp_path_factory):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 6 and "trainer.resume_or_load(resume=False)" in EXAMPLES[0]
+    assert len(EXAMPLES) == 7 and "trainer.resume_or_load(resume=False)" in EXAMPLES[0]
 
 
 def test_the_first_example_trains_from_the_weights_and_evaluates(scope):
@@ -101,6 +102,7 @@ def test_the_first_example_trains_from_the_weights_and_evaluates(scope):
     )
     assert end["roi_heads.mask_head.occludee_mask.predictor.weight"].shape[0] == 1
     assert pathlib.Path("output/cascade/inference/metrics.json").is_file()
+    assert "BilayerMaskHead" in pathlib.Path("output/cascade/config.yaml").read_text()
 
 
 def test_the_trainer_of_ones_own_evaluates_too(scope):
@@ -115,7 +117,11 @@ def test_pictures_and_files(scope):
 
 
 def test_the_lazy_config_trains_and_evaluates(scope):
-    lazy = scope["lazy"]
+    lazy = copy.deepcopy(scope["lazy"])
+    assert lazy.dataloader.train.mapper.amodal_masks
+    assert instantiate(lazy.model.roi_heads.mask_head).maps[-1].name == "occludee_amodal"
+    # The data has no amodal masks: without the amodal example.
+    del lazy.dataloader.train.mapper.amodal_masks, lazy.model.roi_heads.mask_head.amodal
     lazy.model.backbone.bottom_up.freeze_at = 2
     lazy.dataloader.train.total_batch_size, lazy.dataloader.train.num_workers = 2, 0
     lazy.dataloader.train.mapper.augmentations[0].short_edge_length = (64,)

@@ -14,6 +14,9 @@ from detectron2.export import TracingAdapter
 from detectron2.modeling.postprocessing import detector_postprocess
 from plugin_samples import FASTER_RCNN, FCOS, both_hosts, images
 
+from bcnet.detectron2 import instances_to_detections
+
+BOXES = {"pred_boxes", "pred_classes"}
 LAYERS = ("MODEL.BILAYER.OUTPUT_LAYERS", True)
 AMODAL = ("MODEL.BILAYER.AMODAL", True)
 PER_CLASS = ("MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", False)
@@ -68,10 +71,19 @@ def test_a_trace_takes_any_number_of_detections(config_file, maps):
             expected = without_postprocessing(model, [{"image": image}])[0]["instances"]
         found = adapter.outputs_schema(traced(image))[0]["instances"]
         assert_close(found, expected)
+        # Before post-processing, which scales the boxes in place, they are the result object; `rescaled` is the same.
+        rescaled = instances_to_detections(found).rescaled((50, 70))
         # Post-processing of what the trace gives pastes the maps, too.
         pasted = detector_postprocess(found, 50, 70)
         for field in FIELDS[maps] | ({"pred_amodal_masks"} if opts else set()):
             assert pasted.get(field).shape == (len(pasted), 50, 70)
+        torch.testing.assert_close(rescaled.boxes, pasted.pred_boxes.tensor[pasted.scores.argsort(descending=True)])
+        assert {spec.detectron2_field for spec in rescaled.present} == {
+            field for field in pasted.get_fields() if field.startswith("pred_") and field not in BOXES
+        }
+        if len(pasted):
+            with pytest.raises(ValueError, match=r"rebuilt from a trace, .*: convert them before detector_postprocess"):
+                instances_to_detections(pasted)
 
 
 def test_a_trace_of_the_whole_fcos_pastes_masks():

@@ -142,7 +142,9 @@ def test_a_loader_of_workers_composes_and_a_model_learns_from_it(scenes):
     for sample in batch:
         sample["instances"].remove("gt_occluder_masks")
     with (
-        pytest.raises(ValueError, match=r"OCCLUDER_TARGET is 'front' and the batch has no gt_occluder_masks"),
+        pytest.raises(
+            ValueError, match=r"OCCLUDER_TARGET is 'front' and an image of the batch has no gt_occluder_masks"
+        ),
         EventStorage(),
     ):
         model(batch)

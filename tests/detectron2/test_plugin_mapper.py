@@ -193,7 +193,10 @@ def test_amodal_masks_beside_the_visible_ones(dicts):
     assert instances.gt_masks.tensor[0].sum() == 30 * 30
     assert instances.gt_amodal_masks.tensor[0].sum() == 34 * 30
     assert not mapper()(samples[1])["instances"].has("gt_amodal_masks")
-    assert not mapper(amodal_masks=True)(samples[2])["instances"].has("gt_amodal_masks")
+    with pytest.raises(
+        ValueError, match=r"'at position 0' of image 1 \(.*\) has no amodal segmentation; MODEL.BILAYER.AM"
+    ):
+        mapper(amodal_masks=True)(samples[2])
     assert BCNetDatasetMapper(plugin_cfg(FASTER_RCNN, "MODEL.BILAYER.AMODAL", True)).amodal_masks
 
 
@@ -203,6 +206,7 @@ def test_amodal_masks_beside_the_visible_ones(dicts):
         (lambda a: a.pop("segmentation"), r"annotation 'at position 1' of image 1 \(.*1.png\) has no segmentation"),
         (lambda a: a.update(segmentation=[[1, 2, 3, 4]]), r"position 1.* segmentation: .*at least 3 points.*got 4"),
         (lambda a: a.update(bg_object_segmentation=7), r"bg_object_segmentation: .*got int 7"),
+        (lambda a: a.update(segmentation=np.ones((4, 4))), r"position 1.* of image 1 .*segmentation of type ndarray"),
     ],
 )
 def test_what_cannot_be_trained_on_is_named(dicts, change, message):
@@ -210,6 +214,13 @@ def test_what_cannot_be_trained_on_is_named(dicts, change, message):
     change(sample["annotations"][1])
     with pytest.raises(ValueError, match=message):
         mapper()(sample)
+    sample = {**dicts()[0], "in_front": [(0, 1), (0, 5)]}
+    with pytest.raises(ValueError, match=r"1.png \(image 1\): in_front has \(0, 5\), but there are 5 annotations"):
+        mapper()(sample)
+    with pytest.raises(
+        ValueError, match=r"position 1.* has a segmentation in RLE: INPUT.MASK_FORMAT must be 'bitmask'"
+    ):
+        mapper(instance_mask_format="polygon")(dicts()[0])
     with pytest.raises(ValueError, match=r"mask_target must be 'visible' or 'amodal', got 'all'"):
         mapper(mask_target="all")
 

@@ -109,7 +109,9 @@ def test_amodal_masks_are_learned_from_their_own_targets_and_predicted():
     maps = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
     module, instances = head(maps=maps).train(), rois()
     x = torch.randn(len(instances), 8, 14, 14)
-    with pytest.raises(ValueError, match=r"learns amodal masks and the batch has no gt_amodal_masks: BCNetDatasetM"):
+    with pytest.raises(
+        ValueError, match=r"learns amodal masks and an image of the batch has no gt_amodal_masks: BCNetDatasetM"
+    ):
         module(x, [instances])
     whole = instances.gt_masks.tensor | instances.gt_occluder_masks.tensor
     instances.gt_amodal_masks = BitMasks(whole)

@@ -16,7 +16,7 @@ from detectron2.projects.point_rend import add_pointrend_config
 from plugin_samples import FASTER_RCNN
 from test_plugin_training import arguments
 
-from bcnet.detectron2 import BCNetDatasetMapper, BCNetEvaluator, BCNetTrainer, add_bcnet_config
+from bcnet.detectron2 import BCNetCheckpointer, BCNetDatasetMapper, BCNetEvaluator, BCNetTrainer, add_bcnet_config
 from bcnet.detectron2.train import main, setup
 
 
@@ -66,6 +66,11 @@ def test_a_pointrend_config_does_not_pool():
     cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE = ""  # as PointRend's base config has it
     with pytest.raises(ValueError, match=r"takes pooled features: .*POOLER_TYPE must be 'ROIAlignV2' .* got ''"):
         build_model(cfg)
+
+
+def test_weights_of_torchvision_are_converted_first():
+    with pytest.raises(ValueError, match=r"bcnet weights convert --input torchvision://resnet50 --output plugin.pth"):
+        BCNetCheckpointer(torch.nn.Linear(1, 1)).load("torchvision://resnet50")
 
 
 def test_unknown_keys_name_the_nearest_one(tmp_path):

@@ -16,6 +16,7 @@ from detectron2.modeling.meta_arch import panoptic_fpn, rcnn
 from detectron2.structures import Boxes, Instances
 from plugin_samples import FASTER_RCNN, both_hosts, inputs, perturb, plugin_cfg
 
+from bcnet.detectron2 import instances_to_detections
 from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.ops.paste import paste_masks
 
@@ -107,3 +108,21 @@ def test_elsewhere_maps_and_boxes_stay_what_they_are():
     assert boxes[0].image_size == boxes.clone().image_size == boxes.to("cpu").image_size == (20, 20)
     assert maps[boxes.nonempty()].shape == (1, 20, 20)
     assert type(Boxes.cat([boxes, boxes])) is Boxes
+
+
+def test_instances_are_joined_with_their_maps():
+    _, plugin = both_hosts(FASTER_RCNN, *LAYERS)
+    with torch.no_grad():
+        raw = plugin.inference(inputs(), do_postprocess=False)[0]
+        pasted = plugin(resized_inputs())[0]["instances"]
+    for instances in (raw, pasted):
+        joined = instances_to_detections(Instances.cat([instances[:3], instances[3:]]))
+        assert joined == instances_to_detections(instances) and "occluder_mask" in joined.maps
+    plain = pasted[:2]
+    plain.pred_boxes = Boxes(plain.pred_boxes.tensor)
+    mixed = Instances.cat([pasted, plain])
+    with pytest.raises(ValueError, match=r"pred_masks in the image .* joined with such: convert them before"):
+        instances_to_detections(mixed)
+    resampled = instances_to_detections(mixed, resampled_side=28)
+    assert {*resampled.maps} == {*instances_to_detections(pasted).maps}  # every layer, not the masks alone
+    assert resampled.occluder_mask.shape == (len(mixed), 28, 28)
