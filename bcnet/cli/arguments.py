@@ -19,10 +19,8 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--import``, and as the rest of the command line `opts`, config keys with their values.
-
-    ``--import`` imports while parsing, so that the config may name components of the module.
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--import``, which imports while parsing, so that what follows may name components of the module.
 
     The parsed arguments have the module names as `imports`, for `import_modules` in spawned processes. A module that
     cannot be imported is a usage error.
@@ -36,6 +34,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="Python module that registers components of your own, e.g. my_package.heads; may be repeated",
     )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--import``, and as the rest of the command line `opts`, config keys with their values."""
+    add_import_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
 
 

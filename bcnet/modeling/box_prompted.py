@@ -81,9 +81,7 @@ class BoxPrompted(Detector):
         rois = []
         for target in targets:
             instances = torch.arange(len(target), device=target.boxes.device)
-            if len(target) > self.max_rois:
-                instances = torch.randperm(len(target), device=target.boxes.device)[: self.max_rois].sort().values
-            rois.append(MaskRoIs(target.boxes[instances], instances))
+            rois.append(MaskRoIs(target.boxes, instances).sampled(self.max_rois))
         return {}, rois
 
     def detect(

@@ -151,10 +151,8 @@ class FCOSDetection:
             boxes = torch.cat([boxes, gt])
             matched = match_boxes(self.mask_matcher, gt, boxes)
             foreground = torch.nonzero(matched >= 0)[:, 0]
-            if 0 < self.mask_rois_per_image < len(foreground):
-                sample = torch.randperm(len(foreground), device=foreground.device)[: self.mask_rois_per_image]
-                foreground = foreground[sample]
-            rois.append(MaskRoIs(boxes[foreground], matched[foreground]))
+            found = MaskRoIs(boxes[foreground], matched[foreground])
+            rois.append(found.sampled(self.mask_rois_per_image) if self.mask_rois_per_image else found)
         return rois
 
 

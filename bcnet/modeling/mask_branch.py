@@ -30,6 +30,13 @@ class MaskRoIs:
     boxes: Tensor
     instances: Tensor
 
+    def sampled(self, maximum: int) -> MaskRoIs:
+        """At most `maximum` of the RoIs, drawn at random without replacement, in their order."""
+        if len(self.boxes) <= maximum:
+            return self
+        chosen = torch.randperm(len(self.boxes), device=self.boxes.device)[:maximum].sort().values
+        return MaskRoIs(self.boxes[chosen], self.instances[chosen])
+
 
 class MaskBranch(nn.Module):
     """RoI pooling and a mask head, with their losses and inference."""

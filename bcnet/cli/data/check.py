@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bcnet.registry import import_modules
+from bcnet.cli.arguments import add_import_argument
 
 EXAMPLES = """examples:
   one data set:        %(prog)s coco:annotations.json:images --output report.html
@@ -23,16 +23,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     parser.add_argument("datasets", nargs="+", metavar="DATA", help="name or spec; the training set first")
     parser.add_argument("--output", metavar="FILE", help="HTML file of the report")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="module with readers of your own",
-    )
+    add_import_argument(parser)
     args = parser.parse_args(arguments)
-    import_modules(args.imports)
     from bcnet.data.inspection.dataset_check import check_datasets
 
     check = check_datasets(args.datasets)

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from bcnet.registry import import_modules
+from bcnet.cli.arguments import add_import_argument
 
 EXAMPLES = """examples:
   labelme to COCO:        %(prog)s --from labelme --input folder --output coco.json
@@ -100,16 +100,8 @@ def _parse(arguments: Sequence[str] | None, prog: str | None) -> argparse.Namesp
         action="store_true",
         help="replace an existing file, or in a folder the files that an earlier conversion wrote; others stay",
     )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module that registers readers or writers of your own; may be repeated",
-    )
+    add_import_argument(parser)
     args = parser.parse_args(arguments)
-    import_modules(args.imports)
     if args.images and args.source_format in READER_REGISTRY:
         reader = READER_REGISTRY.get(args.source_format)
         if not reader.parts[-1].folder or len(reader.parts) == 1:

@@ -6,6 +6,8 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from bcnet.cli.arguments import add_config_arguments
+
 EXAMPLES = """examples:
   a data set without changes: %(prog)s --dataset coco:annotations.json:images --output pictures
   as a config augments it:    %(prog)s --config-file quick/bcnet_faster_rcnn.yaml --output pictures
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("--config-file", metavar="FILE", help="YAML file, or the name of one that comes with bcnet")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
     parser.add_argument("--max-images", type=int, metavar="N", help="draw the first N images with instances")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys with new values")
+    add_config_arguments(parser)
     args = parser.parse_args(arguments)
     if not args.dataset and not args.config_file:
         parser.error("--dataset or --config-file is required")
