@@ -170,7 +170,8 @@ def _add_augmentation_keys(inputs) -> None:
     composition.ENABLED = False
     composition.PROBABILITY = 0.5  # share of the images that objects are pasted into
     composition.MAX_OBJECTS = 2  # pasted into one image; the number is drawn from 1 to it
-    composition.HIDDEN_SHARE = (0.1, 0.6)  # range of the share of a target object that a pasted one hides
+    composition.BEHIND = 0.5  # share of the pasted objects that lie behind the objects of the image
+    composition.HIDDEN_SHARE = (0.1, 0.6)  # range of the hidden share, of the target or of the object behind it
     composition.SCALE = (0.6, 1.5)  # range of a pasted object's size, the root of its area, relative to its target's
     composition.SOURCE = ""  # name or spec of the data set to cut from; empty: the training sets
     composition.FEATHER = 0.7  # pixels (standard deviation) over which the edge of a pasted object fades

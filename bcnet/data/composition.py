@@ -1,8 +1,11 @@
-"""Copy-paste augmentation with known occlusion: objects cut from other images are pasted over part of an object.
+"""Copy-paste augmentation with known occlusion: objects cut from other images are pasted over or behind an object.
 
-COCO's masks carry no depth order. For a pasted object it is known: it lies in front of everything, and the mask of what
-it covers is known too. `bcnet.data.source_masks` makes the targets of the composed image by the table in
-docs/composition.md.
+COCO's masks carry no depth order. For a pasted object it is known: it lies in front of everything that was there
+before, or behind every object, and the mask of what is covered is known too. `bcnet.data.source_masks` makes the
+targets of the composed image by the table in docs/composition.md.
+
+Both places are needed: if pasted objects always lay in front, a network could tell the order by the traces of pasting
+and would find none in photos.
 
 Letters: H x W image, h x w window.
 """
@@ -10,7 +13,7 @@ Letters: H x W image, h x w window.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -40,16 +43,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Composition:
-    """Pastes objects into an image so that each hides a randomly drawn share of a target object.
+    """Pastes objects into an image so that each hides a randomly drawn share of a target object, or is hidden by it.
 
     Args:
         donors: images that pasted objects are cut from.
         probability: probability that objects are pasted into an image.
         max_objects: maximum number of pasted objects; the number is drawn from 1 to `max_objects`. Fewer are pasted if
             no object or position fits.
-        hidden_share: range of the share of the target to hide.
+        behind: probability that an object is pasted behind all objects of the image instead of in front of them.
+        hidden_share: range of the share to hide, of the target or of the object pasted behind it.
         scale: range of the pasted object's size (square root of its area) relative to the target's. It is increased if
-            an object would be too small to hide the drawn share.
+            an object in front would be too small to hide the drawn share, and decreased if one behind would be too
+            large to be hidden.
         feather: standard deviation in pixels of the blur of a pasted object's edge.
         min_visible: an object whose visible share falls below this is no longer an instance but a crowd.
         min_target_pixels: minimum visible area of a target.
@@ -61,6 +66,7 @@ class Composition:
         *,
         probability: float = 0.5,
         max_objects: int = 2,
+        behind: float = 0.5,
         hidden_share: tuple[float, float] = (0.1, 0.6),
         scale: tuple[float, float] = (0.6, 1.5),
         feather: float = 0.7,
@@ -70,6 +76,7 @@ class Composition:
         self.donors = donors
         self.probability = probability
         self.max_objects = max_objects
+        self.behind = behind
         self.hidden_share = hidden_share
         self.scale = scale
         self.feather = feather
@@ -106,9 +113,11 @@ class Composition:
         return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
 
     def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
-        """Pastes one object over a target for which a cut-out is large enough; False if nothing fits."""
+        """Pastes one object over or behind a target for which a cut-out is large enough; False if nothing fits."""
+        in_front = rng.random() >= self.behind
         share = rng.uniform(*self.hidden_share)
-        relative_size = max(rng.uniform(*self.scale), np.sqrt(1.3 * share))
+        relative_size, limit = rng.uniform(*self.scale), np.sqrt(1.3 * share)
+        relative_size = max(relative_size, limit) if in_front else min(relative_size, 1 / limit)
         sizes = [MAX_MAGNIFICATION * np.sqrt(np.count_nonzero(cutout.mask)) for cutout in cutouts]
         targets = [
             (item, size) for item, size in scene.targets(self.min_target_pixels) if relative_size * size <= max(sizes)
@@ -121,10 +130,15 @@ class Composition:
         scale = MAX_MAGNIFICATION * relative_size * size / sizes[chosen]
         coverage, colours = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
         colours = cv2.convertScaleAbs(colours, alpha=rng.uniform(*_EXPOSURE))
-        position = _find_position(coverage >= 128, target, share, scene.size, rng)
+        mask = coverage >= 128
+        hidden_at = _hidden_share_of(target, mask) if in_front else _hidden_share_behind(scene.occupied(), mask)
+        position = _find_position(mask, target, hidden_at, share, scene.size, rng)
         if position is None:
             return False
-        scene.paste(cutouts[chosen].category, coverage, colours, *position)
+        if in_front:
+            scene.paste(cutouts[chosen].category, coverage, colours, *position)
+        else:
+            scene.paste_behind(cutouts[chosen].category, coverage, colours, *position, feather=self.feather)
         return True
 
 
@@ -146,7 +160,7 @@ class _Scene:
         self.size = (record.height, record.width)
         self.image = image.copy()
         self.objects: list[_Object] = []
-        self.pasted = 0
+        self.pasted: list[bool] = []  # of each pasted object: in front
         for position, instance in enumerate(record.instances):
             if not instance.iscrowd:
                 rle = visible_rle(record, instance)
@@ -158,20 +172,48 @@ class _Scene:
         large = [item for item in originals if coco_mask.area(item.visible) >= min_pixels]
         return [(item, float(coco_mask.area(item.uncovered)) ** 0.5) for item in large]
 
+    def occupied(self) -> np.ndarray:
+        """bool [H, W]: the visible pixels of all objects."""
+        return coco_mask.decode(coco_mask.merge([item.visible for item in self.objects])).astype(bool)
+
     def paste(self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
         """Adds an object in front of all others."""
-        (rows, columns), part = overlap(coverage.shape, x, y, self.size)
-        patch = np.array(self.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
-        blend(patch, coverage[part], colours[part], 0, 0)
-        self.image.paste(Image.fromarray(patch), (columns.start, rows.start))
-        rle = encode_window(coverage[part] >= 128, columns.start, rows.start, self.size)
+        self._blend(coverage, colours, x, y)
+        rle = self._rle(coverage, x, y)
         covered = coco_mask.toBbox(rle)
         boxes = np.array([coco_mask.toBbox(o.visible) for o in self.objects]).reshape(-1, 4)
         near = (boxes[:, :2] < covered[:2] + covered[2:]) & (boxes[:, :2] + boxes[:, 2:] > covered[:2])
         for index in np.flatnonzero(near.all(axis=1)):
             self.objects[index].visible = rle_difference(self.objects[index].visible, rle)
         self.objects.append(_Object(rle, rle, category=category))
-        self.pasted += 1
+        self.pasted.append(True)
+
+    def paste_behind(
+        self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int, feather: float
+    ) -> None:
+        """Adds an object behind all others; `feather` blurs its edge along what lies on it."""
+        occupied = self.occupied()
+        window, part = overlap(coverage.shape, x, y, self.size)
+        free = (~occupied[window]).astype(np.float32)
+        if feather > 0:
+            free = cv2.GaussianBlur(free, (0, 0), feather, borderType=cv2.BORDER_REPLICATE)
+        opacity = np.zeros_like(coverage)
+        opacity[part] = np.rint(coverage[part] * free)
+        self._blend(opacity, colours, x, y)
+        rle = self._rle(coverage, x, y)
+        visible = rle_difference(rle, coco_mask.merge([item.visible for item in self.objects]))
+        self.objects.append(_Object(rle, visible, category=category))
+        self.pasted.append(False)
+
+    def _blend(self, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
+        (rows, columns), part = overlap(coverage.shape, x, y, self.size)
+        patch = np.array(self.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
+        blend(patch, coverage[part], colours[part], 0, 0)
+        self.image.paste(Image.fromarray(patch), (columns.start, rows.start))
+
+    def _rle(self, coverage: np.ndarray, x: int, y: int) -> RLE:
+        (rows, columns), part = overlap(coverage.shape, x, y, self.size)
+        return encode_window(coverage[part] >= 128, columns.start, rows.start, self.size)
 
     def record(self, min_visible: float) -> ImageRecord:
         """The record of the composed image."""
@@ -188,7 +230,7 @@ class _Scene:
                 instances.append(_covered(whole, item, min_visible))
             else:
                 instances[item.position] = _covered(instances[item.position], item, min_visible)
-        return replace(self.source, instances=instances, pasted=self.pasted)
+        return replace(self.source, instances=instances, pasted=tuple(self.pasted))
 
 
 def _covered(instance: InstanceRecord, item: _Object, min_visible: float) -> InstanceRecord:
@@ -214,16 +256,46 @@ def _box(rle: RLE) -> list[float]:
     return coco_mask.toBbox(rle).tolist()
 
 
+HiddenAt = Callable[[int, int], float]  # the hidden share with the first pixel of the pasted mask at (x, y)
+
+
+def _hidden_share_of(target: _Object, mask: np.ndarray) -> HiddenAt:
+    """The hidden share of a target below a mask."""
+    left, top, width, height = (int(v) for v in coco_mask.toBbox(target.uncovered))
+    window = decode_window(target.visible, left, top, left + width, top + height).astype(bool)
+    area, visible = int(coco_mask.area(target.uncovered)), np.count_nonzero(window)
+
+    def hidden_at(x: int, y: int) -> float:
+        inside, part = overlap(mask.shape, x - left, y - top, window.shape)
+        return 1 - (visible - np.count_nonzero(window[inside] & mask[part])) / area
+
+    return hidden_at
+
+
+def _hidden_share_behind(occupied: np.ndarray, mask: np.ndarray) -> HiddenAt:
+    """The hidden share of a mask behind occupied pixels, bool [H, W], of its part in the image."""
+
+    def hidden_at(x: int, y: int) -> float:
+        inside, part = overlap(mask.shape, x, y, occupied.shape)
+        area = np.count_nonzero(mask[part])
+        return np.count_nonzero(occupied[inside] & mask[part]) / area if area else 0.0
+
+    return hidden_at
+
+
 def _find_position(
-    mask: np.ndarray, target: _Object, share: float, image_size: tuple[int, int], rng: np.random.Generator
+    mask: np.ndarray,
+    target: _Object,
+    hidden_at: HiddenAt,
+    share: float,
+    image_size: tuple[int, int],
+    rng: np.random.Generator,
 ) -> tuple[int, int] | None:
-    """Searches a position where a mask hides a share of the target: (x, y) of its first pixel, or None.
+    """Searches a position of a mask near a target with a given hidden share: (x, y) of its first pixel, or None.
 
     Bisection along several directions from the target's centre: the hidden share decreases with the distance.
     """
     left, top, target_width, target_height = (int(v) for v in coco_mask.toBbox(target.uncovered))
-    window = decode_window(target.visible, left, top, left + target_width, top + target_height).astype(bool)
-    area, visible = int(coco_mask.area(target.uncovered)), np.count_nonzero(window)
     height, width = mask.shape
     total = np.count_nonzero(mask)
     reach = np.hypot(height + target_height, width + target_width) / 2
@@ -234,8 +306,7 @@ def _find_position(
             distance = (near + far) / 2
             x = round(left + (target_width - width) / 2 + distance * np.cos(angle))
             y = round(top + (target_height - height) / 2 + distance * np.sin(angle))
-            inside, part = overlap(mask.shape, x - left, y - top, window.shape)
-            hidden = 1 - (visible - np.count_nonzero(window[inside] & mask[part])) / area
+            hidden = hidden_at(x, y)
             if abs(hidden - share) <= best_error and _inside(mask, x, y, image_size) >= _MIN_INSIDE * total:
                 best, best_error = (x, y), abs(hidden - share)
             near, far = (distance, far) if hidden > share else (near, distance)
@@ -289,6 +360,7 @@ def build_composition(
         donors,
         probability=keys.PROBABILITY,
         max_objects=keys.MAX_OBJECTS,
+        behind=keys.BEHIND,
         hidden_share=tuple(keys.HIDDEN_SHARE),
         scale=tuple(keys.SCALE),
         feather=keys.FEATHER,

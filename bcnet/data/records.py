@@ -62,8 +62,8 @@ class ImageRecord:
         in_front: pairs (i, j) of positions in `instances`, crowds excluded: j lies in front of i. None: the depth order
             is unknown. Both (i, j) and (j, i): each occludes a part of the other.
         annotation_file: path of the file the record was read from, for messages.
-        pasted: number of instances at the end of the list that were pasted into the image (`bcnet.data.composition`):
-            each is complete and lies in front of all instances before it.
+        pasted: of each instance at the end of the list that was pasted into the image (`bcnet.data.composition`): True
+            if it lies in front of all instances before it, False if it lies behind them. Its amodal mask is known.
         unordered: positions of objects whose order relative to all others is unknown, although ``in_front`` is given.
         unordered_pairs: pairs (i, j), i < j, of objects whose order relative to each other is unknown, although
             ``in_front`` is given.
@@ -76,7 +76,7 @@ class ImageRecord:
     instances: list[InstanceRecord] = field(default_factory=list)
     in_front: list[tuple[int, int]] | None = None
     annotation_file: str = ""
-    pasted: int = 0
+    pasted: tuple[bool, ...] = ()
     unordered: tuple[int, ...] = ()
     unordered_pairs: tuple[tuple[int, int], ...] = ()
 

@@ -196,7 +196,7 @@ def _crowd_rles(record: ImageRecord, uncovered: bool = False) -> list[RLE]:
 
 def _is_pasted(record: ImageRecord, positions: Sequence[int]) -> np.ndarray:
     """bool [G]: which of the instances at these positions were pasted."""
-    return np.asarray(positions, dtype=np.int64) >= len(record.instances) - record.pasted
+    return np.asarray(positions, dtype=np.int64) >= len(record.instances) - len(record.pasted)
 
 
 def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +212,12 @@ def depth_order(record: ImageRecord, positions: Sequence[int]) -> tuple[np.ndarr
     in_front = np.zeros_like(unknown) if in_front is None else in_front
     pasted = _is_pasted(record, positions)
     unknown &= ~(pasted | pasted[:, None])
-    return in_front | (np.triu(np.ones_like(unknown), k=1) & pasted), unknown
+    # A pasted instance lies in front of all before it in the list, or behind them.
+    on_top = np.zeros_like(pasted)
+    on_top[pasted] = [record.pasted[position - len(record.instances)] for position in np.asarray(positions)[pasted]]
+    before = np.triu(np.ones_like(unknown), k=1)
+    in_front = in_front | (before & on_top) | (before.T & (pasted & ~on_top)[:, None])
+    return in_front, unknown
 
 
 def unknown_matrix(record: ImageRecord, positions: Sequence[int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from bcnet.data import (
     InstanceRecord,
 )
 from bcnet.data.composition import _Scene
-from bcnet.data.source_masks import source_masks
+from bcnet.data.source_masks import depth_order, source_masks
 from bcnet.ops.rle import encode_window
 
 LAYERS = ("occludee", "occluder", "amodal")
@@ -113,7 +113,7 @@ def test_targets_of_an_image_of_unknown_order():
     assert_layer(masks, "occludee", 2, PASTED)
     assert_layer(masks, "occluder", 2, " ".join(["........"] * 8))
     assert_layer(masks, "amodal", 2, PASTED)
-    assert record.pasted == 1 and record.instances[2].category == 3
+    assert record.pasted == (True,) and record.instances[2].category == 3
     assert masks.boxes == [[1, 2, 6, 4], [5, 2, 1, 2], [3, 1, 2, 4]]
     assert (np.asarray(image)[:, :, 0] == np.where(grid(PASTED) == "1", 200, 0)).all()
 
@@ -185,6 +185,37 @@ def test_later_pasted_objects_lie_in_front_of_earlier_ones():
     assert_layer(masks, "occluder", first + 1, " ".join(["........"] * 8))
 
 
+def test_an_object_pasted_behind_the_others():
+    under_composition = _Scene(Image.new("RGB", (8, 8)), scene())
+    coverage = (grid(PASTED) == "1") * np.uint8(255)
+    under_composition.paste_behind(3, coverage, np.full((8, 8, 3), 200, np.uint8), 0, 0, feather=0.0)
+    record = under_composition.record(0.2)
+    masks = source_masks(record, layers=LAYERS, occluder_target="front")
+    visible = "........ ...11... ........ ........ ....1... ........ ........ ........"
+    assert_layer(masks, "occludee", 2, visible)
+    assert (np.asarray(under_composition.image)[:, :, 0] == np.where(grid(visible) == "1", 200, 0)).all()
+    # A and B lie in front of it, inside its box, and it continues below them.
+    assert_layer(masks, "occluder", 2, "........ ........ ...11... ...11... ...1.... ........ ........ ........")
+    assert_layer(masks, "amodal", 2, PASTED)
+    assert masks.boxes[2] == [3, 1, 2, 4]
+    # Nothing changes for A: B's pixels are unknown, the pasted object's are known to lie behind.
+    plain = source_masks(scene(), layers=LAYERS, occluder_target="front")
+    for name in LAYERS:
+        for index in (0, 1):
+            assert layer(masks, name, index) == layer(plain, name, index)
+
+
+def test_the_depth_order_of_objects_pasted_in_front_and_behind():
+    record = replace(scene(), instances=[instance(PASTED)] * 6, pasted=(True, False, False, True))
+    in_front, unknown = depth_order(record, range(6))
+    from_back = [4, 3, (0, 1), 2, 5]  # the order of 0 and 1 is unknown
+    depth = {i: d for d, group in enumerate(from_back) for i in (group if isinstance(group, tuple) else (group,))}
+    for i in range(6):
+        for j in range(6):
+            assert in_front[i, j] == (depth[j] > depth[i])
+            assert unknown[i, j] == ({i, j} == {0, 1})
+
+
 def test_neighbours_count_unless_they_are_known_to_lie_behind():
     """The published rule on 40 x 40 pixels: a pasted object occludes its neighbour and is not occluded by it."""
     mask = np.zeros((40, 40), bool)
@@ -202,10 +233,10 @@ def test_neighbours_count_unless_they_are_known_to_lie_behind():
 
     assert areas(source_masks(record).layers["occluder"]) == [8 * 20, 2 * 20]
     assert "occluder_unknown" not in source_masks(record).layers
-    assert areas(source_masks(replace(record, pasted=1)).layers["occluder"]) == [8 * 20, None]
+    assert areas(source_masks(replace(record, pasted=(True,))).layers["occluder"]) == [8 * 20, None]
     front = source_masks(record, occluder_target="front").layers
     assert (areas(front["occluder"]), areas(front["occluder_unknown"])) == ([None, None], [8 * 20, 2 * 20])
-    front = source_masks(replace(record, pasted=1), occluder_target="front").layers
+    front = source_masks(replace(record, pasted=(True,)), occluder_target="front").layers
     assert (areas(front["occluder"]), areas(front["occluder_unknown"])) == ([8 * 20, None], [None, None])
     with pytest.raises(ValueError, match="occluder_target must be one of neighbours, front, got 'behind'"):
         source_masks(record, occluder_target="behind")

@@ -98,14 +98,16 @@ def image_of(record):
     return Image.open(record.file_name).convert("RGB")
 
 
+@pytest.mark.parametrize("behind", [0.0, 1.0])
 @pytest.mark.parametrize("share", [0.15, 0.35, 0.6])
-def test_the_hidden_share_is_near_the_drawn_one(spec, share):
-    records, compose = composition(spec, hidden_share=(share, share), min_visible=0.0)
+def test_the_hidden_share_is_near_the_drawn_one(spec, share, behind):
+    records, compose = composition(spec, hidden_share=(share, share), behind=behind, min_visible=0.0)
     errors = []
     for position in range(24):
         record = records[position % len(records)]
         _, new = compose(image_of(record), record, augmentation_rng(0, position))
         if new.pasted:
+            assert new.pasted == (not behind,)
             hidden = [
                 1 - int(coco_mask.area(i.segmentation)) / int(coco_mask.area(i.uncovered))
                 for i in new.instances
@@ -116,18 +118,19 @@ def test_the_hidden_share_is_near_the_drawn_one(spec, share):
     assert max(errors) <= 0.1 and np.median(errors) < 0.03
 
 
-def test_pasted_pixels_are_the_donors_and_the_rest_is_unchanged(spec):
-    records, compose = composition(spec, feather=0.0)
+@pytest.mark.parametrize("behind", [0.0, 1.0])
+def test_pasted_pixels_are_the_donors_and_the_rest_is_unchanged(spec, behind):
+    records, compose = composition(spec, feather=0.0, behind=behind)
     image = image_of(records[0])
     before = np.asarray(image).copy()
     new_image, new = compose(image, records[0], np.random.default_rng(0))
-    assert new.pasted == 1
+    assert len(new.pasted) == 1
     changed = (np.asarray(new_image) != before).any(axis=2)
     pasted = coco_mask.decode(new.instances[-1].segmentation).astype(bool)
     assert not (changed & ~pasted).any()
     assert changed[pasted].mean() > 0.95  # random pixels
     np.testing.assert_array_equal(np.asarray(image), before)  # the caller's image is left alone
-    assert records[0].pasted == 0 and all(i.uncovered is None for i in records[0].instances)
+    assert records[0].pasted == () and all(i.uncovered is None for i in records[0].instances)
 
 
 def test_images_without_usable_objects_are_unchanged(spec):
