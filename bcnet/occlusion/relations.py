@@ -2,7 +2,8 @@
 
 Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
 of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by the
-visible pixels of other detections on the hidden part. `with_relations` uses the first.
+visible pixels of other detections on the hidden part. `with_relations` uses the mean of both, where there are amodal
+masks.
 
 Letters: D detections, P pairs of them, M mask side, S samples per side.
 """
@@ -149,8 +150,34 @@ def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
 
+def relation_confidences(detections: Detections) -> dict[str, Tensor]:
+    """The pairwise confidences of every estimate, by name.
+
+    Args:
+        detections: with ``occludee_mask`` and ``occluder_mask``.
+
+    Returns:
+        "occluder" (`occluder_confidence`); with a map of amodal masks beside the visible ones also "hidden_part"
+        (`hidden_part_confidence`) and "mean", of both. float32 [D, D] each.
+
+    Raises:
+        ValueError: one of the two maps is absent.
+    """
+    confidences = {"occluder": occluder_confidence(detections)}
+    visible, amodal = detections.occludee_mask, detections.amodal_mask
+    if visible is not None and amodal is not None:
+        hidden = hidden_part_confidence(visible, amodal, detections.map_boxes, detections.image_size)
+        confidences["hidden_part"] = hidden
+        confidences["mean"] = (confidences["occluder"] + hidden) / 2
+    return confidences
+
+
 def with_relations(detections: Detections) -> Detections:
-    """The detections with `Detections.occluded_by` filled in; unchanged if the masks of a layer are absent."""
+    """The detections with `Detections.occluded_by` filled in; unchanged if the masks of a layer are absent.
+
+    With amodal masks it is the mean of both estimates, otherwise the occluder layer's: see scores/order_study.md.
+    """
     if detections.occludee_mask is None or detections.occluder_mask is None:
         return detections
-    return replace(detections, occluded_by=occluder_confidence(detections))
+    *_, best = relation_confidences(detections).values()
+    return replace(detections, occluded_by=best)

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
 from bcnet.evaluation import CocoEvaluator
 from bcnet.modeling import Detector
 from bcnet.modeling.precision import autocast_dtype
-from bcnet.occlusion.relations import hidden_part_confidence, occluder_confidence
+from bcnet.occlusion.relations import relation_confidences
 from bcnet.prediction.datasets import read_evaluation_sets, run_inference
-from bcnet.structures import Detections
-
-
-def relation_estimates(detections: Detections) -> dict[str, Tensor]:
-    """Pairwise confidences, float32 [D, D], by name: "occluder"; with an amodal mask also "hidden_part" and "mean"."""
-    estimates = {"occluder": occluder_confidence(detections)}
-    visible, amodal = detections.occludee_mask, detections.amodal_mask
-    if visible is not None and amodal is not None:
-        estimates["hidden_part"] = hidden_part_confidence(visible, amodal, detections.map_boxes, detections.image_size)
-        estimates["mean"] = (estimates["occluder"] + estimates["hidden_part"]) / 2
-    return estimates
 
 
 def order_by_estimate(cfg, model: Detector) -> dict[str, dict]:
@@ -35,7 +22,7 @@ def order_by_estimate(cfg, model: Detector) -> dict[str, dict]:
     evaluators: dict[str, CocoEvaluator] = {}
     inference = run_inference(model, evaluation_set.loader, amp_dtype=autocast_dtype(cfg), with_occluder=True)
     for image_id, detections in inference:
-        for name, confidence in relation_estimates(detections).items():
+        for name, confidence in relation_confidences(detections).items():
             if name not in evaluators:
                 evaluators[name] = CocoEvaluator(evaluation_set.truth, metrics=("order",))
             estimated = replace(detections, occluded_by=confidence)

@@ -10,9 +10,10 @@ from small_models import write_small_data_set
 from bcnet.data import load_dataset
 from bcnet.data.synthetic import CutoutLibrary
 from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
+from bcnet.occlusion.relations import relation_confidences, with_relations
 from bcnet.structures import Detections
 from studies.occlusion.plan import VISIBLE_TRAIN, Run, load_plan, scene_spec
-from studies.occlusion.relations import order_by_estimate, relation_estimates
+from studies.occlusion.relations import order_by_estimate
 from studies.occlusion.scenes import make_scenes
 
 SMALL = [
@@ -73,14 +74,17 @@ def occluded_pair(image_size=(32, 48)) -> Detections:
 
 
 def test_estimates_of_an_occluded_pair():
-    estimates = relation_estimates(occluded_pair())
+    estimates = relation_confidences(occluded_pair())
     assert list(estimates) == ["occluder", "hidden_part", "mean"]
     expected = {"occluder": 0.6, "hidden_part": 1.0, "mean": 0.8}
     for name, value in expected.items():
         assert estimates[name][0, 1].item() == pytest.approx(value, abs=0.02)
         assert estimates[name][1, 0].item() == 0
     without_amodal = replace(occluded_pair(), maps={n: m for n, m in occluded_pair().maps.items() if "amodal" not in n})
-    assert list(relation_estimates(without_amodal)) == ["occluder"]
+    assert list(relation_confidences(without_amodal)) == ["occluder"]
+    # Predictions carry the mean, and without amodal masks the occluder layer's.
+    assert with_relations(occluded_pair()).occluded_by[0, 1].item() == pytest.approx(0.8, abs=0.02)
+    assert with_relations(without_amodal).occluded_by[0, 1].item() == pytest.approx(0.6, abs=0.02)
 
 
 class _Oracle:
