@@ -2,8 +2,9 @@
 # Set-up and the main job.
 #
 #   bash all.sh
-#       makes .venv and the embedded synthetic data set, trains the small bilayer model of configs/quick,
-#       evaluates it on held-out scenes and draws what it sees. About ten minutes on two CPU cores after set-up.
+#       makes .venv and the embedded synthetic data set, trains the small bilayer model of configs/quick (its backbone
+#       pretrained on ImageNet), evaluates it on held-out scenes and draws what it sees. Under ten minutes on two CPU
+#       cores after set-up.
 #
 #   CONFIG=configs/fcos/fcos_imprv_R_50_FPN.yaml NUM_GPUS=2 bash all.sh [KEY VALUE ...]
 #       trains, evaluates and draws a config of your own. An interrupted run goes on where it stopped.
@@ -11,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source tools/setup_env.sh
 
-CONFIG=${CONFIG:-configs/quick/bcnet_faster_rcnn.yaml}
+CONFIG=${CONFIG:-configs/quick/bcnet_faster_rcnn_lite0.yaml}
 NUM_GPUS=${NUM_GPUS:-1}
 started=$SECONDS
 
