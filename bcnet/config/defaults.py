@@ -175,6 +175,7 @@ def _add_augmentation_keys(inputs) -> None:
     composition.SCALE = (0.6, 1.5)  # range of a pasted object's size, the root of its area, relative to its target's
     composition.SOURCE = ""  # name or spec of the data set to cut from; empty: the training sets
     composition.FEATHER = 0.7  # pixels (standard deviation) over which the edge of a pasted object fades
+    composition.SHADOW = 0.5  # maximum darkness, 0..1, of the shadow on what lies below; 0 for none
     composition.MIN_VISIBLE = 0.2  # an object of which pasted ones leave a smaller visible share is dropped
     composition.CACHE_MB = 64  # memory for cut-outs, in each data loader worker
     # Large-scale jitter, in place of the resize of the short side: detectron2's ResizeScale and FixedSizeCrop.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -23,15 +23,15 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import match_classes
-from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, blend, overlap
+from bcnet.data.composed_image import ComposedImage, ComposedObject, PastedObject
+from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, overlap
 from bcnet.data.donors import MIN_OBJECT_PIXELS, Donors, donor_indices
 from bcnet.data.masks import decode_window
-from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
-from bcnet.data.source_masks import visible_rle
-from bcnet.ops.rle import RLE, encode_window, rle_difference
+from bcnet.data.records import DatasetInfo, ImageRecord
 
 MIN_TARGET_PIXELS = 24**2  # visible pixels of an object to be partly hidden
 _EXPOSURE = (0.85, 1.15)  # range of a pasted object's brightness
+_SHADOW_SPREAD = (0.03, 0.09)  # range of a shadow's soft edge, relative to the square root of the object's area
 _TRIES = 2  # draws of target, share, object and position for each object to paste
 _DIRECTIONS = 4  # directions tried around the target
 _STEPS = 7  # halvings of the distance along each
@@ -56,6 +56,7 @@ class Composition:
             an object in front would be too small to hide the drawn share, and decreased if one behind would be too
             large to be hidden.
         feather: standard deviation in pixels of the blur of a pasted object's edge.
+        shadow: maximum darkness of the shadow on what lies below, 0..1; each is drawn from 0 to `shadow`.
         min_visible: an object whose visible share falls below this is no longer an instance but a crowd.
         min_target_pixels: minimum visible area of a target.
     """
@@ -70,6 +71,7 @@ class Composition:
         hidden_share: tuple[float, float] = (0.1, 0.6),
         scale: tuple[float, float] = (0.6, 1.5),
         feather: float = 0.7,
+        shadow: float = 0.5,
         min_visible: float = 0.2,
         min_target_pixels: int = MIN_TARGET_PIXELS,
     ) -> None:
@@ -80,6 +82,7 @@ class Composition:
         self.hidden_share = hidden_share
         self.scale = scale
         self.feather = feather
+        self.shadow = shadow
         self.min_visible = min_visible
         self.min_target_pixels = min_target_pixels
 
@@ -107,12 +110,12 @@ class Composition:
         cutouts = self.donors.draw(rng, exclude=record.file_name)
         if not cutouts:
             return image, record
-        scene = _Scene(image, record)
+        scene = ComposedImage(image, record)
         for _ in range(count):
             any(self._paste_one(scene, cutouts, rng) for _ in range(_TRIES))
         return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
 
-    def _paste_one(self, scene: _Scene, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
+    def _paste_one(self, scene: ComposedImage, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
         """Pastes one object over or behind a target for which a cut-out is large enough; False if nothing fits."""
         in_front = rng.random() >= self.behind
         share = rng.uniform(*self.hidden_share)
@@ -135,131 +138,28 @@ class Composition:
         position = _find_position(mask, target, hidden_at, share, scene.size, rng)
         if position is None:
             return False
+        pasted = PastedObject(cutouts[chosen].category, coverage, colours.astype(np.float32), *position)
+        shadow = _draw_shadow(self.shadow, relative_size * size, rng)
         if in_front:
-            scene.paste(cutouts[chosen].category, coverage, colours, *position)
+            scene.paste(pasted, shadow)
         else:
-            scene.paste_behind(cutouts[chosen].category, coverage, colours, *position, feather=self.feather)
+            scene.paste_behind(pasted, shadow, feather=self.feather)
         return True
 
 
-@dataclass
-class _Object:
-    """An instance or a pasted object, with its visible masks (RLEs) before and after objects were pasted over it."""
-
-    uncovered: RLE
-    visible: RLE
-    position: int | None = None  # in the record's instances
-    category: int = -1  # of a pasted object
-
-
-class _Scene:
-    """An image under composition."""
-
-    def __init__(self, image: Image.Image, record: ImageRecord) -> None:
-        self.source = record
-        self.size = (record.height, record.width)
-        self.image = image.copy()
-        self.objects: list[_Object] = []
-        self.pasted: list[bool] = []  # of each pasted object: in front
-        for position, instance in enumerate(record.instances):
-            if not instance.iscrowd:
-                rle = visible_rle(record, instance)
-                self.objects.append(_Object(rle, rle, position))
-
-    def targets(self, min_pixels: int) -> list[tuple[_Object, float]]:
-        """The source image's objects with at least `min_pixels` visible pixels, with the square root of their areas."""
-        originals = [item for item in self.objects if item.position is not None]
-        large = [item for item in originals if coco_mask.area(item.visible) >= min_pixels]
-        return [(item, float(coco_mask.area(item.uncovered)) ** 0.5) for item in large]
-
-    def occupied(self) -> np.ndarray:
-        """bool [H, W]: the visible pixels of all objects."""
-        return coco_mask.decode(coco_mask.merge([item.visible for item in self.objects])).astype(bool)
-
-    def paste(self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
-        """Adds an object in front of all others."""
-        self._blend(coverage, colours, x, y)
-        rle = self._rle(coverage, x, y)
-        covered = coco_mask.toBbox(rle)
-        boxes = np.array([coco_mask.toBbox(o.visible) for o in self.objects]).reshape(-1, 4)
-        near = (boxes[:, :2] < covered[:2] + covered[2:]) & (boxes[:, :2] + boxes[:, 2:] > covered[:2])
-        for index in np.flatnonzero(near.all(axis=1)):
-            self.objects[index].visible = rle_difference(self.objects[index].visible, rle)
-        self.objects.append(_Object(rle, rle, category=category))
-        self.pasted.append(True)
-
-    def paste_behind(
-        self, category: int, coverage: np.ndarray, colours: np.ndarray, x: int, y: int, feather: float
-    ) -> None:
-        """Adds an object behind all others; `feather` blurs its edge along what lies on it."""
-        occupied = self.occupied()
-        window, part = overlap(coverage.shape, x, y, self.size)
-        free = (~occupied[window]).astype(np.float32)
-        if feather > 0:
-            free = cv2.GaussianBlur(free, (0, 0), feather, borderType=cv2.BORDER_REPLICATE)
-        opacity = np.zeros_like(coverage)
-        opacity[part] = np.rint(coverage[part] * free)
-        self._blend(opacity, colours, x, y)
-        rle = self._rle(coverage, x, y)
-        visible = rle_difference(rle, coco_mask.merge([item.visible for item in self.objects]))
-        self.objects.append(_Object(rle, visible, category=category))
-        self.pasted.append(False)
-
-    def _blend(self, coverage: np.ndarray, colours: np.ndarray, x: int, y: int) -> None:
-        (rows, columns), part = overlap(coverage.shape, x, y, self.size)
-        patch = np.array(self.image.crop((columns.start, rows.start, columns.stop, rows.stop)))
-        blend(patch, coverage[part], colours[part], 0, 0)
-        self.image.paste(Image.fromarray(patch), (columns.start, rows.start))
-
-    def _rle(self, coverage: np.ndarray, x: int, y: int) -> RLE:
-        (rows, columns), part = overlap(coverage.shape, x, y, self.size)
-        return encode_window(coverage[part] >= 128, columns.start, rows.start, self.size)
-
-    def record(self, min_visible: float) -> ImageRecord:
-        """The record of the composed image."""
-        instances = list(self.source.instances)
-        for item in self.objects:
-            if item.position is None:
-                whole = InstanceRecord(
-                    bbox=_box(item.uncovered),
-                    category=item.category,
-                    segmentation=dict(item.uncovered),
-                    amodal=dict(item.uncovered),
-                    amodal_bbox=_box(item.uncovered),
-                )
-                instances.append(_covered(whole, item, min_visible))
-            else:
-                instances[item.position] = _covered(instances[item.position], item, min_visible)
-        return replace(self.source, instances=instances, pasted=tuple(self.pasted))
-
-
-def _covered(instance: InstanceRecord, item: _Object, min_visible: float) -> InstanceRecord:
-    """An instance of the composed image, without the file's occluder mask, which is recomputed for the new image."""
-    before, now = (int(coco_mask.area(rle)) for rle in (item.uncovered, item.visible))
-    if now == before:
-        segmentation = item.visible if instance.segmentation else instance.segmentation
-        return replace(instance, segmentation=segmentation, occluder=None)
-    return replace(
-        instance,
-        bbox=_box(item.visible),
-        iscrowd=now < min_visible * before,
-        segmentation=item.visible,
-        occluder=None,
-        area=None,
-        amodal_bbox=instance.amodal_bbox or instance.bbox,
-        hidden_fraction=None,
-        uncovered=item.uncovered,
-    )
-
-
-def _box(rle: RLE) -> list[float]:
-    return coco_mask.toBbox(rle).tolist()
+def _draw_shadow(darkness: float, size: float, rng: np.random.Generator) -> dict | None:
+    """The arguments of `cast_shadow` for an object of this size in pixels; None without a shadow."""
+    if darkness == 0:
+        return None
+    spread = max(round(size * rng.uniform(*_SHADOW_SPREAD)), 2)
+    shift = rng.integers(-spread // 2, spread // 2 + 1, 2)
+    return {"darkness": rng.uniform(0, darkness), "spread": spread, "shift": (int(shift[0]), int(shift[1]))}
 
 
 HiddenAt = Callable[[int, int], float]  # the hidden share with the first pixel of the pasted mask at (x, y)
 
 
-def _hidden_share_of(target: _Object, mask: np.ndarray) -> HiddenAt:
+def _hidden_share_of(target: ComposedObject, mask: np.ndarray) -> HiddenAt:
     """The hidden share of a target below a mask."""
     left, top, width, height = (int(v) for v in coco_mask.toBbox(target.uncovered))
     window = decode_window(target.visible, left, top, left + width, top + height).astype(bool)
@@ -285,7 +185,7 @@ def _hidden_share_behind(occupied: np.ndarray, mask: np.ndarray) -> HiddenAt:
 
 def _find_position(
     mask: np.ndarray,
-    target: _Object,
+    target: ComposedObject,
     hidden_at: HiddenAt,
     share: float,
     image_size: tuple[int, int],
@@ -364,6 +264,7 @@ def build_composition(
         hidden_share=tuple(keys.HIDDEN_SHARE),
         scale=tuple(keys.SCALE),
         feather=keys.FEATHER,
+        shadow=keys.SHADOW,
         min_visible=keys.MIN_VISIBLE,
     )
 

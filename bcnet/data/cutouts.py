@@ -126,6 +126,27 @@ def blend(canvas: np.ndarray, coverage: np.ndarray, colours: np.ndarray, x: int,
     canvas[window] = cv2.blendLinear(colours[part], canvas[window], opacity, 1 - opacity)
 
 
+def cast_shadow(
+    canvas: np.ndarray, coverage: np.ndarray, x: int, y: int, *, darkness: float, spread: int, shift: tuple[int, int]
+) -> None:
+    """Darkens a canvas (in place) around and below an object, which is drawn afterwards.
+
+    Args:
+        canvas: float32 [H, W, 3].
+        coverage: uint8 [h, w], 255 where the object is opaque.
+        x, y: position of the window's first pixel in the canvas.
+        darkness: maximum fraction by which the shadow darkens the canvas.
+        spread: width of the shadow's soft edge in pixels.
+        shift: of the shadow against the object, right and down, in pixels; up to `spread` each.
+    """
+    margin = 2 * spread
+    padded = cv2.copyMakeBorder(coverage, margin, margin, margin, margin, cv2.BORDER_CONSTANT)  # zeros
+    # Two box filters give a soft edge in time independent of its width.
+    soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))
+    window, part = overlap(soft.shape, x - margin + shift[0], y - margin + shift[1], canvas.shape)
+    canvas[window] *= (1 - soft[part] * np.float32(darkness / 255))[..., None]
+
+
 def overlap(
     shape: tuple[int, ...], x: int, y: int, image_shape: tuple[int, ...]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

@@ -13,7 +13,7 @@ from bcnet.data import (
     ImageRecord,
     InstanceRecord,
 )
-from bcnet.data.composition import _Scene
+from bcnet.data.composed_image import ComposedImage, PastedObject
 from bcnet.data.source_masks import depth_order, source_masks
 from bcnet.ops.rle import encode_window
 
@@ -77,9 +77,14 @@ def scene(in_front=None, *extra):
     return ImageRecord("8x8.png", 1, 8, 8, instances, in_front=in_front)
 
 
+def at_the_corner(text):
+    coverage = (grid(text) == "1") * np.uint8(255)
+    return PastedObject(3, coverage, np.full((8, 8, 3), 200, np.float32), 0, 0)
+
+
 def composed(record, min_visible=0.2, pasted=PASTED):
-    under_composition = _Scene(Image.new("RGB", (8, 8)), record)
-    under_composition.paste(3, (grid(pasted) == "1") * np.uint8(255), np.full((8, 8, 3), 200, np.uint8), 0, 0)
+    under_composition = ComposedImage(Image.new("RGB", (8, 8)), record)
+    under_composition.paste(at_the_corner(pasted))
     return under_composition.image, under_composition.record(min_visible)
 
 
@@ -174,9 +179,9 @@ def test_an_object_with_too_few_visible_pixels_is_a_crowd():
 
 
 def test_later_pasted_objects_lie_in_front_of_earlier_ones():
-    under_composition = _Scene(Image.new("RGB", (8, 8)), scene())
+    under_composition = ComposedImage(Image.new("RGB", (8, 8)), scene())
     for text in (PASTED, BEFORE["B"]):
-        under_composition.paste(0, (grid(text) == "1") * np.uint8(255), np.zeros((8, 8, 3), np.uint8), 0, 0)
+        under_composition.paste(at_the_corner(text))
     masks = source_masks(under_composition.record(0.2), layers=LAYERS, occluder_target="front")
     first = len(masks.positions) - 2
     assert layer(masks, "occludee", first)[1:5] == ["...11...", "...1....", "...1....", "...11..."]
@@ -186,9 +191,8 @@ def test_later_pasted_objects_lie_in_front_of_earlier_ones():
 
 
 def test_an_object_pasted_behind_the_others():
-    under_composition = _Scene(Image.new("RGB", (8, 8)), scene())
-    coverage = (grid(PASTED) == "1") * np.uint8(255)
-    under_composition.paste_behind(3, coverage, np.full((8, 8, 3), 200, np.uint8), 0, 0, feather=0.0)
+    under_composition = ComposedImage(Image.new("RGB", (8, 8)), scene())
+    under_composition.paste_behind(at_the_corner(PASTED))
     record = under_composition.record(0.2)
     masks = source_masks(record, layers=LAYERS, occluder_target="front")
     visible = "........ ...11... ........ ........ ....1... ........ ........ ........"
@@ -203,6 +207,29 @@ def test_an_object_pasted_behind_the_others():
     for name in LAYERS:
         for index in (0, 1):
             assert layer(masks, name, index) == layer(plain, name, index)
+
+
+def test_a_shadow_darkens_what_lies_below_and_not_what_lies_on_top():
+    size = (64, 64)
+    mask = np.zeros(size, np.uint8)
+    mask[20:40, 20:40] = 255
+    box = InstanceRecord([4, 4, 30, 30], 0, segmentation=encode_window(np.ones((30, 30), bool), 4, 4, size))
+    record = ImageRecord("64x64.png", 1, 64, 64, [box])
+    pasted = PastedObject(1, mask, np.full((*size, 3), 200, np.float32), 0, 0)
+    shadow = {"darkness": 0.5, "spread": 4, "shift": (0, 0)}
+    grey = Image.new("RGB", size, (100, 100, 100))
+
+    in_front = ComposedImage(grey, record)
+    in_front.paste(pasted, shadow)
+    pixels = np.asarray(in_front.image)[:, :, 0].astype(int)
+    assert (pixels[20:40, 20:40] == 200).all()  # the object on top
+    assert (pixels[30, 18:20] < 100).all() and (pixels[:10] == 100).all()  # beside it, and far away
+
+    behind = ComposedImage(grey, record)
+    behind.paste_behind(pasted, shadow)
+    pixels = np.asarray(behind.image)[:, :, 0].astype(int)
+    assert (pixels[4:34, 4:34] == 100).all()  # the object on top
+    assert pixels[36, 25] < 200 and pixels[39, 39] == 200  # of the object below, beside it and far away
 
 
 def test_the_depth_order_of_objects_pasted_in_front_and_behind():

@@ -120,7 +120,7 @@ def test_the_hidden_share_is_near_the_drawn_one(spec, share, behind):
 
 @pytest.mark.parametrize("behind", [0.0, 1.0])
 def test_pasted_pixels_are_the_donors_and_the_rest_is_unchanged(spec, behind):
-    records, compose = composition(spec, feather=0.0, behind=behind)
+    records, compose = composition(spec, feather=0.0, shadow=0.0, behind=behind)
     image = image_of(records[0])
     before = np.asarray(image).copy()
     new_image, new = compose(image, records[0], np.random.default_rng(0))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from bcnet.data.cutouts import blend, overlap
+from bcnet.data.cutouts import blend, cast_shadow, overlap
 from bcnet.data.synthetic.config import SceneConfig
 
 _DIRECTIONS = 5  # directions tried around the occluder of a new object
@@ -164,13 +164,8 @@ def paint(canvas: np.ndarray, placed: Placed, colours: np.ndarray, shadow: float
     size = canvas.shape[0]
     if shadow > 0:
         spread = max(size // 32, 2)
-        margin = 2 * spread
-        padded = cv2.copyMakeBorder(placed.coverage, margin, margin, margin, margin, cv2.BORDER_CONSTANT)  # zeros
-        # Two box filters give a soft edge in time independent of its width.
-        soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))
         # Light from above: the shadow is shifted down.
-        window, part = overlap(soft.shape, placed.x - margin, placed.y - margin + spread // 2, canvas.shape)
-        canvas[window] *= (1 - soft[part] * np.float32(shadow / 255))[..., None]
+        cast_shadow(canvas, placed.coverage, placed.x, placed.y, darkness=shadow, spread=spread, shift=(0, spread // 2))
     blend(canvas, placed.coverage, colours, placed.x, placed.y)
 
 
