@@ -21,8 +21,8 @@ def mask_head_cost(head: nn.Module, channels: int, side: int) -> dict[str, float
         side: of the pooled features, in cells.
 
     Returns:
-        dict: "parameters"; "multiply_adds_all_maps", as in training; "multiply_adds_masks_only", the visible mask alone,
-        as in inference.
+        dict: "parameters"; "multiply_adds_all_maps", as in training; "multiply_adds_masks_only", the visible mask
+        alone, as in inference.
     """
     cost: dict[str, float] = {"parameters": sum(p.numel() for p in head.parameters())}
     x = torch.zeros(1, channels, side, side, device=next(head.parameters()).device)

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from bcnet.bilayer.layer import MaskDecoder, MaskLayer
 from bcnet.bilayer.losses import mask_losses
 from bcnet.bilayer.targets import MapTarget, map_targets
-from bcnet.maps import BOUNDARY, OCCLUDEE, OCCLUDEE_BOUNDARY, OCCLUDEE_MASK, OCCLUDER, PUBLISHED_MAPS, MapSpec, with_weights
+from bcnet.maps import (
+    BOUNDARY,
+    OCCLUDEE,
+    OCCLUDEE_BOUNDARY,
+    OCCLUDEE_MASK,
+    OCCLUDER,
+    PUBLISHED_MAPS,
+    MapSpec,
+    with_weights,
+)
 
 
 class MaskHead(nn.Module):

@@ -178,7 +178,7 @@ class PlainMaskHead(bilayer.PlainMaskHead):
         return cls(in_channels, **plain_keywords(cfg, in_channels))
 
 
-# Under detectron2's name, and under that of the plugin's head, which has a boundary decoder where detectron2's has none.
+# Under detectron2's name, and under that of the plugin's head: detectron2's own has no boundary decoder.
 for _name in ("MaskRCNNConvUpsampleHead", "PlainMaskHead"):
     MASK_HEAD_REGISTRY.register(PlainMaskHead, name=_name)
 

@@ -3,8 +3,8 @@
 
     python -m studies.heads --plan studies/heads_shapes.yaml --output output/heads
 
-The same command resumes an interrupted study; with a frozen trunk (trunk: none), started a second time beside the first,
-it shares the work with it, arm by arm. KEY VALUE pairs override values of the plan, for instance
+The same command resumes an interrupted study; with a frozen trunk (trunk: none), started a second time beside the
+first, it shares the work with it, arm by arm. KEY VALUE pairs override values of the plan, for instance
 
     trunk none settings.MODEL.WEIGHTS output/quick/model_final.pth settings.SOLVER.MAX_ITER 4000
 """

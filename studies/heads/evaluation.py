@@ -105,7 +105,10 @@ def _instances(
         yield "occluder_iou", absent
     else:
         found = detections.mask_rles("occluder_mask")
-        yield "occluder_iou", [math.nan if o is None else iou(f, o) for f, o in zip(found, truth.occluders, strict=True)]
+        yield (
+            "occluder_iou",
+            [math.nan if o is None else iou(f, o) for f, o in zip(found, truth.occluders, strict=True)],
+        )
 
 
 def _order(detections: Detections, truth: ImageTruth) -> Iterator[tuple[str, list[float]]]:

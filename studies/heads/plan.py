@@ -10,12 +10,21 @@ from dataclasses import dataclass
 import yaml
 
 from bcnet.config import load_config
+from bcnet.registry import import_modules
 from studies.occlusion.plan import check_scenes
 from studies.plan_files import merged, read_plan_file
 
 # Who trains the trunk: nobody, the sum of all arms' losses, or the arm of this name.
 NONE, ALL = "none", "all"
-_OPTIONAL = {"visible_only": False, "settings": {}, "views": 8, "rois": 32, "olac": "", "resamples": 2000}
+_OPTIONAL = {
+    "imports": (),
+    "visible_only": False,
+    "settings": {},
+    "views": 8,
+    "rois": 32,
+    "olac": "",
+    "resamples": 2000,
+}
 _KEYS = ("config", "trunk", "seeds", "data", "arms", "compare", *_OPTIONAL)
 _DATA_KEYS = {"train", "tests", "settings", "visible_only"}
 
@@ -111,7 +120,7 @@ class HeadsPlan:
 
 
 def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsPlan:
-    """Reads a plan.
+    """Reads a plan, and imports the modules with heads of its own that it names under ``imports``.
 
     Args:
         path, opts: see `read_plan_file`.
@@ -119,8 +128,10 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: an unknown or missing key, or an invalid value.
+        ImportError: from a module of ``imports``.
     """
     content = {**_OPTIONAL, **read_plan_file(path, opts, keys=_KEYS, optional=tuple(_OPTIONAL))}
+    import_modules(content.pop("imports"))
     visible = {"visible_only": content.pop("visible_only")}
     plan = HeadsPlan(
         **{

@@ -82,9 +82,9 @@ def _head(plan: HeadsPlan, results: Results) -> str:
     hours = sum(result["seconds"] / result["arms_together"] for result in results.values()) / 3600
     return (
         "# Mask heads on one trunk\n\n"
-        f"**The trunk is trained by {trained}.** All arms see the same RoIs in the same iterations and start from the same "
-        "seed; each arm's loss trains its own head. Masks are predicted in ground-truth boxes. Differences are paired by "
-        "instance; intervals are 95 % of a bootstrap over images, and say nothing of other seeds.\n\n"
+        f"**The trunk is trained by {trained}.** All arms see the same RoIs in the same iterations and start from "
+        "the same seed; each arm's loss trains its own head. Masks are predicted in ground-truth boxes. Differences "
+        "are paired by instance; intervals are 95 % of a bootstrap over images, and say nothing of other seeds.\n\n"
         f"{len(results)} of {len(plan.data) * len(plan.seeds) * len(plan.arms)} arms are finished; iterations: "
         f"{', '.join(map(str, iterations))}; {hours:.2f} hours in all. {run['hardware']['platform']}, "
         f"{run['hardware']['cpu_cores']} cores, GPUs: {', '.join(run['hardware']['gpus']) or 'none'}. "
@@ -106,9 +106,8 @@ def _means(plan: HeadsPlan, results: Results, data: str, test: str) -> str:
         rows.append([arm, str(len(found)), *macs, *cells])
     headers = ["arm", "seeds", "MACs per RoI, mask (M)", "all maps (M)", *(TITLES[name] for name in columns)]
     used = [i for i in range(len(headers)) if i < 4 or any(row[i] != "-" for row in rows)]
-    return (
-        "Percent, mean and standard deviation over seeds. MACs: multiply-adds of the head.\n\n"
-        + markdown_table([[line[i] for i in used] for line in (headers, *rows)])
+    return "Percent, mean and standard deviation over seeds. MACs: multiply-adds of the head.\n\n" + markdown_table(
+        [[line[i] for i in used] for line in (headers, *rows)]
     )
 
 

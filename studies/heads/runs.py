@@ -14,7 +14,7 @@ from bcnet.bilayer import MaskHead
 from bcnet.checkpoint import load_weights, read_checkpoint, write_weights
 from bcnet.data import load_dataset
 from bcnet.data.loaders import build_train_loader
-from bcnet.files import open_locked, read_json, write_json, write_text
+from bcnet.files import open_locked, read_json, write_json
 from bcnet.modeling import Detector, build_model
 from bcnet.modeling.precision import autocast_dtype
 from bcnet.training.build import build_trainer
@@ -29,6 +29,7 @@ from studies.heads.evaluation import evaluate_arms, means, pooled_test_rois
 from studies.heads.heads import ManyHeads, ManyHeadsBranch, build_arms
 from studies.heads.plan import HeadsPlan, HeadsRun
 from studies.heads.test_set import ImageTruth, describe_test_set, read_test_set
+from studies.occlusion.runs import write_run_config
 
 logger = logging.getLogger("bcnet.studies.heads")
 
@@ -44,11 +45,11 @@ def test_set_file(output: str, data: str, test: str) -> str:
     return os.path.join(output, "results", data, f"{test}.json")
 
 
-def is_done(output: str, run: HeadsRun) -> bool:
-    """Whether every arm of a run has its last evaluation."""
+def is_done(plan: HeadsPlan, output: str, run: HeadsRun) -> bool:
+    """Whether every arm of a run was evaluated after the plan's last iteration."""
+    last = plan.trunk_config(run, output, "", 1).SOLVER.MAX_ITER
     files = [result_file(output, run, arm) for arm in run.arms]
-    results = [read_json(file) for file in files if os.path.exists(file)]
-    return len(results) == len(files) and all(result["iteration"] == result["max_iter"] for result in results)
+    return all(os.path.exists(file) and read_json(file)["iteration"] == last for file in files)
 
 
 def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *, workers: int = 1) -> None:
@@ -66,7 +67,7 @@ def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *
         os.makedirs(folder, exist_ok=True)
         try:
             with open_locked(os.path.join(folder, LOCK), "w", f"another process works on {run.name}"):
-                if not is_done(output, run):
+                if not is_done(plan, output, run):
                     _Execution(plan, output, run, workers).run()
         except BlockingIOError as busy:
             logger.info("%s: left to it", busy)
@@ -88,9 +89,12 @@ class _Execution:
         self.started = time.perf_counter()
 
     def run(self) -> None:
-        set_up_logging(self.cfg.OUTPUT_DIR)
         cfg = self.cfg
-        write_text(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
+        set_up_logging(cfg.OUTPUT_DIR)
+        write_run_config(cfg, cfg.OUTPUT_DIR)
+        cached = {"views": self.plan.views, "rois": self.plan.rois} if self.plan.frozen else {}
+        arms = {arm: self.plan.arms[arm] for arm in self.of.arms}
+        _require_same(os.path.join(cfg.OUTPUT_DIR, "arms.json"), {"trunk": self.plan.trunk, **cached, "arms": arms})
         checkpoints = Checkpoints(cfg.OUTPUT_DIR, kept=1)
         content = checkpoints.read_last()
         start = content["iteration"] + 1 if content else 0
@@ -130,6 +134,7 @@ class _Execution:
         folder = os.path.join(self.output, "cache", self.of.data, f"seed_{self.cfg.SEED}")
         os.makedirs(folder, exist_ok=True)
         with open_locked(os.path.join(folder, LOCK), "w", f"another process makes the cache {folder}"):
+            write_run_config(self.cfg.with_values({"OUTPUT_DIR": folder}), folder)
             records, info = load_dataset(self.train_spec)
             write_views(folder, self.cfg, trunk.eval(), records, info.class_names, self.plan.views)
             for name, truths in self.tests.items():
@@ -204,6 +209,14 @@ class _Execution:
             "run": describe_run(self.of.seed),
             "tests": before["tests"],
         }
+
+
+def _require_same(path: str, content: dict) -> None:
+    """Writes a json; raises ValueError if there is one of other content."""
+    if not os.path.exists(path):
+        write_json(path, content)
+    elif read_json(path) != content:
+        raise ValueError(f"{path} belongs to another plan; choose another output folder, or remove this run's")
 
 
 def _write_test_cache(path: str, cfg, trunk: Detector, truths: Sequence[ImageTruth]) -> None:

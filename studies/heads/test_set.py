@@ -35,7 +35,7 @@ class ImageTruth:
         given: detections in the annotated boxes, in image pixels, without maps.
         visible: visible masks.
         amodal: amodal masks; None where the data set has none.
-        occluders: what lies in front inside the box, where the order is known; else all neighbours (the published rule).
+        occluders: what lies in front inside the box, where the order is known; else all neighbours (published rule).
         pairs: (i, j): j hides a part of i, and i none of j. Empty without order or amodal masks.
     """
 

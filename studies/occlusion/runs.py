@@ -57,7 +57,7 @@ def execute_runs(
     """
     runs = plan.runs() if runs is None else runs
     for run in runs:
-        _write_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
+        write_run_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
     waiting = [run for run in runs if not _is_done(output, run)]
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failed: list[Run] = []
@@ -89,7 +89,12 @@ def _is_done(output: str, run: Run) -> bool:
     return os.path.exists(result_file(output, run))
 
 
-def _write_config(cfg, folder: str) -> None:
+def write_run_config(cfg, folder: str) -> None:
+    """Writes the config of a run to its folder, ``run.yaml``.
+
+    Raises:
+        ValueError: there is the config of another plan.
+    """
     path = os.path.join(folder, CONFIG_FILE)
     if os.path.exists(path):
         # Loaded instead of compared as text, so that keys added since then get their defaults.

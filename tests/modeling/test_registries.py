@@ -35,9 +35,10 @@ KEYS = {
 
 @pytest.fixture
 def registry(monkeypatch):
-    """Components registered in a test are gone after it."""
+    """Components registered in a test are gone after it, and those of other packages are not there."""
     for registry in (BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY):
-        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+        own = {name: component for name, component in registry._obj_map.items() if component.__module__[:6] == "bcnet."}
+        monkeypatch.setattr(registry, "_obj_map", own)
 
 
 class OneConvolution(nn.Module):
@@ -72,13 +73,13 @@ def own_backbone_config(**overrides):
 
 
 @pytest.mark.parametrize(("key", "names"), KEYS.items())
-def test_an_unknown_name_lists_what_there_is(key, names):
+def test_an_unknown_name_lists_what_there_is(registry, key, names):
     with pytest.raises(ValueError, match=f"{key} is 'Other'; registered are {names} .*--import MODULE"):
         load_config(opts=[key, "Other"])
 
 
 @pytest.mark.parametrize(("key", "names"), KEYS.items())
-def test_a_name_that_was_never_validated_builds_nothing(key, names):
+def test_a_name_that_was_never_validated_builds_nothing(registry, key, names):
     """An unknown mask head once built the plain head."""
     with pytest.raises(ValueError, match=f"{key} is 'Other'; registered are {names}"):
         build_model(small_config(**{key.replace(".", "__"): "Other"}))

@@ -40,7 +40,13 @@ TINY = {
             "ROI_HEADS": {"BATCH_SIZE_PER_IMAGE": 4},
             "ROI_MASK_HEAD": {"CONV_DIM": 8, "NUM_CONV": 2, "POOLER_RESOLUTION": 4, "BOX_JITTER": 0.1},
         },
-        "SOLVER": {"IMS_PER_BATCH": 2, "MAX_ITER": 2, "STEPS": [], "WARMUP_ITERS": 0, "CLIP_GRADIENTS": {"CLIP_TYPE": "norm"}},
+        "SOLVER": {
+            "IMS_PER_BATCH": 2,
+            "MAX_ITER": 2,
+            "STEPS": [],
+            "WARMUP_ITERS": 0,
+            "CLIP_GRADIENTS": {"CLIP_TYPE": "norm"},
+        },
         "INPUT": {"MIN_SIZE_TRAIN": [64], "MIN_SIZE_TEST": 64},
         "TEST": {"EVAL_PERIOD": 1},
         "DATALOADER": {"NUM_WORKERS": 0},
@@ -82,7 +88,7 @@ def frozen(folder, live):
 def test_every_arm_leaves_a_result_with_its_curve_and_its_instances(live):
     plan, output = live
     (run,) = plan.runs()
-    assert run.arms == ("plain", "front") and is_done(output, run)
+    assert run.arms == ("plain", "front") and is_done(plan, output, run)
     test_set = json.loads(Path(output, "results/shapes/test.json").read_text())
     for arm in run.arms:
         result = json.loads(Path(result_file(output, run, arm)).read_text())
@@ -113,6 +119,18 @@ def test_a_finished_study_is_not_repeated(live, monkeypatch):
     execute_heads_runs(plan, output, plan.runs())
 
 
+def test_another_plan_in_the_same_folder_is_rejected(live):
+    plan, output = live
+    longer = {**plan.settings, "SOLVER": {**plan.settings["SOLVER"], "MAX_ITER": 3}}
+    for other, file in ((replace(plan, settings=longer), "run.yaml"), (replace(plan, trunk="plain"), "arms.json")):
+        Path(result_file(output, plan.runs()[0], "plain")).rename(Path(output, "kept.json"))
+        try:
+            with pytest.raises(ValueError, match=f"seed_1/all/{file} belongs to another plan"):
+                execute_heads_runs(other, output, plan.runs())
+        finally:
+            Path(output, "kept.json").rename(result_file(output, plan.runs()[0], "plain"))
+
+
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(live, tmp_path, monkeypatch):
     plan, output = live
     (run,) = plan.runs()
@@ -122,7 +140,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(live, tmp_path, monke
     with pytest.raises(TrainingInterrupted):
         execute_heads_runs(plan, str(tmp_path), [run])
     monkeypatch.undo()
-    assert Trainer.run is evaluate and not is_done(str(tmp_path), run)
+    assert Trainer.run is evaluate and not is_done(plan, str(tmp_path), run)
     execute_heads_runs(plan, str(tmp_path), [run])
     first, second = (read_checkpoint(f"{o}/runs/{run.name}/model_final.pth")["model"] for o in (output, tmp_path))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -218,13 +236,13 @@ def test_what_a_plan_gets_wrong_is_named(tmp_path, changes, message):
 
 def test_a_frozen_trunk_needs_weights(folder, tmp_path):
     plan = plan_of(folder, trunk="none")
-    with pytest.raises(ValueError, match="the trunk is frozen .* it would stay random"):
+    with pytest.raises(ValueError, match=r"the trunk is frozen .* it would stay random"):
         execute_heads_runs(plan, str(tmp_path), plan.runs()[:1])
 
 
-@pytest.mark.parametrize("name", ["heads_shapes", "heads_coco"])
+@pytest.mark.parametrize("name", ["heads_shapes", "heads_coco", "heads_candidates"])
 def test_the_plans_of_the_repository_are_valid(name):
     plan = load_heads_plan(f"studies/{name}.yaml")
-    assert {"plain_8_convs_boundary", "bilayer", "bilayer_front"} <= plan.arms.keys()
-    heads = build_arms(plan, tuple(plan.arms), 64, seed=1)
-    assert len(heads) == len(plan.arms)
+    assert {"plain_8_convs_boundary", "bilayer"} <= plan.arms.keys()
+    for arm, head in build_arms(plan, tuple(plan.arms), 64, seed=1).items():
+        assert ("occludee_boundary" in {spec.name for spec in head.maps}) == (arm not in ("plain", "plain_8_convs"))
