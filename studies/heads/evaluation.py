@@ -67,7 +67,8 @@ def evaluate_arms(
 
     Returns:
         dict: by arm, of each of `METRICS` the values of all instances, and of each of `ESTIMATES` those of all pairs
-        (100 where the order is right, else 0), in percent; NaN where the arm lacks the map or the instance the truth.
+        (100 where the order is right, else 0), in percent; NaN where the arm lacks the map, or has not learned it (loss
+        weight 0), or the instance lacks the truth.
         ``iou`` and ``boundary_iou`` (Cheng et al., CVPR 2021, 2 % of the diagonal) are the visible mask's,
         ``hidden_iou`` that of what the amodal mask has outside the visible one, for instances with a hidden part, and
         ``occluder_iou`` the occluder mask's, for instances with an occluder.
@@ -76,8 +77,9 @@ def evaluate_arms(
     for features, truth in zip(pooled, truths, strict=True):
         boundaries = [faster_mask.rleToBoundary(rle) for rle in truth.visible]
         for arm, head in heads.items():
+            learned = [spec.name for spec in head.maps if spec.weight > 0]
             with evaluating(head), autocast(features.device, amp_dtype):
-                logits = select_class(head(features.float()), truth.given.classes.to(features.device))
+                logits = select_class(head(features.float(), learned), truth.given.classes.to(features.device))
             maps = {name: logit.float().sigmoid().cpu() for name, logit in logits.items()}
             detections = replace(truth.given, maps=maps, specs=head.maps, roi_scale=roi_scale)
             for name, column in (*_instances(detections, truth, boundaries), *_order(detections, truth)):

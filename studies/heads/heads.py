@@ -31,10 +31,18 @@ def build_arms(plan: HeadsPlan, arms: Sequence[str], channels: int, seed: int) -
 
     Args:
         channels: C, of the pooled features.
+
+    Raises:
+        ValueError: an arm has a mask per class, or another value that its head does not support.
     """
     heads = {}
     for arm in arms:
         cfg = plan.arm_config(arm)
+        if not cfg.MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK:
+            raise ValueError(
+                f"arm {arm!r}: MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK is False; training and test sets of a study of "
+                "heads may have other classes, so its masks are class-agnostic"
+            )
         seed_everything(seed)
         heads[arm] = build_mask_head(cfg, channels)
         heads[arm].maps = with_occluder_target(heads[arm].maps, cfg.MODEL.BILAYER.OCCLUDER_TARGET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -73,11 +74,25 @@ def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *
             logger.info("%s: left to it", busy)
 
 
+@contextlib.contextmanager
+def waiting_for_lock(path: str, work: str) -> Iterator[None]:
+    """Context with an exclusive lock on a file, which waits for another process to finish the work."""
+    while True:
+        try:
+            lock = open_locked(path, "w", f"another process {work}")
+            break
+        except BlockingIOError as busy:
+            logger.info("%s: waiting for it", busy)
+            time.sleep(5)
+    with lock:
+        yield
+
+
 class _Execution:
     """One run: its trunk, data, training and evaluations."""
 
     def __init__(self, plan: HeadsPlan, output: str, run: HeadsRun, workers: int) -> None:
-        with open_locked(os.path.join(output, "data.lock"), "w", "another process makes the data"):
+        with waiting_for_lock(os.path.join(output, "data.lock"), "makes the data"):
             self.train_spec, test_specs, classes = data_specs(plan, output, run.data, workers)
         self.plan, self.output, self.of = plan, output, run
         self.cfg = resolve_config(plan.trunk_config(run, output, self.train_spec, classes))
@@ -133,7 +148,7 @@ class _Execution:
         trunk, branch = self._trunk(tuple(self.plan.arms))
         folder = os.path.join(self.output, "cache", self.of.data, f"seed_{self.cfg.SEED}")
         os.makedirs(folder, exist_ok=True)
-        with open_locked(os.path.join(folder, LOCK), "w", f"another process makes the cache {folder}"):
+        with waiting_for_lock(os.path.join(folder, LOCK), f"makes the cache {folder}"):
             write_run_config(self.cfg.with_values({"OUTPUT_DIR": folder}), folder)
             records, info = load_dataset(self.train_spec)
             write_views(folder, self.cfg, trunk.eval(), records, info.class_names, self.plan.views)
@@ -159,7 +174,9 @@ class _Execution:
             assert isinstance(model, Detector) and isinstance(model.mask_branch, ManyHeadsBranch)
             heads = model.mask_branch.head
         arms: Mapping[str, MaskHead] = dict(heads.arms.items())  # pyright: ignore[reportAssignmentType]
-        results = {arm: self._result(arm, head, iteration) for arm, head in arms.items()}
+        now = time.perf_counter()
+        results = {arm: self._result(arm, head, iteration, now - self.started) for arm, head in arms.items()}
+        self.started = now
         flat = {}
         for test, truths in self.tests.items():
             values = evaluate_arms(
@@ -188,11 +205,9 @@ class _Execution:
         for part in features.split([len(truth.given) for truth in truths]):
             yield part.to(device)
 
-    def _result(self, arm: str, head: MaskHead, iteration: int) -> dict:
+    def _result(self, arm: str, head: MaskHead, iteration: int, seconds: float) -> dict:
         path = result_file(self.output, self.of, arm)
         before = read_json(path) if os.path.exists(path) else {"tests": {}, "seconds": 0.0}
-        seconds = before["seconds"] + time.perf_counter() - self.started
-        self.started = time.perf_counter()
         side = self.cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
         channels = self.cfg.MODEL.FPN.OUT_CHANNELS
         return {
@@ -204,7 +219,7 @@ class _Execution:
             "iteration": iteration,
             "max_iter": self.cfg.SOLVER.MAX_ITER,
             "arms_together": len(self.of.arms),
-            "seconds": seconds,
+            "seconds": before["seconds"] + seconds,
             "cost": mask_head_cost(head, channels, side),
             "run": describe_run(self.of.seed),
             "tests": before["tests"],

@@ -12,13 +12,14 @@ import yaml
 
 from bcnet.bilayer import MapTarget
 from bcnet.checkpoint import read_checkpoint
+from bcnet.files import open_locked
 from bcnet.maps import PUBLISHED_MAPS, required_layers
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.trainer import Trainer
 from studies.heads import execute_heads_runs, load_heads_plan, write_heads_report
 from studies.heads.cache import CachedRoIs, RoITargets
 from studies.heads.heads import ManyHeads, build_arms, with_occluder_target
-from studies.heads.runs import is_done, result_file
+from studies.heads.runs import is_done, result_file, waiting_for_lock
 
 TINY = {
     "config": "configs/quick/bcnet_faster_rcnn.yaml",
@@ -209,6 +210,21 @@ def test_an_arm_learns_the_occluder_that_its_config_names(folder):
     assert required_layers(with_occluder_target(PUBLISHED_MAPS, "neighbours")) == ("occludee", "neighbours")
     with pytest.raises(ValueError, match="must be one of neighbours, front, got 'back'"):
         with_occluder_target(PUBLISHED_MAPS, "back")
+
+
+def test_an_arm_with_a_mask_per_class_is_rejected(folder):
+    per_class = {"arms": {"plain": {"MODEL": {"ROI_MASK_HEAD": {"CLS_AGNOSTIC_MASK": False}}}}, "compare": []}
+    with pytest.raises(ValueError, match=r"arm 'plain': .*CLS_AGNOSTIC_MASK is False"):
+        build_arms(plan_of(folder, **per_class), ("plain",), 8, seed=1)
+
+
+def test_work_that_another_process_does_is_waited_for(tmp_path, monkeypatch):
+    path, waited = str(tmp_path / "lock"), []
+    other = open_locked(path, "w", "")
+    monkeypatch.setattr("time.sleep", lambda seconds: waited.append(seconds) or other.close())
+    with waiting_for_lock(path, "makes the data"), pytest.raises(BlockingIOError):
+        open_locked(path, "w", "")
+    assert len(waited) == 1
 
 
 def test_roi_targets_have_what_a_training_step_reads():
