@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from bcnet.bilayer import MaskHead
 from bcnet.bilayer.layer import MaskDecoder
@@ -39,7 +38,7 @@ class CandidateHead(MaskHead):
         self.decoders = nn.ModuleDict({spec.name: MaskDecoder(channels, num_mask_classes) for spec in self.maps})
 
     @classmethod
-    def from_config(cls, cfg, in_channels: int) -> Self:
+    def from_config(cls, cfg, in_channels: int) -> CandidateHead:
         """Reads MODEL.ROI_MASK_HEAD and MODEL.BILAYER, as the bilayer head does."""
         return cls(in_channels, **bilayer_keywords(cfg, in_channels))
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
+MIN_IMAGES = 10  # for a verdict
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -30,7 +32,12 @@ class PairedDifference:
 
     @property
     def verdict(self) -> str:
-        """ "higher" or "lower" if the interval excludes zero and all seeds, at least three, have its sign."""
+        """ "higher" or "lower" if the interval excludes zero and all seeds, at least three, have its sign.
+
+        A bootstrap over fewer than ten images gives intervals that are too narrow, and no verdict.
+        """
+        if self.images < MIN_IMAGES:
+            return "too few images"
         if not (self.low > 0 or self.high < 0):
             return "within the interval"
         if any(value * self.mean <= 0 for value in self.by_seed):

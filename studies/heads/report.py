@@ -167,7 +167,7 @@ def _comparison_table(first: str, second: str, rows: list[dict]) -> str:
                 str(found.instances),
                 str(found.images),
                 f"{found.mean:+.2f}",
-                f"{found.low:+.2f} to {found.high:+.2f}",
+                "-" if math.isnan(found.low) else f"{found.low:+.2f} to {found.high:+.2f}",
                 ", ".join(f"{value:+.2f}" for value in found.by_seed),
                 row["verdict"],
             ]

@@ -53,6 +53,8 @@ def test_a_verdict_needs_an_interval_without_zero_and_three_seeds_of_one_sign():
     assert verdict(-ones, -ones, -ones) == "lower"
     assert verdict(3 * ones, 3 * ones, -ones) == "seeds differ in sign"
     assert verdict(mixed) == "within the interval"
+    few = IMAGES < 9
+    assert paired_difference([ones], [zeros], IMAGES, few, resamples=50).verdict == "too few images"
 
 
 def test_splits_of_instances_and_pairs():
