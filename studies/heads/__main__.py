@@ -6,7 +6,7 @@
 The same command resumes an interrupted study; with a frozen trunk (trunk: none), started a second time beside the
 first, it shares the work with it, arm by arm. KEY VALUE pairs override values of the plan, for instance
 
-    trunk none settings.MODEL.WEIGHTS output/quick/model_final.pth settings.SOLVER.MAX_ITER 4000
+    trunk none settings.MODEL.WEIGHTS output/quick_r18/model_final.pth settings.SOLVER.MAX_ITER 4000
 """
 
 from __future__ import annotations
