@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from bcnet.bilayer.layer import MaskDecoder, MaskLayer
 from bcnet.bilayer.losses import mask_losses
 from bcnet.bilayer.targets import MapTarget, map_targets
-from bcnet.maps import BOUNDARY, OCCLUDEE, OCCLUDEE_MASK, OCCLUDER, PUBLISHED_MAPS, MapSpec, with_weights
+from bcnet.maps import (
+    BOUNDARY,
+    OCCLUDEE,
+    OCCLUDEE_BOUNDARY,
+    OCCLUDEE_MASK,
+    OCCLUDER,
+    PUBLISHED_MAPS,
+    MapSpec,
+    with_weights,
+)
 
 
 class MaskHead(nn.Module):
@@ -137,7 +146,11 @@ def _published_order(spec: MapSpec) -> int:
 
 
 class PlainMaskHead(MaskHead):
-    """Mask R-CNN's head: convolutions and one decoder (detectron2's MaskRCNNConvUpsampleHead)."""
+    """Mask R-CNN's head: convolutions and one decoder (detectron2's MaskRCNNConvUpsampleHead).
+
+    With `use_boundary` a second decoder predicts the boundary from the same features: one layer with a boundary branch,
+    the control for the bilayer head's second layer. It has no fusion between the branches as BMask R-CNN has.
+    """
 
     def __init__(
         self,
@@ -146,17 +159,26 @@ class PlainMaskHead(MaskHead):
         *,
         num_conv: int = 4,
         num_mask_classes: int = 1,
+        use_boundary: bool = False,
         loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         """
         Args:
             in_channels: C of the pooled features.
             channels: of the convolutions.
+            use_boundary: a second decoder for the boundary of the mask.
             num_conv, num_mask_classes, loss_weights: as for `BilayerMaskHead`.
         """
-        super().__init__((OCCLUDEE_MASK,), loss_weights)
+        super().__init__((OCCLUDEE_MASK, OCCLUDEE_BOUNDARY) if use_boundary else (OCCLUDEE_MASK,), loss_weights)
         self.layer = MaskLayer(in_channels, channels, num_conv=num_conv, use_gcn=False)
         self.mask = MaskDecoder(channels, num_mask_classes)
+        if use_boundary:
+            self.boundary = MaskDecoder(channels, num_mask_classes)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        return {OCCLUDEE_MASK.name: self.mask(self.layer(x))}
+        features = self.layer(x)
+        return {
+            spec.name: (self.boundary if spec.kind == BOUNDARY else self.mask)(features)
+            for spec in self.maps
+            if names is None or spec.name in names
+        }

@@ -15,7 +15,7 @@ from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
 from bcnet.training.reproducibility import git_state, hardware, versions
 
 OPTIONAL = ("pycocotools", "faster-coco-eval", "opencv-python-headless", "detectron2", "supervision")
-HEADS = {"BilayerMaskHead": "bilayer", "MaskRCNNConvUpsampleHead": "plain"}
+HEADS = {"BilayerMaskHead": "bilayer", "MaskRCNNConvUpsampleHead": "plain", "PlainMaskHead": "plain"}
 DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
 
 

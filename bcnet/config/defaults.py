@@ -103,6 +103,9 @@ def _add_keys(cfg) -> None:
     # "front", only what is known to lie in front; pixels of neighbours whose order is unknown have no loss.
     bilayer.OCCLUDER_TARGET = "neighbours"
 
+    # The plain head (MODEL.ROI_MASK_HEAD.NAME: "PlainMaskHead", in bcnet also "MaskRCNNConvUpsampleHead") with a second
+    # decoder, for the boundary of the mask.
+    cfg.MODEL.ROI_MASK_HEAD.BOUNDARY = False
     # Mask RoIs are the boxes scaled by this factor around their centre: an amodal mask reaches beyond the visible box.
     cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE = 1.0
     # In training each side of a mask RoI moves by up to this share of the box's width or height, so that masks do not
@@ -296,7 +299,8 @@ def _model_defaults() -> CfgNode:
     box.SMOOTH_L1_BETA = 0.0
     box.CLS_AGNOSTIC_BBOX_REG = False
     mask = model.ROI_MASK_HEAD = CfgNode()
-    # Or "MaskRCNNConvUpsampleHead", the plain head, or another of MASK_HEAD_REGISTRY.
+    # Or "PlainMaskHead" (alias "MaskRCNNConvUpsampleHead", detectron2's own in the plugin), or another of
+    # MASK_HEAD_REGISTRY.
     mask.NAME = "BilayerMaskHead"
     mask.NUM_CONV = 4  # of each layer (bilayer) or of the head (plain)
     mask.CONV_DIM = 256

@@ -20,8 +20,8 @@ from bcnet.occlusion.rule import occluder_rles
 from bcnet.occlusion.truth import known_occluders, unknown_amodal
 from bcnet.ops.rle import RLE, box_rle, rle_intersection, segmentation_to_rle
 
-LAYERS = (OCCLUDEE, OCCLUDER, AMODAL)
-OCCLUDER_TARGETS = ("neighbours", "front")
+NEIGHBOURS, FRONT = OCCLUDER_TARGETS = ("neighbours", "front")
+LAYERS = (OCCLUDEE, OCCLUDER, AMODAL, NEIGHBOURS, FRONT)
 
 
 @dataclass
@@ -65,6 +65,8 @@ def source_masks(
     in front (`known_occluders`), with the unknown pixels as a further layer; the file's occluder mask does not depend
     on the order and is not used.
 
+    "neighbours" and "front" are the two occluder layers under names of their own, for heads that learn from both.
+
     "amodal" is the file's amodal mask. Without one, it is the visible mask before objects were pasted, with the unknown
     pixels (`unknown_amodal`) as a further layer.
 
@@ -91,8 +93,8 @@ def source_masks(
             made[name] = list(visible) if mask_target == "visible" else [amodal_rle(record, i) for i in instances]
         elif name == AMODAL:
             made |= _amodal(record, positions, boxes, visible)
-        elif occluder_target == "front":
-            made |= _front(record, positions, boxes, visible)
+        elif (occluder_target if name == OCCLUDER else name) == FRONT:
+            made |= _front(record, positions, boxes, visible, name)
         else:
             made[name] = _neighbours(record, positions, boxes, visible)
     return SourceMasks(positions, boxes, made)
@@ -123,9 +125,9 @@ def _neighbours(
 
 
 def _front(
-    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE]
+    record: ImageRecord, positions: list[int], boxes: list[Sequence[float]], visible: list[RLE], name: str
 ) -> dict[str, list[RLE | None]]:
-    """The occluder layer from instances known to lie in front, and its unknown pixels."""
+    """The occluder layer, under this name, from instances known to lie in front, and its unknown pixels."""
     in_front, unknown_order = depth_order(record, positions)
     regions = _crowd_rles(record)
     occluders, unknown = known_occluders(
@@ -135,7 +137,7 @@ def _front(
         _with_columns(unknown_order, len(regions), ~_is_pasted(record, positions)),
         (record.height, record.width),
     )
-    return {OCCLUDER: occluders, unknown_layer(OCCLUDER): unknown}
+    return {name: occluders, unknown_layer(name): unknown}
 
 
 def _amodal(

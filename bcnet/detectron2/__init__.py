@@ -1,4 +1,4 @@
-"""The detectron2 plugin: importing it registers the bilayer mask head, FCOS and its backbone.
+"""The detectron2 plugin: importing it registers the mask heads, FCOS and its backbone.
 
 It adapts detectron2's `Instances`, config and catalogs to bcnet's own components and does not re-implement them. See
 `docs/detectron2.md` for its use.
@@ -20,7 +20,7 @@ from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.fcos import BCNetFCOS
 from bcnet.detectron2.freezing import freeze_detector
-from bcnet.detectron2.mask_head import BilayerMaskHead
+from bcnet.detectron2.mask_head import BilayerMaskHead, PlainMaskHead
 from bcnet.detectron2.occluders import add_occluder_masks
 from bcnet.detectron2.postprocessing import paste_layers
 from bcnet.detectron2.train import BCNetTrainer
@@ -34,6 +34,7 @@ __all__ = [
     "BCNetFCOSWithTTA",
     "BCNetTrainer",
     "BilayerMaskHead",
+    "PlainMaskHead",
     "add_bcnet_config",
     "add_occluder_masks",
     "all_maps",

@@ -58,9 +58,10 @@ def adopt_weights(
     unexpected: list[str],
     _errors: list[str],
 ) -> None:
-    """Hook of the bilayer head's `load_state_dict`, whatever checkpointer calls it.
+    """Hook of a mask head's `load_state_dict`, whatever checkpointer calls it.
 
-    The plain mask head of detectron2's Mask R-CNN initialises the occludee, as in bcnet's own trainer.
+    The mask head of detectron2's Mask R-CNN initialises the plain head, and the occludee of the bilayer head, as in
+    bcnet's own trainer.
 
     Raises:
         ValueError: the weights have names of bcnet's own models or of the published code; `DetectionCheckpointer`
@@ -80,8 +81,8 @@ def adopt_weights(
         if name in own and own[name].shape == tensor.shape:
             state[prefix + name] = tensor
         else:
-            logger.warning("%s%s of shape %s does not fit the bilayer head", prefix, source, tuple(tensor.shape))
-    logger.info("The plain mask head of the weights initialises the occludee of the bilayer head")
+            logger.warning("%s%s of shape %s does not fit the mask head", prefix, source, tuple(tensor.shape))
+    logger.info("The mask head of detectron2's Mask R-CNN initialises %s", type(head).__name__)
 
 
 def refuse_other_names(keys: Iterable[str]) -> None:

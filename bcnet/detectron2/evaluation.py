@@ -21,7 +21,7 @@ from bcnet.data import DatasetInfo
 from bcnet.detectron2.convert import instances_to_detections, kept_maps
 from bcnet.detectron2.datasets import IS_BCNET_DATASET, dict_to_record
 from bcnet.detectron2.keys import require_bcnet_keys
-from bcnet.detectron2.mask_head import BilayerMaskHead
+from bcnet.detectron2.mask_head import HostMaskHead
 from bcnet.evaluation import CocoEvaluator, GroundTruth, flat_metrics, ground_truth_of, read_olac_labels
 from bcnet.maps import OCCLUDEE_MASK, OCCLUDER_MASK, RESULT_MAPS
 from bcnet.modeling.thresholds import max_detections_of
@@ -200,8 +200,8 @@ def catalog_ground_truth(name: str, mask_target: str = "visible") -> GroundTruth
 
 @contextlib.contextmanager
 def all_maps(model: nn.Module, enabled: bool = True) -> Iterator[None]:
-    """Context in which every `BilayerMaskHead` of a model returns all maps (`output_layers`)."""
-    heads = [module for module in model.modules() if isinstance(module, BilayerMaskHead)]
+    """Context in which every mask head of bcnet in a model returns all maps (`output_layers`)."""
+    heads = [module for module in model.modules() if isinstance(module, HostMaskHead)]
     before = [head.output_layers for head in heads]
     for head in heads:
         head.output_layers = enabled or head.output_layers  # pyright: ignore[reportArgumentType]  # a bool

@@ -57,6 +57,12 @@ def check_trainer_keys(cfg) -> None:
     """
     require_bcnet_keys(cfg)
     check_values(cfg, _TRAINER_VALUES)
+    mask = cfg.MODEL.ROI_MASK_HEAD
+    if mask.BOUNDARY and mask.NAME == "MaskRCNNConvUpsampleHead":
+        raise ValueError(
+            "MODEL.ROI_MASK_HEAD.BOUNDARY is True, and 'MaskRCNNConvUpsampleHead' is detectron2's own head here, which "
+            "has no boundary decoder: set MODEL.ROI_MASK_HEAD.NAME to 'PlainMaskHead'"
+        )
     for key, neutral in _STAND_ALONE_KEYS.items():
         if value_of(cfg, key) != neutral:
             raise ValueError(

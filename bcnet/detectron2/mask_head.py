@@ -1,4 +1,4 @@
-"""The bilayer mask head for detectron2's RoI heads.
+"""The bilayer mask head, and the plain one with a boundary decoder, for detectron2's RoI heads.
 
 Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, D detections of an image.
 """
@@ -24,13 +24,119 @@ from bcnet.detectron2.postprocessing import ImageBoxes, ImageMaps
 from bcnet.detectron2.shapes import shape_value
 from bcnet.detectron2.targets import roi_targets
 from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, PUBLISHED_MAPS, MapSpec, required_layers
-from bcnet.modeling.mask_heads import bilayer_keywords
+from bcnet.modeling.mask_heads import bilayer_keywords, plain_keywords
 
 _VISUALIZED_ROIS = 8
 
 
+class HostMaskHead(bilayer.MaskHead):
+    """detectron2's interface of a mask head, before a `bcnet.bilayer.MaskHead` in the order of base classes.
+
+    In training it reads ``proposal_boxes``, ``gt_classes`` and the masks that the head's maps learn from; in inference
+    it gives ``pred_masks`` and the other maps.
+    """
+
+    output_layers: bool
+
+    def _set_up(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        num_mask_classes: int,
+        negative_ratio: float,
+        occluder_target: str,
+        output_layers: bool,
+        vis_period: int,
+        requires_frozen_detector: bool,
+    ) -> None:
+        self.channels = shape_value(input_shape, "channels")
+        self.num_mask_classes = num_mask_classes
+        self.requires_frozen_detector = requires_frozen_detector
+        self.negative_ratio = negative_ratio
+        self.occluder_target = occluder_target
+        self.output_layers = output_layers
+        self.vis_period = vis_period
+        self.register_load_state_dict_pre_hook(adopt_weights)
+
+    def forward(self, x: Tensor, instances: Sequence[Instances]) -> dict[str, Tensor] | Sequence[Instances]:
+        """
+        Args:
+            x: float [N, C, S, S], the pooled features of all images' RoIs.
+            instances: per image, the foreground proposals in training, the detections in inference.
+
+        Returns:
+            In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
+            probabilities, and the other maps (`MapSpec.detectron2_field`) as `ImageMaps` [D, M, M], which the
+            post-processing pastes into the image: all of them with `output_layers`, otherwise the amodal masks alone,
+            where the head has them. ``pred_boxes`` become `ImageBoxes`, which keep the probabilities.
+
+        Raises:
+            ValueError: the features have other channels than `input_shape`; on a CPU, a class for which there is no
+                mask; in training, the instances lack the masks that a map learns from, or the detector is not frozen.
+        """
+        if not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            self._check_inputs(x, instances)
+        if not self.training:
+            return self._predict(x, instances)
+        logits = select_class(super().forward(x), torch.cat([i.gt_classes for i in instances]))
+        side = next(iter(logits.values())).shape[-1]
+        layers = roi_targets(
+            instances,
+            required_layers(self.maps),
+            side=side,
+            device=x.device,
+            derive_occluders=self.occluder_target == "neighbours",
+        )
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            _visualize(logits, map_targets(self.maps, layers))
+        return self.losses(logits, layers, negative_ratio=self.negative_ratio)
+
+    def _check_inputs(self, x: Tensor, instances: Sequence[Instances]) -> None:
+        if x.shape[1] != self.channels:
+            raise ValueError(
+                f"the mask head was built for {self.channels} channels (input_shape) and gets features of "
+                f"{x.shape[1]}: give ShapeSpec(channels={x.shape[1]}, ...)"
+            )
+        if self.training and self.requires_frozen_detector and x.requires_grad:
+            raise ValueError(
+                "MODEL.FREEZE_DETECTOR is True and the detector is not frozen: call "
+                "bcnet.detectron2.freeze_detector(model) in your trainer's build_model, as BCNetTrainer does"
+            )
+        if self.num_mask_classes > 1 and x.device.type == "cpu":  # on a GPU the check would wait for it
+            field = "gt_classes" if self.training else "pred_classes"
+            highest = max((int(i.get(field).max()) for i in instances if len(i)), default=0)
+            if highest >= self.num_mask_classes:
+                raise ValueError(
+                    f"the mask head has masks of {self.num_mask_classes} classes (num_mask_classes) and gets an "
+                    f"object of class {highest}: it must be 1, or the number of classes of the RoI heads"
+                )
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Only the occludee's mask logits, [N, K, M, M]; required by `BaseMaskRCNNHead`."""
+        return super().forward(x, [OCCLUDEE_MASK.name])[OCCLUDEE_MASK.name]
+
+    def _predicted_maps(self) -> list[MapSpec]:
+        return [spec for spec in self.maps if self.output_layers or not spec.on_request]
+
+    def _predict(self, x: Tensor, instances: Sequence[Instances]) -> Sequence[Instances]:
+        specs = self._predicted_maps()
+        logits = super().forward(x, [spec.name for spec in specs])
+        logits = select_class(logits, torch.cat([i.pred_classes for i in instances]))
+        # Not `len`: while a model is traced the number of detections is a tensor.
+        counts = [i.pred_classes.shape[0] for i in instances]
+        for spec in specs:
+            maps = logits[spec.name].float().sigmoid().split(counts)
+            for image, values in zip(instances, maps, strict=True):
+                is_mask = spec.name == OCCLUDEE_MASK.name
+                image.set(spec.detectron2_field, values[:, None] if is_mask else ImageMaps(values))
+                if image.has("pred_boxes"):
+                    before = getattr(image.pred_boxes, "maps", {})
+                    image.pred_boxes = ImageBoxes(image.pred_boxes.tensor, {**before, spec.name: values})
+        return instances
+
+
 @ROI_MASK_HEAD_REGISTRY.register()
-class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
+class BilayerMaskHead(HostMaskHead, bilayer.BilayerMaskHead, BaseMaskRCNNHead):
     """`bcnet.bilayer.BilayerMaskHead` with detectron2's interface of a mask head.
 
     A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the same parameter names as in bcnet's own detectors. In training
@@ -38,8 +144,6 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
     proposals; without the last, occluders are derived, see `occluder_masks_of_rois`. With MODEL.BILAYER.AMODAL it reads
     ``gt_amodal_masks`` too, and inference gives ``pred_amodal_masks``.
     """
-
-    output_layers: bool
 
     @configurable
     def __init__(
@@ -91,14 +195,15 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
             maps=(*maps, OCCLUDEE_AMODAL) if amodal else maps,
             loss_weights=loss_weights,
         )
-        self.channels = shape_value(input_shape, "channels")
-        self.num_mask_classes = num_mask_classes
-        self.requires_frozen_detector = requires_frozen_detector
-        self.negative_ratio = negative_ratio
-        self.occluder_target = occluder_target
-        self.output_layers = output_layers
-        self.vis_period = vis_period
-        self.register_load_state_dict_pre_hook(adopt_weights)
+        self._set_up(
+            input_shape,
+            num_mask_classes=num_mask_classes,
+            negative_ratio=negative_ratio,
+            occluder_target=occluder_target,
+            output_layers=output_layers,
+            vis_period=vis_period,
+            requires_frozen_detector=requires_frozen_detector,
+        )
 
     @classmethod
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
@@ -108,107 +213,92 @@ class BilayerMaskHead(bilayer.BilayerMaskHead, BaseMaskRCNNHead):
                 pooled; ROI_MASK_HEAD.CONV_DIM is not the features' channels, ROI_MASK_HEAD.NORM is set, or
                 ROI_MASK_HEAD.ROI_SCALE is not 1: detectron2's RoI heads pool the boxes as they are.
         """
-        check_head_keys(cfg)
-        if not isinstance(input_shape, ShapeSpec):
-            raise ValueError(
-                "the bilayer head takes pooled features: MODEL.ROI_MASK_HEAD.POOLER_TYPE must be 'ROIAlignV2' or "
-                f"another pooler, got {cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE!r} (as PointRend's configs have it)"
-            )
-        if cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE != 1:
-            raise ValueError(
-                "detectron2's RoI heads pool the boxes as they are: MODEL.ROI_MASK_HEAD.ROI_SCALE must be 1.0 in the "
-                f"plugin, got {cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE}"
-            )
-        if cfg.MODEL.ROI_MASK_HEAD.NORM:
-            raise ValueError(
-                f"the bilayer head has no norm but the graph convolution's: MODEL.ROI_MASK_HEAD.NORM must be '', got "
-                f"{cfg.MODEL.ROI_MASK_HEAD.NORM!r}"
-            )
         return {
-            "input_shape": input_shape,
-            "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
-            "vis_period": cfg.VIS_PERIOD,
-            "requires_frozen_detector": cfg.MODEL.FREEZE_DETECTOR,
+            **_host_keywords(cfg, input_shape),
             **bilayer_keywords(cfg, shape_value(input_shape, "channels")),
             "negative_ratio": cfg.MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO,
             "occluder_target": cfg.MODEL.BILAYER.OCCLUDER_TARGET,
         }
 
-    def forward(self, x: Tensor, instances: Sequence[Instances]) -> dict[str, Tensor] | Sequence[Instances]:
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class PlainMaskHead(HostMaskHead, bilayer.PlainMaskHead, BaseMaskRCNNHead):
+    """`bcnet.bilayer.PlainMaskHead`: detectron2's MaskRCNNConvUpsampleHead, and with a boundary decoder if asked.
+
+    MODEL.ROI_MASK_HEAD.BOUNDARY adds the decoder and its loss; ``pred_boundaries`` come with `output_layers`. Weights
+    of detectron2's Mask R-CNN fit.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        channels: int = 256,
+        num_mask_classes: int = 1,
+        num_conv: int = 4,
+        use_boundary: bool = False,
+        loss_weights: Mapping[str, float] | None = None,
+        output_layers: bool = False,
+        vis_period: int = 0,
+        requires_frozen_detector: bool = False,
+    ) -> None:
         """
         Args:
-            x: float [N, C, S, S], the pooled features of all images' RoIs.
-            instances: per image, the foreground proposals in training, the detections in inference.
-
-        Returns:
-            In training the losses by name. In inference the instances with ``pred_masks`` float32 [D, 1, M, M],
-            probabilities, and the other maps (`MapSpec.detectron2_field`) as `ImageMaps` [D, M, M], which the
-            post-processing pastes into the image: all of them with `output_layers`, otherwise the amodal masks alone,
-            where the head has them. ``pred_boxes`` become `ImageBoxes`, which keep the probabilities.
-
-        Raises:
-            ValueError: the features have other channels than `input_shape`; on a CPU, a class for which there is no
-                mask; in training, the instances lack the masks that a map learns from, or the detector is not frozen.
+            channels, num_mask_classes, num_conv, use_boundary, loss_weights: see `bcnet.bilayer.PlainMaskHead`.
+            input_shape, output_layers, vis_period, requires_frozen_detector: see `BilayerMaskHead`.
         """
-        if not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-            self._check_inputs(x, instances)
-        if not self.training:
-            return self._predict(x, instances)
-        logits = select_class(super().forward(x), torch.cat([i.gt_classes for i in instances]))
-        side = next(iter(logits.values())).shape[-1]
-        layers = roi_targets(
-            instances,
-            required_layers(self.maps),
-            side=side,
-            device=x.device,
-            derive_occluders=self.occluder_target == "neighbours",
+        super().__init__(
+            shape_value(input_shape, "channels"),
+            channels,
+            num_conv=num_conv,
+            num_mask_classes=num_mask_classes,
+            use_boundary=use_boundary,
+            loss_weights=loss_weights,
         )
-        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
-            _visualize(logits, map_targets(self.maps, layers))
-        return self.losses(logits, layers, negative_ratio=self.negative_ratio)
+        self._set_up(
+            input_shape,
+            num_mask_classes=num_mask_classes,
+            negative_ratio=1.0,  # of occluder maps, which this head has none of
+            occluder_target="neighbours",
+            output_layers=output_layers,
+            vis_period=vis_period,
+            requires_frozen_detector=requires_frozen_detector,
+        )
 
-    def _check_inputs(self, x: Tensor, instances: Sequence[Instances]) -> None:
-        if x.shape[1] != self.channels:
-            raise ValueError(
-                f"the bilayer head was built for {self.channels} channels (input_shape) and gets features of "
-                f"{x.shape[1]}: give ShapeSpec(channels={x.shape[1]}, ...)"
-            )
-        if self.training and self.requires_frozen_detector and x.requires_grad:
-            raise ValueError(
-                "MODEL.FREEZE_DETECTOR is True and the detector is not frozen: call "
-                "bcnet.detectron2.freeze_detector(model) in your trainer's build_model, as BCNetTrainer does"
-            )
-        if self.num_mask_classes > 1 and x.device.type == "cpu":  # on a GPU the check would wait for it
-            field = "gt_classes" if self.training else "pred_classes"
-            highest = max((int(i.get(field).max()) for i in instances if len(i)), default=0)
-            if highest >= self.num_mask_classes:
-                raise ValueError(
-                    f"the bilayer head has masks of {self.num_mask_classes} classes (num_mask_classes) and gets an "
-                    f"object of class {highest}: it must be 1, or the number of classes of the RoI heads"
-                )
+    @classmethod
+    def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
+        """
+        Raises:
+            ValueError: as of `BilayerMaskHead.from_config`, and of `bcnet.modeling.mask_heads.plain_keywords`.
+        """
+        return {**_host_keywords(cfg, input_shape), **plain_keywords(cfg, shape_value(input_shape, "channels"))}
 
-    def layers(self, x: Tensor) -> Tensor:
-        """Only the occludee's mask logits, [N, K, M, M]; required by `BaseMaskRCNNHead`."""
-        return super().forward(x, [OCCLUDEE_MASK.name])[OCCLUDEE_MASK.name]
 
-    def _predicted_maps(self) -> list[MapSpec]:
-        return [spec for spec in self.maps if self.output_layers or not spec.on_request]
-
-    def _predict(self, x: Tensor, instances: Sequence[Instances]) -> Sequence[Instances]:
-        specs = self._predicted_maps()
-        logits = super().forward(x, [spec.name for spec in specs])
-        logits = select_class(logits, torch.cat([i.pred_classes for i in instances]))
-        # Not `len`: while a model is traced the number of detections is a tensor.
-        counts = [i.pred_classes.shape[0] for i in instances]
-        for spec in specs:
-            maps = logits[spec.name].float().sigmoid().split(counts)
-            for image, values in zip(instances, maps, strict=True):
-                is_mask = spec.name == OCCLUDEE_MASK.name
-                image.set(spec.detectron2_field, values[:, None] if is_mask else ImageMaps(values))
-                if image.has("pred_boxes"):
-                    before = getattr(image.pred_boxes, "maps", {})
-                    image.pred_boxes = ImageBoxes(image.pred_boxes.tensor, {**before, spec.name: values})
-        return instances
+def _host_keywords(cfg, input_shape: ShapeSpec) -> dict:
+    """The keywords that both heads take from detectron2's config, after a check of what neither supports."""
+    check_head_keys(cfg)
+    if not isinstance(input_shape, ShapeSpec):
+        raise ValueError(
+            "the mask head takes pooled features: MODEL.ROI_MASK_HEAD.POOLER_TYPE must be 'ROIAlignV2' or "
+            f"another pooler, got {cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE!r} (as PointRend's configs have it)"
+        )
+    if cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE != 1:
+        raise ValueError(
+            "detectron2's RoI heads pool the boxes as they are: MODEL.ROI_MASK_HEAD.ROI_SCALE must be 1.0 in the "
+            f"plugin, got {cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE}"
+        )
+    if cfg.MODEL.ROI_MASK_HEAD.NORM:
+        raise ValueError(
+            f"{cfg.MODEL.ROI_MASK_HEAD.NAME} has no norm of its convolutions: MODEL.ROI_MASK_HEAD.NORM must be '', got "
+            f"{cfg.MODEL.ROI_MASK_HEAD.NORM!r}"
+        )
+    return {
+        "input_shape": input_shape,
+        "output_layers": cfg.MODEL.BILAYER.OUTPUT_LAYERS,
+        "vis_period": cfg.VIS_PERIOD,
+        "requires_frozen_detector": cfg.MODEL.FREEZE_DETECTOR,
+    }
 
 
 def _visualize(logits: Mapping[str, Tensor], targets: Mapping[str, MapTarget]) -> None:

@@ -100,13 +100,17 @@ def plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> 
     if f"{MASK_HEAD}occludee_layer.convs.0.weight" not in own:
         return
     for key in list(conversion.state):
-        for plain, occludee in (("layer.", "occludee_layer."), ("mask.", "occludee_mask.")):
+        for plain, occludee in (
+            ("layer.", "occludee_layer."),
+            ("mask.", "occludee_mask."),
+            ("boundary.", "occludee_boundary."),
+        ):
             if key.startswith(MASK_HEAD + plain):
                 conversion.rename(key, MASK_HEAD + occludee + key.removeprefix(MASK_HEAD + plain))
 
 
 class PlainMaskHeadAdapter(CheckpointAdapter):
-    """Mask R-CNN's head in detectron2 and torchvision."""
+    """Mask R-CNN's head in detectron2 and torchvision; the plugin's PlainMaskHead has our own names."""
 
     def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
         return {
@@ -114,6 +118,9 @@ class PlainMaskHeadAdapter(CheckpointAdapter):
                 ("layer.convs.{i}.*", "mask_fcn{i+1}.*"),
                 ("mask.deconv.*", "deconv.*"),
                 ("mask.predictor.*", "predictor.*"),
+                ("layer.**", "layer.**"),
+                ("mask.**", "mask.**"),
+                ("boundary.**", "boundary.**"),
             ],
             TORCHVISION: [
                 ("layer.convs.{i}.*", "mask_head.{i}.0.*"),
@@ -136,7 +143,30 @@ class BilayerMaskHead(bilayer.BilayerMaskHead):
         return cls(in_channels, **bilayer_keywords(cfg, in_channels))
 
 
-@MASK_HEAD_REGISTRY.register(name="MaskRCNNConvUpsampleHead")
+def plain_keywords(cfg, in_channels: int) -> dict:
+    """Keyword arguments of `bilayer.PlainMaskHead` except `in_channels`, from MODEL.ROI_MASK_HEAD.
+
+    Raises:
+        ValueError: no convolution (NUM_CONV 0) and CONV_DIM other than the pooled features' channels; or
+            MODEL.BILAYER.AMODAL, which this head has no map for.
+    """
+    mask = cfg.MODEL.ROI_MASK_HEAD
+    if cfg.MODEL.BILAYER.AMODAL:
+        raise ValueError(f"MODEL.BILAYER.AMODAL is True; the plain head ({mask.NAME}) has no amodal map")
+    if mask.NUM_CONV == 0 and mask.CONV_DIM != in_channels:
+        raise ValueError(
+            f"MODEL.ROI_MASK_HEAD.NUM_CONV is 0: its CONV_DIM must be {in_channels} like the pooled features, got "
+            f"{mask.CONV_DIM}"
+        )
+    return {
+        "channels": mask.CONV_DIM,
+        "num_conv": mask.NUM_CONV,
+        "num_mask_classes": num_mask_classes(cfg),
+        "use_boundary": mask.BOUNDARY,
+        "loss_weights": loss_weights(cfg),
+    }
+
+
 class PlainMaskHead(bilayer.PlainMaskHead):
     """`bcnet.bilayer.PlainMaskHead` from the config."""
 
@@ -144,29 +174,13 @@ class PlainMaskHead(bilayer.PlainMaskHead):
 
     @classmethod
     def from_config(cls, cfg, in_channels: int) -> PlainMaskHead:
-        """Reads MODEL.ROI_MASK_HEAD.
+        """Reads MODEL.ROI_MASK_HEAD, see `plain_keywords`."""
+        return cls(in_channels, **plain_keywords(cfg, in_channels))
 
-        Raises:
-            ValueError: no convolution (NUM_CONV 0) and CONV_DIM other than the pooled features' channels; or
-                MODEL.BILAYER.AMODAL, which this head has no map for.
-        """
-        if cfg.MODEL.BILAYER.AMODAL:
-            raise ValueError(
-                "MODEL.BILAYER.AMODAL is True; the plain head (MaskRCNNConvUpsampleHead) has no amodal map"
-            )
-        mask = cfg.MODEL.ROI_MASK_HEAD
-        if mask.NUM_CONV == 0 and mask.CONV_DIM != in_channels:
-            raise ValueError(
-                f"MODEL.ROI_MASK_HEAD.NUM_CONV is 0: its CONV_DIM must be {in_channels} like the pooled features, got "
-                f"{mask.CONV_DIM}"
-            )
-        return cls(
-            in_channels,
-            mask.CONV_DIM,
-            num_conv=mask.NUM_CONV,
-            num_mask_classes=num_mask_classes(cfg),
-            loss_weights=loss_weights(cfg),
-        )
+
+# Under detectron2's name, and under that of the plugin's head: detectron2's own has no boundary decoder.
+for _name in ("MaskRCNNConvUpsampleHead", "PlainMaskHead"):
+    MASK_HEAD_REGISTRY.register(PlainMaskHead, name=_name)
 
 
 def build_mask_branch(cfg, in_channels: int, strides: Sequence[int]) -> MaskBranch | None:

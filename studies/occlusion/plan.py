@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import yaml
 
 from bcnet.config import load_config
+from studies.plan_files import merged, read_plan_file
 
 # Arm name of the initial run, the detector without masks, whose weights all arms of a detector and seed start from.
 START = "start"
@@ -101,7 +102,7 @@ class StudyPlan:
         """
         is_start = run.arm == START
         train = VISIBLE_TRAIN if run.arm in self.visible_only else "train"
-        changes = _merged(self.settings, (self.start or {}) if is_start else self.arms[run.arm])
+        changes = merged(self.settings, (self.start or {}) if is_start else self.arms[run.arm])
         own = {
             "OUTPUT_DIR": run_folder(output, run),
             "SEED": run.seed,
@@ -113,7 +114,7 @@ class StudyPlan:
         }
         if self.start is not None and not is_start:
             own["MODEL"]["WEIGHTS"] = os.path.join(run_folder(output, run.start), "model_final.pth")
-        text = yaml.safe_dump(_merged(changes, own))
+        text = yaml.safe_dump(merged(changes, own))
         return load_config(self.detectors[run.detector], text=text, source=f"the plan of {run.name}")
 
 
@@ -138,21 +139,7 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
         FileNotFoundError: the file does not exist.
         ValueError: an unknown or missing key, or an invalid value.
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            content = yaml.safe_load(file)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold the keys of a plan ({', '.join(_KEYS)}), got {content!r}")
-    if len(opts) % 2:
-        raise ValueError(f"overrides come in KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
-    for key, value in zip(opts[0::2], opts[1::2], strict=True):
-        _replace(content, key, yaml.safe_load(value))
-    unknown = sorted(set(content) - set(_KEYS))
-    missing = [key for key in _KEYS if key not in content and key not in _OPTIONAL_KEYS]
-    if unknown or missing:
-        raise ValueError(f"{path}: a plan has the keys {', '.join(_KEYS)}; unknown: {unknown}, missing: {missing}")
+    content = read_plan_file(path, opts, keys=_KEYS, optional=_OPTIONAL_KEYS)
     plan = StudyPlan(
         seeds=tuple(content["seeds"]),
         data=content["data"],
@@ -182,27 +169,14 @@ def _check(plan: StudyPlan, source: str) -> None:
         if set(splits) != {"train", "test"}:
             raise ValueError(f"{source}: data {name!r} needs the splits train and test, got {sorted(splits)}")
         for split, values in splits.items():
-            unknown = sorted(set(values) - _SPLIT_KEYS)
-            if unknown or "count" not in values or ("annotations" in values) != ("images" in values):
-                raise ValueError(
-                    f"{source}: data {name}.{split} has {sorted(values)}; it needs count, may have "
-                    f"{', '.join(sorted(_SPLIT_KEYS - {'count'}))}, and annotations and images go together"
-                )
+            check_scenes(values, f"{source}: data {name}.{split}")
 
 
-def _merged(base: Mapping, changes: Mapping) -> dict:
-    """`base` recursively updated with `changes`."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
-
-
-def _replace(content: dict, key: str, value: object) -> None:
-    *sections, name = key.split(".")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ValueError(f"override {key!r}: {section!r} is not a section, it is {content!r}")
-    content[name] = value
+def check_scenes(values: Mapping, label: str) -> None:
+    """Raises ValueError unless these are values of a split of scenes; the label names it."""
+    unknown = sorted(set(values) - _SPLIT_KEYS)
+    if unknown or "count" not in values or ("annotations" in values) != ("images" in values):
+        raise ValueError(
+            f"{label} has {sorted(values)}; it needs count, may have {', '.join(sorted(_SPLIT_KEYS - {'count'}))}, "
+            "and annotations and images go together"
+        )

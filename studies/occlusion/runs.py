@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from bcnet.checkpoint import load_weights
 from bcnet.config import load_config
@@ -22,6 +21,7 @@ from bcnet.modeling import build_model
 from bcnet.prediction.ground_truth_boxes import masks_in_ground_truth_boxes
 from bcnet.training import train
 from bcnet.training.reproducibility import describe_run
+from studies.cost import mask_head_cost
 from studies.occlusion.plan import START, Run, StudyPlan, run_folder
 from studies.occlusion.relations import order_by_estimate
 
@@ -57,7 +57,7 @@ def execute_runs(
     """
     runs = plan.runs() if runs is None else runs
     for run in runs:
-        _write_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
+        write_run_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
     waiting = [run for run in runs if not _is_done(output, run)]
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failed: list[Run] = []
@@ -89,7 +89,12 @@ def _is_done(output: str, run: Run) -> bool:
     return os.path.exists(result_file(output, run))
 
 
-def _write_config(cfg, folder: str) -> None:
+def write_run_config(cfg, folder: str) -> None:
+    """Writes the config of a run to its folder, ``run.yaml``.
+
+    Raises:
+        ValueError: there is the config of another plan.
+    """
     path = os.path.join(folder, CONFIG_FILE)
     if os.path.exists(path):
         # Loaded instead of compared as text, so that keys added since then get their defaults.
@@ -142,8 +147,9 @@ def _execute(folder: str) -> None:
         model = build_model(cfg)
         load_weights(model, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
         result["true_boxes"] = masks_in_ground_truth_boxes(cfg, model.eval(), dataset)
-        result["mask_head"] = mask_head_cost(model)
-        if any(spec.name == OCCLUDER_MASK.name for spec in model.mask_branch.head.maps):
+        branch = model.mask_branch
+        result["mask_head"] = mask_head_cost(branch.head, model.backbone.out_channels, branch.pooler.output_size)
+        if any(spec.name == OCCLUDER_MASK.name for spec in branch.head.maps):
             result["relations"] = order_by_estimate(cfg, model)
     result["seconds"] = {
         "training_and_evaluation": trained - start,
@@ -151,20 +157,6 @@ def _execute(folder: str) -> None:
     }
     result["run"] = describe_run(cfg.SEED)
     write_json(os.path.join(folder, RESULT_FILE), result)
-
-
-def mask_head_cost(model) -> dict[str, float]:
-    """Parameters of a detector's mask head, and its multiply-adds per RoI for all maps and for masks only."""
-    head = model.mask_branch.head
-    side = model.mask_branch.pooler.output_size
-    cost: dict[str, float] = {"parameters": sum(p.numel() for p in head.parameters())}
-    x = torch.zeros(1, model.backbone.out_channels, side, side, device=model.device)
-    for name, maps in (("all_maps", None), ("masks_only", ["occludee_mask"])):
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            head(x, maps)
-        cost[f"multiply_adds_{name}"] = counter.get_total_flops() / 2
-    return cost
 
 
 def read_results(plan: StudyPlan, output: str) -> dict[Run, dict]:

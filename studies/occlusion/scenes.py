@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bcnet.data.coco_json import read_coco_json
 from bcnet.data.synthetic import CutoutLibrary, SceneConfig, generate_dataset, occlusion_statistics
@@ -35,16 +35,21 @@ def make_scenes(plan: StudyPlan, output: str, workers: int, runs: Iterable[Run] 
     for name, splits in plan.data.items():
         if name not in asked:
             continue
-        categories = [_make_split(output, name, split, dict(values), workers) for split, values in splits.items()]
+        categories = [make_split(output, name, split, values, workers) for split, values in splits.items()]
         if plan.visible_only:
-            _write_visible(os.path.join(output, "data", name, "annotations"))
+            write_visible(os.path.join(output, "data", name, "annotations"))
         if categories[0] != categories[1]:
             raise ValueError(f"data {name!r}: train and test scenes have different classes")
         num_classes[name] = len(categories[0])
     return num_classes
 
 
-def _make_split(output: str, name: str, split: str, values: dict, workers: int) -> list[dict]:
+def make_split(output: str, name: str, split: str, values: Mapping, workers: int) -> list[dict]:
+    """Writes one split of scenes (`scene_spec` is its spec), unless it exists; returns COCO's list of its categories.
+
+    Raises:
+        FileExistsError, ValueError: see `make_scenes`.
+    """
     pool = values.get("pool", split)
     config = SceneConfig.preset(
         values.get("difficulty", "hard"), image_size=values.get("size", 192), texture_pool=pool, shape_pool=pool
@@ -67,7 +72,7 @@ def _make_split(output: str, name: str, split: str, values: dict, workers: int) 
     return read_coco_json(annotation_file)["categories"]
 
 
-def _write_visible(folder: str) -> None:
+def write_visible(folder: str) -> None:
     """Writes the training annotations as plain COCO: visible masks and boxes, no depth order, no amodal masks."""
     path = os.path.join(folder, f"{VISIBLE_TRAIN}.json")
     if not os.path.exists(path):

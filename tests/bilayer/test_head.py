@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bcnet.bilayer import BilayerMaskHead, PlainMaskHead, select_class
+from bcnet.bilayer import BilayerMaskHead, MapTarget, PlainMaskHead, mask_boundary, select_class
 from bcnet.bilayer.layer import GraphConvolution, MaskLayer
 from bcnet.maps import PUBLISHED_MAPS, MapSpec, required_layers
 
@@ -167,3 +167,29 @@ def test_one_more_map_is_one_more_record():
     assert list(with_amodal) == [*without, "occludee_amodal"]
     assert all(torch.equal(with_amodal[name], values) for name, values in without.items())
     assert required_layers(head.maps) == ("occludee", "occluder", "amodal")
+
+
+def test_a_plain_head_with_a_boundary_decodes_both_maps_from_the_same_features():
+    torch.manual_seed(0)
+    head = PlainMaskHead(8, 16, num_conv=2, num_mask_classes=3, use_boundary=True).eval()
+    plain = PlainMaskHead(8, 16, num_conv=2, num_mask_classes=3).eval()
+    plain.load_state_dict({key: value for key, value in head.state_dict().items() if not key.startswith("boundary.")})
+    x = torch.randn(5, 8, 14, 14)
+    with torch.no_grad():
+        maps = head(x)
+        assert torch.equal(maps["occludee_mask"], plain(x)["occludee_mask"])
+        assert torch.equal(maps["occludee_boundary"], head.boundary(head.layer(x)))
+        assert list(head(x, ["occludee_mask"])) == ["occludee_mask"]
+    assert list(maps) == [spec.name for spec in head.maps] == ["occludee_mask", "occludee_boundary"]
+    assert required_layers(head.maps) == ("occludee",)
+
+
+def test_a_plain_head_with_a_boundary_has_the_losses_of_the_occludee():
+    head = PlainMaskHead(8, 8, use_boundary=True, loss_weights={"occludee_boundary": 2.0})
+    values = torch.zeros(3, 28, 28, dtype=torch.bool)
+    values[:, 5:20, 5:20] = True
+    logits = {spec.name: torch.randn(3, 28, 28) for spec in head.maps}
+    losses = head.losses(logits, {"occludee": MapTarget(values)})
+    boundary = F.binary_cross_entropy_with_logits(logits["occludee_boundary"], mask_boundary(values).float())
+    assert list(losses) == ["loss_mask", "loss_mask_boundary"]
+    torch.testing.assert_close(losses["loss_mask_boundary"], 2 * boundary)

@@ -120,6 +120,15 @@ def test_a_bilayer_file_does_not_evaluate_as_a_plain_model(saved):
         load_weights(small_model(FCOS, **PLAIN), saved(small_model(FCOS)))
 
 
+def test_a_plain_head_with_a_boundary_initialises_both_maps_of_the_occludee(saved):
+    plain = small_model(FASTER_RCNN, MODEL__ROI_MASK_HEAD__BOUNDARY=True, **PLAIN)
+    model = small_model(FASTER_RCNN, seed=1)
+    assert load_weights(model, saved(plain), strict=False).skipped == []
+    own, theirs = model.mask_branch.head, plain.mask_branch.head
+    assert torch.equal(own.occludee_boundary.predictor.weight, theirs.boundary.predictor.weight)
+    assert torch.equal(own.occludee_mask.predictor.weight, theirs.mask.predictor.weight)
+
+
 @pytest.mark.parametrize("key", ["MODEL__BILAYER__GCN", "MODEL__BILAYER__BOUNDARY"])
 def test_what_the_model_lacks_is_an_error_where_it_changes_numbers(saved, key):
     with pytest.raises(ValueError, match="no such tensor in the model"):

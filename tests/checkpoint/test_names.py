@@ -82,6 +82,14 @@ def test_ours_to_detectron2_and_back(meta_architecture, head, mask_on, norm):
     assert all(back.state[key] is value for key, value in state.items())
 
 
+def test_a_plain_head_with_a_boundary_to_detectron2_and_back():
+    state = small_model(MODEL__ROI_MASK_HEAD__NAME="PlainMaskHead", MODEL__ROI_MASK_HEAD__BOUNDARY=True).state_dict()
+    theirs = to_detectron2(state)
+    assert {"mask_head.mask_fcn4.bias", "mask_head.deconv.weight", "mask_head.boundary.deconv.weight"} < theirs.keys()
+    back = to_bcnet(theirs)
+    assert back.state.keys() == state.keys() and back.left_out == []
+
+
 def test_detectron2_names_of_each_part():
     theirs = to_detectron2(small_model().state_dict())
     for key in (

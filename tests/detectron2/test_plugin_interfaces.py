@@ -189,7 +189,7 @@ def test_a_plain_mask_rcnn_initialises_the_head_in_every_trainer(tmp_path, check
         fits = head.occludee_mask.predictor.weight.shape == theirs.predictor.weight.shape
         assert fits == bool(opts)
         assert not fits or torch.equal(head.occludee_mask.predictor.weight, theirs.predictor.weight)
-        assert ("predictor.weight of shape (6, 32, 1, 1) does not fit the bilayer head" in caplog.text) != fits
+        assert ("predictor.weight of shape (6, 32, 1, 1) does not fit the mask head" in caplog.text) != fits
     # The head's own weights are loaded as ever.
     again = build_detectron2_model(plugin_cfg(FASTER_RCNN))
     assert again.load_state_dict(model.state_dict(), strict=True)

@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage
 from plugin_samples import FASTER_RCNN, inputs, plugin_cfg, targets, to_instances
 
 from bcnet import bilayer
-from bcnet.detectron2 import BilayerMaskHead, add_bcnet_config, paste_layers
+from bcnet.detectron2 import BCNetTrainer, BilayerMaskHead, PlainMaskHead, add_bcnet_config, paste_layers
 from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 
 MASK_LOSSES = {"loss_mask", "loss_mask_boundary", "loss_occluder_mask", "loss_occluder_boundary"}
@@ -241,3 +241,36 @@ def test_masks_are_drawn_into_the_event_storage_every_vis_period():
         storage.iter = 1
         module(x, [rois()])
         assert len(storage._vis_data) == 4 * 6
+
+
+def test_the_plain_head_has_the_losses_and_boundaries_of_the_engines():
+    torch.manual_seed(0)
+    module = PlainMaskHead(ShapeSpec(channels=8, height=14, width=14), channels=8, use_boundary=True).train()
+    x, instances = torch.randn(6, 8, 14, 14), rois()
+    found = module(x, [instances])
+    crops = bilayer.crop_layers(
+        targets()[0].masks, instances.proposal_boxes.tensor, torch.tensor([0, 1, 2, 2, 1, 0]), 28
+    )
+    logits = bilayer.select_class(bilayer.PlainMaskHead.forward(module, x), instances.gt_classes)
+    expected = module.losses(logits, crops)
+    assert found.keys() == expected.keys() == {"loss_mask", "loss_mask_boundary"}
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    instances.pred_classes, module.output_layers = instances.gt_classes, True
+    (predicted,) = module.eval()(x, [instances])
+    assert torch.equal(predicted.pred_boundaries.tensor, logits["occludee_boundary"].sigmoid())
+
+
+def test_the_plain_head_takes_the_weights_of_a_mask_rcnn_of_the_zoo():
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    add_bcnet_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    theirs = ROI_MASK_HEAD_REGISTRY.get("MaskRCNNConvUpsampleHead")(cfg, ShapeSpec(channels=256, height=14, width=14))
+    cfg.MODEL.ROI_MASK_HEAD.BOUNDARY = True
+    with pytest.raises(ValueError, match=r"detectron2's own head .* set MODEL\.ROI_MASK_HEAD\.NAME to 'PlainMaskHead'"):
+        BCNetTrainer.build_optimizer(cfg, theirs)
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "PlainMaskHead"
+    ours = PlainMaskHead(cfg, ShapeSpec(channels=256, height=14, width=14))
+    missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert unexpected == [] and {key.split(".")[0] for key in missing} == {"boundary"}
+    x = torch.randn(2, 256, 14, 14)
+    torch.testing.assert_close(ours.layers(x), theirs.layers(x), rtol=1e-5, atol=1e-6)

@@ -29,15 +29,16 @@ KEYS = {
     "MODEL.META_ARCHITECTURE": "'BCNetFCOS', 'BoxPrompted', 'GeneralizedRCNN'",
     "MODEL.BACKBONE.NAME": "'build_bcnet_fcos_resnet_fpn_backbone', 'build_bcnet_fcos_timm_fpn_backbone', "
     "'build_resnet_fpn_backbone', 'build_timm_fpn_backbone'",
-    "MODEL.ROI_MASK_HEAD.NAME": "'BilayerMaskHead', 'MaskRCNNConvUpsampleHead'",
+    "MODEL.ROI_MASK_HEAD.NAME": "'BilayerMaskHead', 'MaskRCNNConvUpsampleHead', 'PlainMaskHead'",
 }
 
 
 @pytest.fixture
 def registry(monkeypatch):
-    """Components registered in a test are gone after it."""
+    """Components registered in a test are gone after it, and those of other packages are not there."""
     for registry in (BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY):
-        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
+        own = {name: component for name, component in registry._obj_map.items() if component.__module__[:6] == "bcnet."}
+        monkeypatch.setattr(registry, "_obj_map", own)
 
 
 class OneConvolution(nn.Module):
@@ -72,13 +73,13 @@ def own_backbone_config(**overrides):
 
 
 @pytest.mark.parametrize(("key", "names"), KEYS.items())
-def test_an_unknown_name_lists_what_there_is(key, names):
+def test_an_unknown_name_lists_what_there_is(registry, key, names):
     with pytest.raises(ValueError, match=f"{key} is 'Other'; registered are {names} .*--import MODULE"):
         load_config(opts=[key, "Other"])
 
 
 @pytest.mark.parametrize(("key", "names"), KEYS.items())
-def test_a_name_that_was_never_validated_builds_nothing(key, names):
+def test_a_name_that_was_never_validated_builds_nothing(registry, key, names):
     """An unknown mask head once built the plain head."""
     with pytest.raises(ValueError, match=f"{key} is 'Other'; registered are {names}"):
         build_model(small_config(**{key.replace(".", "__"): "Other"}))
@@ -152,6 +153,16 @@ def test_the_name_of_the_backbone_decides_its_last_levels():
     assert type(backbone) is ResNetFPN and list(backbone.strides) == ["p3", "p4", "p5", "p6"]
     with pytest.raises(ValueError, match=r"MODEL\.FCOS\.IN_FEATURES is .* has the levels p3, p4, p5, p6 and no p7"):
         build_model(cfg)
+
+
+@pytest.mark.parametrize("name", ["MaskRCNNConvUpsampleHead", "PlainMaskHead"])
+def test_the_plain_heads_boundary_is_a_key_of_the_config(name):
+    keys = {"MODEL__ROI_MASK_HEAD__NAME": name, "MODEL__ROI_MASK_HEAD__NUM_CONV": 8}
+    without = build_mask_head(small_config(**keys), 32)
+    head = build_mask_head(small_config(**keys, MODEL__ROI_MASK_HEAD__BOUNDARY=True), 32)
+    assert [spec.name for spec in without.maps] == ["occludee_mask"]
+    assert [spec.name for spec in head.maps] == ["occludee_mask", "occludee_boundary"]
+    assert len(head.layer.convs) == 8
 
 
 def test_a_plain_head_without_convolutions_keeps_the_channels():

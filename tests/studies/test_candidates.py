@@ -1,0 +1,75 @@
+"""Mask heads that are candidates for the default: maps, arithmetic, gradients, and what each layer sees."""
+
+import pytest
+import torch
+
+from bcnet.bilayer import BilayerMaskHead
+from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
+from bcnet.modeling import MASK_HEAD_REGISTRY
+from studies.candidates import CandidateHead, GatedHead, OccludeeFirstHead, OneStackHead, SplitLateHead
+from studies.cost import mask_head_cost
+
+HEADS = (OneStackHead, SplitLateHead, OccludeeFirstHead, GatedHead)
+MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
+
+
+def features_of(head: CandidateHead, x: torch.Tensor) -> dict:
+    with torch.no_grad():
+        return head.eval().features(x)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_candidate_has_the_maps_of_the_bilayer_head_at_no_more_arithmetic(head):
+    assert MASK_HEAD_REGISTRY.get(head.__name__) is head
+    module, published = head(64, maps=MAPS), BilayerMaskHead(64, maps=MAPS)
+    assert [spec.name for spec in module.maps] == [spec.name for spec in published.maps]
+    ours, theirs = mask_head_cost(module, 64, 14), mask_head_cost(published, 64, 14)
+    for maps in ("masks_only", "all_maps"):
+        assert 0.6 < ours[f"multiply_adds_{maps}"] / theirs[f"multiply_adds_{maps}"] <= 1.0
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("count", [0, 3])
+def test_every_parameter_learns_and_an_empty_batch_passes(head, count):
+    module = head(8, maps=MAPS).train()
+    logits = module(torch.randn(count, 8, 14, 14))
+    assert {name: tuple(values.shape) for name, values in logits.items()} == dict.fromkeys(
+        (spec.name for spec in MAPS), (count, 1, 28, 28)
+    )
+    sum(values.sum() for values in logits.values()).backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert list(module(torch.randn(1, 8, 14, 14), ["occludee_mask"])) == ["occludee_mask"]
+
+
+def test_one_stack_decodes_all_maps_from_the_same_features():
+    features = features_of(OneStackHead(8), torch.randn(1, 8, 14, 14))
+    assert features["occluder"] is features["occludee"]
+
+
+def test_the_occludee_comes_first():
+    head, x = OccludeeFirstHead(8), torch.randn(1, 8, 14, 14)
+    before = features_of(head, x)
+    with torch.no_grad():
+        head.occluder_layer.convs[-1].bias += 1.0
+        assert torch.equal(features_of(head, x)["occludee"], before["occludee"])
+        head.occludee_layer.convs[-1].bias += 1.0
+    assert not torch.equal(features_of(head, x)["occluder"], before["occluder"])
+
+
+def test_the_gate_starts_at_one_half_and_can_close():
+    head, x = GatedHead(8), torch.randn(1, 8, 14, 14)
+    found = features_of(head, x)
+    with torch.no_grad():
+        assert torch.equal(found["occludee"], head.occludee_layer(x + 0.5 * found["occluder"]))
+        head.gate.bias.fill_(-1e4)
+        assert torch.equal(head.features(x)["occludee"], head.occludee_layer(x))
+
+
+def test_both_layers_of_the_split_stack_see_the_shared_features():
+    head, x = SplitLateHead(8), torch.randn(1, 8, 14, 14)
+    before = features_of(head, x)
+    with torch.no_grad():
+        head.shared.convs[-1].bias += 1.0
+    after = features_of(head, x)
+    assert not torch.equal(before["occluder"], after["occluder"])
+    assert not torch.equal(before["occludee"], after["occludee"])
