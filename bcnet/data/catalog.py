@@ -7,8 +7,8 @@ There are three ways to name a data set, all accepted wherever the config or a t
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
   "coco", "coco_used" (without unused categories), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa", "occluded_coco",
   "instaorder" (three paths: ``instaorder:instaorder.json:coco.json:images``), those of annotation tools
-  (`bcnet.data.importers`: ``labelme:folder``, ``yolo:data.yaml:train``, ...), and those that other packages register
-  (`bcnet.data.formats`), each with its own list of paths.
+  (`bcnet.data.importers`: ``labelme:folder``, ``yolo:data.yaml:train``, ...), of videos ("ytvis", "ovis"), and those
+  that other packages register (`bcnet.data.formats`), each with its own list of paths.
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
 ``datasets`` in the current directory, as in detectron2.

@@ -1,8 +1,9 @@
 """Prediction on tiles of a large image: windows that overlap, and one detection of what several of them show.
 
 What is cut by the border between tiles is put together by the part that two tiles share: there both show the same
-pixels of an object, however little of the whole that is. (Slicers that compare whole pieces, as those of sahi and
-supervision, do not find the pieces of an object that spans several tiles: they overlap in the shared strip alone.)
+pixels of an object, however little of the whole that is. (The slicers of sahi and supervision compare whole pieces,
+which overlap in the shared strip alone: at their default thresholds an object of several tiles stays in pieces, and at
+lower ones neighbours that overlap are joined.)
 
 Letters: D detections, P pieces of one object, M mask side, H x W image.
 """
@@ -17,6 +18,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from bcnet.occlusion import with_relations
 from bcnet.ops.boxes import scaled_boxes
@@ -127,7 +129,9 @@ def _agreements(found: Detections, first: list[int], second: list[int], shared: 
     limits = torch.tensor([size[1], size[0]] * 2)
     inside = torch.minimum((found.boxes - offset).clamp(min=0), limits)
     some = ((inside[:, 2:] - inside[:, :2]) > 0).all(dim=1)
-    pairs = [(i, j) for i in first for j in second if some[i] and some[j] and found.classes[i] == found.classes[j]]
+    meet = (box_iou(inside[first], inside[second]) > 0) & some[first][:, None] & some[second]
+    meet &= found.classes[first][:, None] == found.classes[second]
+    pairs = [(first[row], second[column]) for row, column in meet.nonzero().tolist()]
     agreeing = []
     for i, j in pairs:
         masks = [_mask(found, index, inside[index], offset, size) for index in (i, j)]

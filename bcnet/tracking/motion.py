@@ -60,10 +60,10 @@ def touch(box: np.ndarray, other: np.ndarray, margin: float) -> bool:
 
 
 def covered_share(box: np.ndarray, front: np.ndarray, image_size: tuple[int, int]) -> float:
-    """The share of a box's part inside the image, (H, W), that another box covers; 0 if no part is inside."""
+    """The share of a box's part inside the image, (H, W), that another box covers; 0 if most of it lies outside."""
     height, width = image_size
     inside = np.clip(box, 0, [width, height, width, height])
-    return intersection(inside, front) / area(inside) if area(inside) > 0 else 0.0
+    return intersection(inside, front) / area(inside) if area(inside) >= area(box) / 2 > 0 else 0.0
 
 
 def overlap_of_smaller(first: np.ndarray, second: np.ndarray) -> float:

@@ -162,7 +162,7 @@ def test_measures_of_boxes():
     box, other = np.array([0.0, 0, 10, 10]), np.array([5.0, 0, 25, 10])
     assert covered_share(box, other, (100, 100)) == 0.5
     assert covered_share(np.array([-10.0, 0, 10, 10]), other, (100, 100)) == 0.5  # of the part inside
-    assert covered_share(np.array([-20.0, 0, -10, 10]), other, (100, 100)) == 0
+    assert covered_share(np.array([-11.0, 0, 10, 10]), other, (100, 100)) == 0
     assert overlap_of_smaller(box, other) == 0.5
     assert overlap_of_smaller(box, np.zeros(4)) == 0
     assert distance(box, np.array([3.0, 4, 13, 14])) == pytest.approx(5 / 200**0.5)
