@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -172,5 +174,10 @@ def test_hidden_tracks_are_part_of_the_detections():
     hidden = HiddenTrack(3, 1, 0, (10.0, 20.0, 30.0, 40.0), 5)
     detections = found([[0, 0, 20, 20]], hidden_tracks=(hidden,))
     assert detections != found([[0, 0, 20, 20]]) and detections[:0].hidden_tracks == (hidden,)
+    content = json.loads(detections.to_json())
+    assert content["hidden_tracks"] == [
+        {"track_id": 3, "behind": 1, "category_id": 1, "bbox": [10, 20, 20, 20], "frames": 5}
+    ]
+    assert "hidden_tracks" not in json.loads(found([[0, 0, 20, 20]]).to_json())
     (scaled,) = detections.rescaled((120, 1200)).hidden_tracks
     assert scaled == HiddenTrack(3, 1, 0, (30.0, 40.0, 90.0, 80.0), 5)
