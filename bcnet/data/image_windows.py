@@ -38,8 +38,8 @@ class ImageWindows:
 
     def __init__(self, image: ImageSource, format: str = "BGR", *, max_pixels: int = MAX_IMAGE_PIXELS) -> None:
         path = path_of(image)
-        self._file = None if path is None or is_url(path) else _opened_tiff(path)
-        self._pixels = None
+        self._file: Any = None if path is None or is_url(path) else _opened_tiff(path)
+        self._pixels: np.ndarray | None = None
         if self._file is None:
             self._pixels = rgb_image(image, format, max_pixels=max_pixels)
             self.size = (self._pixels.shape[0], self._pixels.shape[1])
@@ -60,7 +60,7 @@ class ImageWindows:
         tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
         tall = min(tall, height) if not page.is_tiled else tall
         across = math.ceil(width / wide)
-        window = np.zeros((y1 - y0, x1 - x0, page.samplesperpixel), page.dtype)
+        window: np.ndarray = np.zeros((y1 - y0, x1 - x0, page.samplesperpixel), page.dtype)
         for row in range(y0 // tall, math.ceil(y1 / tall)):
             for column in range(x0 // wide, math.ceil(x1 / wide)):
                 part = self._segment(page, row * across + column)

@@ -86,7 +86,7 @@ class BoxTracker:
         # ByteTrack numbers a track in its second frame. In its first one the tracklet is known by its place: those that
         # begin are appended in the order of their detections, the last ones of the result without a number.
         begun = [tracklet for tracklet in self.tracklets if tracklet not in before]
-        positions, numbers = tracked.data["position"].tolist(), tracked.tracker_id.tolist()
+        positions, numbers = (np.asarray(v).tolist() for v in (tracked.data["position"], tracked.tracker_id))
         unnumbered = [position for position, number in zip(positions, numbers, strict=True) if number < 0]
         found_now = zip(unnumbered[len(unnumbered) - len(begun) :], begun, strict=True)
         for position, tracklet in found_now:
