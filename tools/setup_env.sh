@@ -17,6 +17,8 @@ if [ -z "${BCNET_NO_VENV:-}" ]; then
       echo "      (without an NVIDIA GPU the CPU build is 200 MB: stop with Ctrl-C, and see \"Install\" in docs/index.md)"
     fi
     .venv/bin/python -m pip install --disable-pip-version-check --editable ".[dev]"
+    # Without its requirements: opencv-python needs libGL, and opencv-python-headless is there.
+    .venv/bin/python -m pip install --disable-pip-version-check --no-deps "trackers>=2.6"
     echo "[3/3] Checking that it starts"
     .venv/bin/python -m bcnet --version
     echo "$wanted" > "$stamp"

@@ -13,8 +13,10 @@ from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse
 EPILOG = """examples:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input walk.mp4 --output walk.json --pictures pictures --layers
+  %(prog)s --weights output/quick/model_final.pth --input aerial.tif --output aerial.json --tile 640 --overlap 0.2
 
-Instances in videos have a track_id, which stays with them from frame to frame.
+Instances in videos have a track_id, which stays with them from frame to frame and while others hide them (this needs
+the extra "video": pip install 'bcnet[video]').
 """
 
 
@@ -38,12 +40,23 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         action="store_true",
         help="the occluder layer too: occluder masks, occlusion relations, depth order; pictures are sheets of all",
     )
-    parser.add_argument("--score-threshold", type=float, default=0.5, help="lowest score (default: %(default)s)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        default=0.5,
+        help="lowest score; in videos of an instance's first detection (default: %(default)s)",
+    )
     parser.add_argument(
         "--mask-threshold",
         type=float,
         default=0.5,
         help="minimum probability for a pixel to count as mask (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tile", type=int, metavar="PIXELS", help="predict on tiles of this side: for large images and small objects"
+    )
+    parser.add_argument(
+        "--overlap", type=float, default=0.2, help="share of its side that a tile has in common with the next one"
     )
     parser.add_argument("--max-detections", type=int, help="maximum per image (default: TEST.DETECTIONS_PER_IMAGE)")
     parser.add_argument(
@@ -82,6 +95,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             mask_threshold=args.mask_threshold,
             max_detections=args.max_detections,
             batch_size=args.batch_size,
+            tile=args.tile,
+            overlap=args.overlap,
             resume=args.resume,
             progress=progress_wanted(),
         )

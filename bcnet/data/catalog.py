@@ -7,8 +7,8 @@ There are three ways to name a data set, all accepted wherever the config or a t
 - a spec ``format:path/to/annotations.json:path/to/images``, which needs no registration; the formats are
   "coco", "coco_used" (without unused categories), "kins", "cocoa" (COCOA and COCOA-cls), "d2sa", "occluded_coco",
   "instaorder" (three paths: ``instaorder:instaorder.json:coco.json:images``), those of annotation tools
-  (`bcnet.data.importers`: ``labelme:folder``, ``yolo:data.yaml:train``, ...), and those that other packages register
-  (`bcnet.data.formats`), each with its own list of paths.
+  (`bcnet.data.importers`: ``labelme:folder``, ``yolo:data.yaml:train``, ...), of videos ("ytvis", "ovis"), and those
+  that other packages register (`bcnet.data.formats`), each with its own list of paths.
 
 The data root is the environment variable ``BCNET_DATASETS``, else ``DETECTRON2_DATASETS``, else the folder
 ``datasets`` in the current directory, as in detectron2.
@@ -44,6 +44,7 @@ from bcnet.data.importers.labelme import load_labelme, load_labelme_ordered
 from bcnet.data.importers.lvis import load_lvis
 from bcnet.data.importers.voc import load_voc
 from bcnet.data.importers.yolo import load_yolo
+from bcnet.data.importers.ytvis import load_ytvis
 from bcnet.data.instaorder import INSTAORDER_FILE, load_instaorder
 from bcnet.data.kins import load_kins
 from bcnet.data.occluded_coco import load_occluded_coco
@@ -67,6 +68,8 @@ READER_REGISTRY.register(load_label_studio, name="label-studio")
 READER_REGISTRY.register(load_lvis, name="lvis")
 READER_REGISTRY.register(load_voc, name="voc", parts=(FOLDER, SPLIT))
 READER_REGISTRY.register(load_bop, name="bop", parts=(FOLDER,))
+READER_REGISTRY.register(load_ytvis, name="ytvis")
+READER_REGISTRY.register(load_ytvis, name="ovis")  # the same format
 READER_REGISTRY.register(load_ade20k, name="ade20k", parts=(FOLDER,))
 
 _ROOT_VARIABLES = ("BCNET_DATASETS", "DETECTRON2_DATASETS")

@@ -8,8 +8,9 @@ Category ids are mapped to classes 0..K-1 in ascending order, as in detectron2. 
 strings), annotations keep the file's order. Besides COCO's own keys, annotations may have ``bg_object_segmentation``
 (the occluder mask), ``amodal_segmentation`` and ``amodal_bbox`` (the whole object), ``depth`` (the depth order in its
 image, smaller is nearer) or ``in_front`` (ids of the annotations in front of it), ``hidden_fraction`` (hidden fraction
-of the object, 0..1), ``ignore``, and ``occluded`` in ``attributes``, as CVAT writes it. Handling of malformed and
-unusual content:
+of the object, 0..1), ``ignore``, and ``occluded`` in ``attributes``, as CVAT writes it. Of frames of videos, images may
+have ``video_id`` and ``frame_index``, annotations ``track_id`` and ``occlusion`` (OVIS' level). Handling of malformed
+and unusual content:
 
 =============================================  ===========================================================
 content                                        handling
@@ -62,6 +63,9 @@ depth on only some objects of an image         the depth order is treated as unk
 in_front on only some objects of an image      the order of the other objects is unknown
 in_front, unordered_with not a list of ids     error
 one of them with an id that the image lacks    that id is dropped, counted
+video_id or track_id neither an integer nor    error
+a string, frame_index not an integer from 0
+on, occlusion not a string
 attributes.occluded not 0, 1, false or true    error; other attributes are not read
 **masks**
 segmentation that is neither polygons nor      error

@@ -109,7 +109,41 @@ def read_image(image: Any, annotation_file: str, image_root: str | None) -> Imag
         height=int(height),
         width=int(width),
         annotation_file=annotation_file,
+        video_id=read_id("video_id", image.get("video_id")),
+        frame_index=_read_frame_index(image.get("frame_index")),
     )
+
+
+def read_id(key: str, value: object) -> int | str | None:
+    """An id of a video or a track, or None if it is absent or null.
+
+    Raises:
+        AnnotationError: it is neither an integer nor a string.
+    """
+    if value is None:
+        return None
+    if not is_id(value):
+        raise AnnotationError(f"{key} must be an integer or a string, got {short(value)}", f"malformed {key}")
+    return normal_id(value)
+
+
+def _read_frame_index(value: object) -> int | None:
+    if value is None:
+        return None
+    if not is_number_id(value) or value < 0:
+        raise AnnotationError(f"frame_index must be an integer from 0 on, got {short(value)}", "malformed frame_index")
+    return int(value)
+
+
+def read_level(value: object) -> str | None:
+    """OVIS' level of occlusion, a word, or None if it is absent or null.
+
+    Raises:
+        AnnotationError: it is not a string.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise AnnotationError(f"occlusion must be a word, got {short(value)}", "occlusion not a word")
 
 
 def read_flag(key: str, value: object) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.data.duplicates import content_groups
-from bcnet.data.exporters import WRITER_REGISTRY
+from bcnet.data.exporters import FILE_FORMATS, WRITER_REGISTRY
 from bcnet.data.exporters.output import check_output, replaced_folder
 from bcnet.data.findings import collected_findings
 from bcnet.data.formats import READER_REGISTRY
@@ -61,11 +61,11 @@ def convert_dataset(
     Args:
         source_format: one of `READER_REGISTRY`.
         paths: the parts of its spec.
-        output: file (COCO) or folder to write; with a split ``x_train.json`` and ``x_val.json``, or the folders
+        output: file (COCO, YTVIS) or folder to write; with a split ``x_train.json`` and ``x_val.json``, or the folders
             ``train`` and ``val`` in it.
         target_format: one of `WRITER_REGISTRY`.
         train_share: share of the images that goes to "train", the others to "val"; above 0 and below 1. Identical
-            image files stay together. None: no split.
+            image files stay together, and the frames of a video. None: no split.
         seed: of the split.
         crowds_as_objects: crowds with a mask are objects (CVAT's COCO export marks every brush mask as a crowd).
         amodal_shapes: shapes are whole objects, drawn also where others lie on them: they become amodal masks, and the
@@ -86,7 +86,7 @@ def convert_dataset(
         raise ValueError(f"the share of the training images must be above 0 and below 1, got {train_share}")
     splits = ("",) if train_share is None else ("train", "val")
     places = {split: _place(output, split, target_format) for split in splits}
-    is_folder = target_format != "coco"
+    is_folder = target_format not in FILE_FORMATS
     check_output([output] if is_folder else [place for place, _ in places.values()], overwrite)
     with collected_findings() if crowds_as_objects else contextlib.nullcontext([]) as findings:
         records, info = reader.read(*paths, name="")
@@ -122,7 +122,7 @@ def _place(output: str, split: str, target_format: str) -> tuple[str, dict]:
     stem, suffix = os.path.splitext(output)
     if not split:
         return output, {}
-    return (f"{stem}_{split}{suffix}" if target_format == "coco" else os.path.join(output, split)), {}
+    return (f"{stem}_{split}{suffix}" if target_format in FILE_FORMATS else os.path.join(output, split)), {}
 
 
 def _image_root(records: Sequence[ImageRecord], info: DatasetInfo) -> str:
@@ -134,12 +134,12 @@ def _image_root(records: Sequence[ImageRecord], info: DatasetInfo) -> str:
 
 
 def split_records(records: Sequence[ImageRecord], train_share: float, seed: int) -> dict[str, list[ImageRecord]]:
-    """The records as "train" and "val", drawn by image; identical image files are on one side.
+    """The records as "train" and "val", drawn by image, or by video; identical image files are on one side.
 
     Raises:
         ValueError: there are too few different images for two sides.
     """
-    groups = content_groups([record.file_name for record in records])
+    groups = _with_whole_videos(content_groups([record.file_name for record in records]), records)
     np.random.default_rng(seed).shuffle(groups)
     wanted = min(max(round(train_share * len(records)), 1), len(records) - 1)
     train: set[int] = set()
@@ -153,6 +153,22 @@ def split_records(records: Sequence[ImageRecord], train_share: float, seed: int)
     for position, record in enumerate(records):
         sides["train" if position in train else "val"].append(record)
     return sides
+
+
+def _with_whole_videos(groups: list[list[int]], records: Sequence[ImageRecord]) -> list[list[int]]:
+    """Groups of positions, joined where they have frames of one video; those of videos come last."""
+    others: list[list[int]] = []
+    of_videos: list[tuple[set[int | str | None], list[int]]] = []
+    for positions in groups:
+        videos = {records[position].video_id for position in positions} - {None}
+        if not videos:
+            others.append(positions)
+            continue
+        for known in [known for known in of_videos if known[0] & videos]:
+            of_videos.remove(known)
+            videos, positions = known[0] | videos, known[1] + positions
+        of_videos.append((videos, positions))
+    return [*others, *(positions for _, positions in of_videos)]
 
 
 def with_crowds_as_objects(record: ImageRecord) -> ImageRecord:

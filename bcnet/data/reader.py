@@ -23,7 +23,9 @@ from bcnet.data.coco_json import (
     read_box,
     read_categories,
     read_flag,
+    read_id,
     read_image,
+    read_level,
     read_mask,
     read_number,
     read_occluded,
@@ -233,6 +235,8 @@ class CocoReader:
             annotation_id=normal_id(annotation["id"]),
             hidden_fraction=read_number("hidden_fraction", annotation.get("hidden_fraction"), 0, 1),
             occluded=read_occluded(annotation.get("attributes")),
+            track_id=read_id("track_id", annotation.get("track_id")),
+            occlusion=read_level(annotation.get("occlusion")),
             area=self._read_area(label, annotation),
         )
         mask = self._read_visible(label, annotation, record, instance.iscrowd)

@@ -32,6 +32,8 @@ class InstanceRecord:
         area: the file's area in pixels, which selects small, medium or large in evaluation; None: area of the mask.
         hidden_fraction: the hidden fraction of the object as annotated in the file, 0..1.
         occluded: the annotator's flag that part of the object is hidden; None if the file has none.
+        track_id: the object's id in its video; None outside of videos.
+        occlusion: OVIS' level of occlusion, "no_occlusion", "slight_occlusion" or "severe_occlusion"; None without one.
         uncovered: the visible mask before objects were pasted over it (`bcnet.data.composition`), an RLE; None: same as
             `segmentation`.
     """
@@ -47,6 +49,8 @@ class InstanceRecord:
     area: float | None = None
     hidden_fraction: float | None = None
     occluded: bool | None = None
+    track_id: int | str | None = None
+    occlusion: str | None = None
     uncovered: RLE | None = None
 
 
@@ -65,6 +69,8 @@ class ImageRecord:
         pasted: of each instance at the end of the list that was pasted into the image (`bcnet.data.composition`): True
             if it lies in front of all instances before it, False if it lies behind them. Its amodal mask is known.
         unordered: positions of objects whose order relative to all others is unknown, although ``in_front`` is given.
+        video_id: the id of the video that the image is a frame of; None outside of videos.
+        frame_index: its place in the video, from 0.
         unordered_pairs: pairs (i, j), i < j, of objects whose order relative to each other is unknown, although
             ``in_front`` is given.
     """
@@ -79,6 +85,8 @@ class ImageRecord:
     pasted: tuple[bool, ...] = ()
     unordered: tuple[int, ...] = ()
     unordered_pairs: tuple[tuple[int, int], ...] = ()
+    video_id: int | str | None = None
+    frame_index: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
 from bcnet.prediction.predictor import Predictor
-from bcnet.prediction.video_files import predict_video
+from bcnet.prediction.tiles import tile_windows
+from bcnet.prediction.video_files import VideoResult, predict_video
 from bcnet.side_file import SideFile
 from bcnet.structures import Detections
 from bcnet.structures.words import counted
+from bcnet.tracking import CONTINUING_SCORE
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ def predict_files(
     mask_threshold: float = 0.5,
     max_detections: int | None = None,
     batch_size: int = 4,
+    tile: int | None = None,
+    overlap: float = 0.2,
     resume: bool = False,
     progress: bool = True,
 ) -> PredictionSummary:
@@ -75,7 +79,10 @@ def predict_files(
     ids 1..K. A file that cannot be read, or fails in another way, is logged by name and left out.
 
     The frames of a video or animation are images of the name ``FILE#INDEX`` with ``video_id`` and ``frame_index``, both
-    as in the entry ``videos``; their annotations have the ``track_id`` of the instance in its video.
+    as in the entry ``videos``; their annotations have the ``track_id`` of the instance in its video, and the image of a
+    frame has ``hidden_tracks``, those that others cover in it (`bcnet.structures.export.hidden_tracks_to_coco`). In
+    videos the score threshold is that of an instance's first detection: lower ones, down to `CONTINUING_SCORE`, are
+    kept where they go on with a track.
 
     The results are kept in ``<output>.partial`` as they come. An interruption or an error still writes the json, of the
     images so far, and leaves that file for `resume`; at the end it is removed.
@@ -87,6 +94,7 @@ def predict_files(
         pictures: folder for a picture of each image and a drawn mp4 of each video: the detections, or with
             `with_occluder` sheets with both layers (`bcnet.visualization.Gallery`).
         with_occluder, score_threshold, mask_threshold, max_detections, batch_size: as `Predictor.predict` takes them.
+        tile, overlap: predict on tiles, as `Predictor.predict_tiled` does; None predicts each image as a whole.
         resume: continue after the images of ``<output>.partial``, which failed ones are among; by default start again.
         progress: show a progress bar.
 
@@ -101,27 +109,42 @@ def predict_files(
         "mask_threshold": mask_threshold,
         "max_detections": max_detections,
     }
+    tiles = {} if tile is None else {"tile": tile, "overlap": overlap}
 
-    def predict(images: list[np.ndarray]) -> list[Detections]:
-        return model.predict(
-            images,
-            "RGB",
-            with_occluder=with_occluder,
-            score_threshold=score_threshold,
-            mask_threshold=mask_threshold,
-            max_detections=max_detections,
-            batch_size=batch_size,
-        )
+    def predict(images: list[np.ndarray], score_threshold: float | None = score_threshold) -> list[Detections]:
+        wanted = {**options, "score_threshold": score_threshold, "batch_size": batch_size}
+        if tiles:
+            return [model.predict_tiled(image, "RGB", **tiles, **wanted) for image in images]
+        return model.predict(images, "RGB", **wanted)
+
+    def predict_path(file: str) -> Detections:
+        return model.predict_tiled(file, **tiles, **options, batch_size=batch_size)
 
     for file in files:
         if is_webcam(file):
             raise ValueError(f"{file!r} has no end, and its results no file to belong to; bcnet draw draws webcams")
-    predict([])  # rejects thresholds out of range before anything is written
+    model.predict(
+        [], "RGB", **options, batch_size=batch_size
+    )  # rejects thresholds out of range before anything is written
+    if tiles:
+        tile_windows((1, 1), **tiles)
     output = os.fspath(output)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
-    description = {"predictions": 1, "files": zlib.crc32("\n".join(files).encode()), **options}
+    description = {"predictions": 2, "files": zlib.crc32("\n".join(files).encode()), **options, **tiles}
     pictures_of = None if pictures is None else _Pictures(files, pictures, layers=with_occluder)
-    one_by_one = _Files(predict, model.max_image_pixels, model.num_classes, batch_size, pictures_of, progress)
+    lowest = None if score_threshold is None else min(score_threshold, CONTINUING_SCORE)
+    videos = functools.partial(
+        predict_video,
+        functools.partial(predict, score_threshold=lowest),
+        functools.partial(_annotations, num_classes=model.num_classes),
+        score_threshold=score_threshold or 0.0,
+        layers=with_occluder,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    one_by_one = _Files(
+        predict, videos, model.max_image_pixels, model.num_classes, pictures_of, predict_path if tiles else None
+    )
     categories = [
         {"id": label + 1, "name": model.class_names[label] if model.class_names else f"class {label}"}
         for label in range(model.num_classes)
@@ -177,11 +200,11 @@ class _Files:
     """Predicts files: images together, videos one by one."""
 
     predict: Callable[[list[np.ndarray]], list[Detections]]
+    predict_video: Callable[..., VideoResult]
     max_pixels: int
     num_classes: int
-    batch_size: int
     pictures: _Pictures | None
-    progress: bool
+    predict_path: Callable[[str], Detections] | None = None
 
     def results(self, files: Sequence[str]) -> list[dict]:
         """For each file its size and annotations, or why it failed, or both if only the picture did."""
@@ -198,19 +221,13 @@ class _Files:
     def _video(self, file: str, failures: Failures) -> dict:
         result: dict = {}
         with failures.survived(file):
-            video = predict_video(
-                self.predict,
-                functools.partial(_annotations, num_classes=self.num_classes),
-                file,
-                drawn=None if self.pictures is None else self.pictures.video_path(file),
-                layers=self.pictures is not None and self.pictures.gallery.layers,
-                batch_size=self.batch_size,
-                progress=self.progress,
-            )
-            result = {"height": video.height, "width": video.width, "rate": video.rate, "frames": video.frames}
+            drawn = None if self.pictures is None else self.pictures.video_path(file)
+            result = dict(vars(self.predict_video(file, drawn=drawn)))
         return result
 
     def _images(self, files: Sequence[str], failures: Failures) -> dict[str, dict]:
+        if self.predict_path is not None:
+            return self._tiled(files, self.predict_path, failures)
         pixels: dict[str, np.ndarray] = {}
         detections: dict[str, Detections] = {}
         for file in files:
@@ -223,14 +240,29 @@ class _Files:
             for file, image in pixels.items():
                 with failures.survived(file):
                     (detections[file],) = self.predict([image])
+        return {
+            file: self._result(file, found, functools.partial(pixels.__getitem__, file), failures)
+            for file, found in detections.items()
+        }
+
+    def _tiled(
+        self, files: Sequence[str], predict_path: Callable[[str], Detections], failures: Failures
+    ) -> dict[str, dict]:
+        """Images one by one: the whole image is read for its picture alone."""
         results = {}
-        for file, found in detections.items():
-            if self.pictures is not None:
-                with failures.survived(file):
-                    self.pictures.add(file, pixels[file], found)
-            height, width = pixels[file].shape[:2]
-            results[file] = {"height": height, "width": width, "annotations": _annotations(found, self.num_classes)}
+        for file in files:
+            with failures.survived(file):
+                found = predict_path(file)
+                read = functools.partial(image_array, file, max_pixels=self.max_pixels)
+                results[file] = self._result(file, found, read, failures)
         return results
+
+    def _result(self, file: str, found: Detections, pixels: Callable[[], np.ndarray], failures: Failures) -> dict:
+        if self.pictures is not None:
+            with failures.survived(file):
+                self.pictures.add(file, pixels(), found)
+        height, width = found.image_size
+        return {"height": height, "width": width, "annotations": _annotations(found, self.num_classes)}
 
 
 def _annotations(detections: Detections, num_classes: int) -> list[dict]:
@@ -279,7 +311,9 @@ def _images_of(result: dict, video_id: int) -> Iterator[tuple[dict, list[dict]]]
         yield {"file_name": result["file_name"], **size}, result["annotations"]
     for index, frame in enumerate(result.get("frames", ())):
         name = f"{result['file_name']}#{index}"
-        yield {"file_name": name, **size, "video_id": video_id, "frame_index": index}, frame
+        image = {"file_name": name, **size, "video_id": video_id, "frame_index": index}
+        hidden = result["hidden"][index]
+        yield image | ({"hidden_tracks": hidden} if hidden else {}), frame
 
 
 def _video_entry(result: dict, video_id: int) -> dict:

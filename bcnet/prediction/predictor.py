@@ -15,12 +15,15 @@ from bcnet.data import ImageSource, UnreadableImageError, image_array
 from bcnet.data.augmentation import Augmentation
 from bcnet.data.classes import listed
 from bcnet.data.image_source import path_of, rgb_image
+from bcnet.data.image_windows import ImageWindows
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.modeling import Thresholds
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
+from bcnet.ops.paste import Window
 from bcnet.prediction.boxes import given_detections, mask_classes_of
 from bcnet.prediction.model import InferenceModel
+from bcnet.prediction.tiles import merge_tiles, tile_windows
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections, SourceImage
 
@@ -224,6 +227,47 @@ class Predictor(nn.Module):
         for indices, batch in self._batches(images, format, batch_size):
             results.update(zip(indices, detect(batch), strict=True))
         return [results[index] for index in range(len(images))]
+
+    def predict_tiled(
+        self,
+        image: ImageSource,
+        format: str = "BGR",
+        *,
+        tile: int = 640,
+        overlap: float = 0.2,
+        max_detections: int | None = None,
+        batch_size: int = 4,
+        **options: Any,
+    ) -> Detections:
+        """Detects the instances in a large image, or small ones, on tiles that overlap (`merge_tiles`).
+
+        Args:
+            image, format: one image, as `predict` takes it. A TIFF file is read tile by tile, and may be larger than
+                the memory (`bcnet.data.image_windows.ImageWindows`).
+            tile: side of the tiles in pixels of the image. Each is resized as an image of its size would be.
+            overlap: lowest share of a tile's side that neighbours share, 0..1. Objects that are cut everywhere and show
+                nothing in this part to both tiles stay in pieces.
+            max_detections: maximum number for the image; None has no limit but that of `predict` for each tile.
+            batch_size: tiles that go through the model together.
+            options: further ones of `predict`.
+
+        Returns:
+            Detections: as `predict`, by descending score, with relations of the whole image.
+
+        Raises:
+            ValueError: as `predict`; a tile of no pixel or an overlap out of range.
+        """
+        found: list[tuple[Window, Detections]] = []
+        with ImageWindows(image, format, max_pixels=self.max_image_pixels) as windows:
+            tiles = tile_windows(windows.size, tile, overlap)
+            for first in range(0, len(tiles), batch_size):
+                batch = tiles[first : first + batch_size]
+                pixels = [windows.read(*window) for window in batch]
+                results = self.predict(pixels, "RGB", max_detections=max_detections, batch_size=batch_size, **options)
+                # Without the source, which would keep the pixels of all tiles.
+                found += zip(batch, (replace(result, source=None) for result in results), strict=True)
+        read = functools.partial(rgb_image, image, format, max_pixels=self.max_image_pixels)
+        return replace(merge_tiles(found, windows.size, max_detections), source=SourceImage(read, path_of(image)))
 
     def segment(
         self,

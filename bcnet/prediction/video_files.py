@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from bcnet.data.videos import UnreadableVideoError, Video, open_video
 from bcnet.structures import Detections
-from bcnet.structures.tracking import InstanceTracker
+from bcnet.structures.export import hidden_tracks_to_coco
+from bcnet.tracking import InstanceTracker
 
 
 @dataclass
@@ -23,12 +24,14 @@ class VideoResult:
         width, height: of the frames, pixels.
         rate: frames per second.
         frames: the annotations of each frame.
+        hidden: the tracks that are hidden in each frame (`bcnet.structures.export.hidden_tracks_to_coco`).
     """
 
     width: int = 0
     height: int = 0
     rate: float = 0.0
     frames: list[list[dict]] = field(default_factory=list)
+    hidden: list[list[dict]] = field(default_factory=list)
 
 
 def predict_video(
@@ -36,6 +39,7 @@ def predict_video(
     annotations_of: Callable[[Detections], list[dict]],
     source: str,
     *,
+    score_threshold: float = 0.0,
     drawn: str | None = None,
     layers: bool = False,
     batch_size: int = 4,
@@ -44,9 +48,11 @@ def predict_video(
     """Predicts and tracks the instances in every frame of a video file or animation.
 
     Args:
-        predict: from frames, uint8 [H, W, 3] RGB, to their detections.
+        predict: from frames, uint8 [H, W, 3] RGB, to their detections, down to `CONTINUING_SCORE` if the threshold is
+            higher: they go on with a track.
         annotations_of: converts the detections of a frame, which have `Detections.track_ids`.
         source: as `bcnet.data.videos.open_video` takes it.
+        score_threshold: lowest score of a detection that begins a track (`InstanceTracker`).
         drawn: an mp4 to write (`bcnet.visualization.video.DrawnVideo`); None draws nothing.
         layers: draw sheets with both layers and the depth order.
         batch_size: frames that are predicted together.
@@ -55,11 +61,12 @@ def predict_video(
     Raises:
         UnreadableVideoError: the source cannot be opened or has no frame; names it.
         OSError: the mp4 cannot be written.
+        ImportError: the package trackers is absent.
     """
-    tracker = InstanceTracker()
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(open_video(source))
         result = VideoResult(rate=video.rate)
+        tracker = InstanceTracker(frame_rate=video.rate, new_track_score=score_threshold)
         output = None
         if drawn is not None:
             # Imported here: the fonts and colours of pictures take a second.
@@ -72,6 +79,7 @@ def predict_video(
             for frame, detections in zip(frames, predict(list(frames)), strict=True):
                 detections = tracker.update(detections)
                 result.frames.append(annotations_of(detections))
+                result.hidden.append(hidden_tracks_to_coco(detections))
                 if output is not None:
                     output.add(frame, detections)
         if not result.frames:

@@ -16,6 +16,7 @@ from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_AMODAL, MapSpec
 from bcnet.ops.boxes import scaled_boxes
 from bcnet.ops.paste import paste_masks, paste_windows
 from bcnet.ops.rle import RLE, encode_window
+from bcnet.structures.hidden_track import HiddenTrack
 from bcnet.structures.occlusion_graph import OcclusionGraph
 from bcnet.structures.output import DetectionsOutput
 from bcnet.structures.source_image import SourceImage
@@ -47,6 +48,7 @@ class Detections(DetectionsOutput):
         specs: records of the maps (`bcnet.maps`), in the order in which they are drawn and written.
         roi_scale: side of the RoIs that the maps span, relative to the boxes' (MODEL.ROI_MASK_HEAD.ROI_SCALE).
         track_ids: int64 [D] or None: numbers that stay with an instance in the frames of a video.
+        hidden_tracks: the tracks of the video that have no detection in this frame because others cover them.
         source: the image that was predicted, and its file; None if it is not known. Equality disregards it.
     """
 
@@ -61,6 +63,7 @@ class Detections(DetectionsOutput):
     specs: tuple[MapSpec, ...] = field(default=BUILT_IN_MAPS, repr=False)
     roi_scale: float = 1.0
     track_ids: Tensor | None = None
+    hidden_tracks: tuple[HiddenTrack, ...] = ()
     source: SourceImage | None = None
 
     def __post_init__(self) -> None:
@@ -265,6 +268,7 @@ class Detections(DetectionsOutput):
             and self.mask_threshold == other.mask_threshold
             and self.roi_scale == other.roi_scale
             and tuple(self.class_names) == tuple(other.class_names)
+            and self.hidden_tracks == other.hidden_tracks
             and mine.keys() == theirs.keys()
             and all(torch.equal(value, theirs[name]) for name, value in mine.items())
         )
@@ -308,7 +312,8 @@ class Detections(DetectionsOutput):
         limits = boxes.new_tensor([width, height, width, height])
         boxes = torch.minimum(boxes.clamp(min=0), limits)
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return replace(self, image_size=(height, width), boxes=boxes, source=source)[kept]
+        hidden = tuple(track.rescaled(scale_x, scale_y) for track in self.hidden_tracks)
+        return replace(self, image_size=(height, width), boxes=boxes, source=source, hidden_tracks=hidden)[kept]
 
 
 def _listed(names) -> str:

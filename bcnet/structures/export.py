@@ -54,6 +54,23 @@ def detections_to_coco(
     return results
 
 
+def hidden_tracks_to_coco(detections: Detections) -> list[dict]:
+    """The tracks that are hidden in a frame, as JSON values: ``track_id``, ``behind``, ``category_id`` (1..K), ``bbox``
+    (xywh, where the whole instance is expected) and ``frames`` since it was last detected.
+    """
+    return [
+        {
+            "track_id": track.track_id,
+            "behind": track.behind,
+            "category_id": track.label + 1,
+            "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+            "frames": track.frames,
+        }
+        for track in detections.hidden_tracks
+        for x0, y0, x1, y1 in (track.box,)
+    ]
+
+
 def detections_to_json(detections: Detections, indent: int | None) -> str:
     """See `Detections.to_json`."""
     height, width = detections.image_size
@@ -64,7 +81,9 @@ def detections_to_json(detections: Detections, indent: int | None) -> str:
         row["score"] = round(row["score"], 4)
         if polygons is not None:
             row["polygons"] = [polygon.tolist() for polygon in polygons[index]]
-    content = {"image": detections.path, "width": width, "height": height, "detections": rows}
+    content: dict[str, Any] = {"image": detections.path, "width": width, "height": height, "detections": rows}
+    if detections.hidden_tracks:
+        content["hidden_tracks"] = hidden_tracks_to_coco(detections)
     return json.dumps(content, indent=indent)
 
 

@@ -158,7 +158,8 @@ class DetectionsOutput:
     def to_json(self, indent: int | None = None) -> str:
         """The detections as JSON text: the image's path and size, and for each detection its number, class, name,
         score, box (xyxy) and polygons; with relations ``occluded_by`` and ``depth`` as in `to_coco`, with amodal
-        masks ``occluded_fraction``.
+        masks ``occluded_fraction``. Of a frame with hidden tracks also ``hidden_tracks``
+        (`bcnet.structures.export.hidden_tracks_to_coco`).
         """
         return export.detections_to_json(self._detections, indent)
 

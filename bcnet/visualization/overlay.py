@@ -16,6 +16,7 @@ from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
 from bcnet.visualization import style
 from bcnet.visualization.duplicates import near_identical
+from bcnet.visualization.hidden_tracks import draw_hidden_boxes, hidden_labels
 from bcnet.visualization.labels import place_labels
 from bcnet.visualization.relations import draw_arrows
 
@@ -86,6 +87,7 @@ def draw_detections(
     Visible parts are filled; the hidden parts of detections with amodal masks are hatched. An instance's colour depends
     on its position alone, so it is the same in all pictures of the detections; or on its track, where instances are
     tracked. Near-identical detections, such as one object found as two classes, are drawn once, with both labels.
+    Tracks that are hidden in the frame (`Detections.hidden_tracks`) have a dashed box where they are expected.
     Labels never cover each other: the one with the lower score gives way, and is left out where there is no place.
 
     Args:
@@ -124,6 +126,7 @@ def draw_scene(
             hatch_regions(canvas, hidden_regions(detections), colors)
     if boxes:
         draw_boxes(canvas, detections, colors)
+        draw_hidden_boxes(canvas, detections.hidden_tracks)
     if relations and detections.occludee_mask is not None:
         draw_arrows(canvas, detections, regions, colors)
     return draw_labels(canvas, scene, scene.labels) if labels else canvas
@@ -163,7 +166,9 @@ def canvas_for(image: np.ndarray, detections: Detections, long_side: int | None)
     canvas = style.resized(image, size[1], size[0])
     detections = detections.to("cpu")
     factors = detections.boxes.new_tensor([size[1] / width, size[0] / height] * 2)
-    return canvas, replace(detections, image_size=size, boxes=detections.boxes * factors, source=None)
+    hidden = tuple(track.rescaled(size[1] / width, size[0] / height) for track in detections.hidden_tracks)
+    boxes = detections.boxes * factors
+    return canvas, replace(detections, image_size=size, boxes=boxes, hidden_tracks=hidden, source=None)
 
 
 def map_regions(detections: Detections, name: str) -> Iterator[Region]:
@@ -243,11 +248,14 @@ def draw_labels(canvas: np.ndarray, scene: Scene, texts: Sequence[str]) -> np.nd
     """
     size = style.font_size(canvas.shape[:2])
     margin = max(2, size // 5)
+    hidden = scene.detections.hidden_tracks
+    texts = [*texts, *hidden_labels(hidden)]
     texts = [style.shortened(text, size, canvas.shape[1] - 2 * margin) for text in texts]
     plates = [_plate(text, size, margin) for text in texts]
-    boxes = scene.detections.boxes.tolist()
+    boxes = [*scene.detections.boxes.tolist(), *(track.box for track in hidden)]
+    colors = [*scene.colors, *(style.instance_color(track.track_id) for track in hidden)]
     rectangles = place_labels(boxes, plates, canvas.shape[:2])
-    without = [index for index, rectangle in enumerate(rectangles) if rectangle is None and scene.numbers]
+    without = [index for index, rectangle in enumerate(rectangles) if rectangle is None and index < len(scene.numbers)]
     if without:
         plates = [_plate(scene.numbers[index], size, margin) for index in without]
         taken = [rectangle for rectangle in rectangles if rectangle is not None]
@@ -255,7 +263,7 @@ def draw_labels(canvas: np.ndarray, scene: Scene, texts: Sequence[str]) -> np.nd
         for index, rectangle in zip(without, found, strict=True):
             rectangles[index], texts[index] = rectangle, scene.numbers[index]
     written = []
-    for rectangle, color, text in zip(rectangles, scene.colors, texts, strict=True):
+    for rectangle, color, text in zip(rectangles, colors, texts, strict=True):
         if rectangle is not None:
             x0, y0, x1, y1 = rectangle
             canvas[y0:y1, x0:x1] = color

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from bcnet.data.videos import UnreadableVideoError, open_video
 from bcnet.structures import Detections
-from bcnet.structures.tracking import InstanceTracker
+from bcnet.tracking import CONTINUING_SCORE, InstanceTracker
 from bcnet.visualization import style
 from bcnet.visualization.layers import draw_layers
 from bcnet.visualization.overlay import draw_detections
@@ -81,7 +81,8 @@ def draw_video(
         predict: from uint8 [H, W, 3] RGB to the frame's detections.
         source: as `bcnet.data.videos.open_video` takes it.
         output_file: an mp4; its folder is made when missing.
-        score_threshold: lowest score that is drawn.
+        score_threshold: lowest score of a detection that begins a track; lower ones, down to `CONTINUING_SCORE`, are
+            drawn where they go on with one (`InstanceTracker`).
         layers, long_side: as `DrawnVideo` takes them.
         max_frames: maximum number of frames; None draws all, of a webcam until Ctrl-C.
         progress: show a progress bar.
@@ -92,19 +93,22 @@ def draw_video(
     Raises:
         UnreadableVideoError: the source cannot be opened or has no frame; names it.
         OSError: the mp4 cannot be written.
+        ImportError: the package trackers is absent.
     """
-    drawn, tracker = 0, InstanceTracker()
+    drawn = 0
     with (
         open_video(source) as video,
         DrawnVideo(output_file, video.rate, layers=layers, long_side=long_side) as output,
     ):
+        tracker = InstanceTracker(frame_rate=video.rate, new_track_score=score_threshold)
+        lowest = min(score_threshold, CONTINUING_SCORE)
         limits = [count for count in (video.count, max_frames) if count is not None]
         bar = tqdm(total=min(limits, default=None), desc=source, unit="frame", disable=not progress, leave=False)
         try:
             with bar:
                 for image in itertools.islice(video.frames, max_frames):
                     detections = predict(image)
-                    output.add(image, tracker.update(detections[detections.scores >= score_threshold]))
+                    output.add(image, tracker.update(detections[detections.scores >= lowest]))
                     drawn += 1
                     bar.update()
         except KeyboardInterrupt:

@@ -239,6 +239,36 @@ def test_frames_of_videos_are_images_with_tracks(files, tmp_path):
     COCO(str(tmp_path / "a.json"))
 
 
+def test_what_is_hidden_in_a_frame_stands_beside_it(files, tmp_path):
+    walk = write_gif(tmp_path / "walk.gif", (2, 4, 6, 8))
+    model = SquareModel()
+    wall = [0.0, 0.0, 30.0, 20.0]
+
+    def with_wall(images, format, **options):
+        """A wall in each frame, and the square but for the last one."""
+        found = [model.square(image) for image in images]
+        for index, one in enumerate(found):
+            model.seen.append(1)
+            square = one.boxes.tolist() if len(model.seen) < 4 else []
+            count = 1 + len(square)
+            found[index] = Detections(
+                one.image_size,
+                torch.tensor([wall, *square]),
+                torch.full((count,), 0.9),
+                torch.zeros(count, dtype=torch.int64),
+                {"occludee_mask": torch.ones(count, 28, 28)},
+            )
+        return found
+
+    model.predict = with_wall
+    predict_files(model, [walk], tmp_path / "a.json", pictures=tmp_path / "drawn", progress=False)
+    images = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert [("hidden_tracks" in image) for image in images] == [False, False, False, True]
+    (hidden,) = images[3]["hidden_tracks"]
+    assert (hidden["track_id"], hidden["behind"], hidden["category_id"], hidden["frames"]) == (1, 0, 1, 1)
+    assert hidden["bbox"] == pytest.approx([8, 4, 12, 12], abs=1)
+
+
 def test_a_video_that_fails_is_left_out_and_webcams_are_refused(files, tmp_path):
     walk = write_gif(tmp_path / "walk.gif", (2, 5))
     model = Model(failing=(40,))

@@ -10,7 +10,6 @@ from PIL import Image
 from bcnet.data import find_images
 from bcnet.data.videos import UnreadableVideoError
 from bcnet.structures import Detections
-from bcnet.structures.tracking import InstanceTracker
 from bcnet.visualization import draw_predictions, draw_video
 from bcnet.visualization.video_writer import VideoWriter
 
@@ -157,28 +156,3 @@ def test_images_and_videos_of_a_folder(tmp_path):
     assert "3 frames of video" in gallery.summary()
     assert (tmp_path / "out/walk_layers.mp4").is_file()
     assert len(read(tmp_path / "out/walk_layers.mp4")[0]) == 3
-
-
-def tracks(tracker, *arguments, **options):
-    return tracker.update(found(*arguments, **options)).track_ids.tolist()
-
-
-def test_numbers_stay_with_the_instances():
-    tracker = InstanceTracker(patience=2)
-    left, right = [0, 0, 20, 20], [40, 0, 60, 20]
-    assert tracks(tracker, [left, right], (50, 80)) == [0, 1]
-    # The order of the detections changes, as scores do; both move.
-    assert tracks(tracker, [[42, 2, 62, 22], [3, 0, 23, 20]], (50, 80)) == [1, 0]
-    # Another class in the same place is another instance.
-    assert tracks(tracker, [[42, 2, 62, 22]], (50, 80), classes=[1]) == [2]
-    # The left one comes back after a frame without it.
-    assert tracks(tracker, [[4, 0, 24, 20]], (50, 80)) == [0]
-    for _ in range(3):
-        assert tracks(tracker, [], (50, 80)) == []
-    assert tracks(tracker, [[4, 0, 24, 20]], (50, 80)) == [3]
-
-
-def test_of_two_candidates_the_nearer_one_keeps_the_number():
-    tracker = InstanceTracker()
-    tracks(tracker, [[0, 0, 20, 20]], (50, 80))
-    assert tracks(tracker, [[6, 0, 26, 20], [1, 0, 21, 20]], (50, 80)) == [1, 0]

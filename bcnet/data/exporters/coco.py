@@ -1,4 +1,4 @@
-"""Writer of COCO's json, with the keys that the COCO reader adds: amodal masks, order, hidden fraction, occluded."""
+"""Writer of COCO's json, with the keys that the COCO reader adds: amodal masks, order, hidden fraction, tracks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def write_coco(records: Sequence[ImageRecord], info: DatasetInfo, output: str) -
 
 def coco_content(records: Sequence[ImageRecord], info: DatasetInfo) -> dict:
     """The content of the json; arguments as of `write_coco`."""
-    image_ids = _numbers([record.image_id for record in records])
+    image_ids = numbers([record.image_id for record in records])
     instances = [instance.annotation_id for record in records for instance in record.instances]
-    annotation_ids = iter(_numbers(instances))
+    annotation_ids = iter(numbers(instances))
     names = image_names(records, info.image_root)
     content: dict = {"info": {"description": info.name}, "images": [], "annotations": [], "categories": []}
     if info.annotated_occlusions:
@@ -40,13 +40,13 @@ def coco_content(records: Sequence[ImageRecord], info: DatasetInfo) -> dict:
     ]
     for record, image_id, name in zip(records, image_ids, names, strict=True):
         image = {"id": image_id, "file_name": name, "height": record.height, "width": record.width}
-        content["images"].append(image)
+        content["images"].append(image | _present(video_id=record.video_id, frame_index=record.frame_index))
         ids = [next(annotation_ids) for _ in record.instances]
         content["annotations"] += _annotations(record, info, image_id, ids)
     return content
 
 
-def _numbers(ids: Sequence[int | str | None]) -> list[int]:
+def numbers(ids: Sequence[int | str | None]) -> list[int]:
     """The ids, if all are different whole numbers; else 1, 2, ..."""
     kept = [value for value in ids if isinstance(value, int)]
     return kept if len(set(kept)) == len(ids) else list(range(1, len(ids) + 1))
@@ -60,28 +60,35 @@ def _annotations(record: ImageRecord, info: DatasetInfo, image_id: int, ids: lis
             "image_id": image_id,
             "category_id": info.category_ids[instance.category],
             "bbox": [float(value) for value in instance.bbox],
-            "area": _area(record, instance),
+            "area": annotation_area(record, instance),
             "iscrowd": int(instance.iscrowd),
-            "segmentation": _plain(instance.segmentation) if instance.segmentation else [],
+            "segmentation": plain_segmentation(instance.segmentation) if instance.segmentation else [],
         }
         optional = {
-            "bg_object_segmentation": _plain(instance.occluder) if instance.occluder is not None else None,
-            "amodal_segmentation": _plain(instance.amodal) if instance.amodal else None,
+            "bg_object_segmentation": plain_segmentation(instance.occluder) if instance.occluder is not None else None,
+            "amodal_segmentation": plain_segmentation(instance.amodal) if instance.amodal else None,
             "amodal_bbox": None if instance.amodal_bbox is None else [float(value) for value in instance.amodal_bbox],
             "hidden_fraction": instance.hidden_fraction,
             "attributes": None if instance.occluded is None else {"occluded": instance.occluded},
+            "track_id": instance.track_id,
+            "occlusion": instance.occlusion,
         }
-        yield annotation | {key: value for key, value in optional.items() if value is not None} | keys
+        yield annotation | _present(**optional) | keys
 
 
-def _plain(segmentation: list | dict) -> list | dict:
+def _present(**values) -> dict:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def plain_segmentation(segmentation: list | dict) -> list | dict:
     """A segmentation without bytes."""
     if isinstance(segmentation, dict) and isinstance(segmentation["counts"], (bytes, str)):
         return dict(rle_to_json({"size": segmentation["size"], "counts": segmentation["counts"]}))
     return segmentation
 
 
-def _area(record: ImageRecord, instance: InstanceRecord) -> float:
+def annotation_area(record: ImageRecord, instance: InstanceRecord) -> float:
+    """The area of the file, or of the mask."""
     if instance.area is not None:
         return instance.area
     if instance.segmentation:

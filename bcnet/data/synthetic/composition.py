@@ -28,7 +28,7 @@ class SceneObject:
     depth: int  # 0 is nearest; unique in its scene
     amodal_mask: np.ndarray  # clipped to the image
     visible_mask: np.ndarray  # amodal mask minus all amodal masks in front
-    bbox: tuple[int, int, int, int]  # tight around the visible mask
+    bbox: tuple[int, int, int, int]  # tight around the visible mask; zeros where nothing is visible
     amodal_bbox: tuple[int, int, int, int]  # tight around the amodal mask
     visible_area: int
     amodal_area: int
@@ -62,6 +62,28 @@ class Placed:
         height, width = self.coverage.shape
         return self.x + width / 2, self.y + height / 2
 
+    def amodal_mask(self, size: int) -> np.ndarray:
+        """The object's whole mask, clipped to an image of equal sides: bool [size, size]."""
+        mask = np.zeros((size, size), bool)
+        window, part = overlap(self.coverage.shape, self.x, self.y, mask.shape)
+        mask[window] = self.coverage[part] >= 128
+        return mask
+
+
+def scene_object(category_id: int, depth: int, amodal: np.ndarray, occupied: np.ndarray) -> SceneObject:
+    """The truth of an object from its amodal mask and the pixels of all objects in front of it, bool [H, W] each."""
+    visible = amodal & ~occupied
+    return SceneObject(
+        category_id=category_id,
+        depth=depth,
+        amodal_mask=amodal,
+        visible_mask=visible,
+        bbox=_bounding_box(visible),
+        amodal_bbox=_bounding_box(amodal),
+        visible_area=int(np.count_nonzero(visible)),
+        amodal_area=int(np.count_nonzero(amodal)),
+    )
+
 
 class Layout:
     """Places objects front to back, so that each one's hidden fraction is known when it is placed."""
@@ -89,24 +111,11 @@ class Layout:
         if position is None:
             return False
         x, y = position
-        window, part = overlap(mask.shape, x, y, self._occupied.shape)
-        amodal = np.zeros((self.size, self.size), bool)
-        amodal[window] = mask[part]
-        visible = amodal & ~self._occupied
-        self.objects.append(
-            SceneObject(
-                category_id=category_id,
-                depth=len(self.objects),
-                amodal_mask=amodal,
-                visible_mask=visible,
-                bbox=_bounding_box(visible),
-                amodal_bbox=_bounding_box(amodal),
-                visible_area=int(np.count_nonzero(visible)),
-                amodal_area=int(np.count_nonzero(amodal)),
-            )
-        )
+        placed = Placed(category_id, coverage, x, y)
+        amodal = placed.amodal_mask(self.size)
+        self.objects.append(scene_object(category_id, len(self.objects), amodal, self._occupied))
         self._occupied |= amodal
-        self.placed.append(Placed(category_id, coverage, x, y))
+        self.placed.append(placed)
         return True
 
     def _position_behind(self, mask: np.ndarray, front: Placed, rng: np.random.Generator) -> tuple[int, int] | None:

@@ -25,7 +25,9 @@ _TRIES_PER_OBJECT = 3
 
 
 @dataclass(frozen=True)
-class _Appearance:
+class Appearance:
+    """Texture and colours of an object."""
+
     texture_variant: int
     colours: np.ndarray  # float [n, 3] RGB
 
@@ -57,12 +59,12 @@ def render_scene(config: SceneConfig, seed: int, index: int, split: str = "train
     layout_rng, rng = scene_generators(seed, index, split)
     layout = arrange(config, layout_rng)
     palette = make_palette(rng)
-    canvas = _background(config, palette, rng)
+    canvas = background(config, palette, rng)
     light = np.exp(2j * np.pi * rng.random())
-    looks = _appearances(config, layout.placed, palette, rng)
+    looks = appearances(config, layout.placed, palette, rng)
     for placed, look in reversed(list(zip(layout.placed, looks, strict=True))):
-        colours = _texturise(look, placed.coverage.shape, config, rng)
-        colours *= _relief(placed.coverage, light, config.shading)[..., None]
+        colours = texturise(look, placed.coverage.shape, config, rng)
+        colours *= relief(placed.coverage, light, config.shading)[..., None]
         paint(canvas, placed, colours, config.shadow)
     return Scene(finish(canvas, config.noise, rng), layout.objects)
 
@@ -94,10 +96,11 @@ def choose_front(layout: Layout, config: SceneConfig, rng: np.random.Generator) 
     return layout.placed[rng.integers(len(layout.placed))]
 
 
-def _appearances(
+def appearances(
     config: SceneConfig, objects: list[Placed], palette: np.ndarray, rng: np.random.Generator
-) -> list[_Appearance]:
-    shared: dict[int, _Appearance] = {}
+) -> list[Appearance]:
+    """Draws the appearance of each object; those of one class may look alike."""
+    shared: dict[int, Appearance] = {}
     looks = []
     for placed in objects:
         look = _new_appearance(config, placed.category_id - 1, palette, rng)
@@ -109,9 +112,7 @@ def _appearances(
     return looks
 
 
-def _new_appearance(
-    config: SceneConfig, class_index: int, palette: np.ndarray, rng: np.random.Generator
-) -> _Appearance:
+def _new_appearance(config: SceneConfig, class_index: int, palette: np.ndarray, rng: np.random.Generator) -> Appearance:
     variants = pool_members(config.texture_pool, NUM_TEXTURES)
     if rng.random() < config.class_appearance:
         # Every sixth texture belongs to the class.
@@ -119,15 +120,17 @@ def _new_appearance(
         colours = class_palette(class_index, len(CLASS_NAMES), rng)
     else:
         colours = palette[rng.choice(len(palette), size=int(rng.integers(2, 4)), replace=False)]
-    return _Appearance(int(variants[rng.integers(len(variants))]), colours)
+    return Appearance(int(variants[rng.integers(len(variants))]), colours)
 
 
-def _texturise(look: _Appearance, shape: tuple[int, int], config: SceneConfig, rng: np.random.Generator) -> np.ndarray:
+def texturise(look: Appearance, shape: tuple[int, int], config: SceneConfig, rng: np.random.Generator) -> np.ndarray:
+    """float32 [h, w, 3]: the colours of an object's window, without shading."""
     field = texture_field(texture(look.texture_variant), *shape, config.image_size, rng)
     return colour_field(field, look.colours, config.texture_contrast)
 
 
-def _background(config: SceneConfig, palette: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def background(config: SceneConfig, palette: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """float32 [size, size, 3], 0..255: the canvas before any object is painted."""
     variants = pool_members(config.texture_pool, NUM_TEXTURES)
     if config.shared_palette:
         colours = palette[rng.choice(len(palette), size=int(rng.integers(2, 4)), replace=False)]
@@ -142,7 +145,7 @@ def _background(config: SceneConfig, palette: np.ndarray, rng: np.random.Generat
     return canvas
 
 
-def _relief(coverage: np.ndarray, light: complex, strength: float) -> np.ndarray:
+def relief(coverage: np.ndarray, light: complex, strength: float) -> np.ndarray:
     """float32 [h, w]: shading of a dome over the object's mask, lit from one side."""
     height, width = coverage.shape
     if strength == 0:
