@@ -15,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from bcnet.modeling.registry import BACKBONE_REGISTRY
 from bcnet.modeling.resnet_checkpoints import ResNetFPNAdapter
 from bcnet.ops.batch_norm import SyncBatchNorm2d
-from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d, fold_frozen_batch_norm
+from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d
 
 _BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -58,18 +58,7 @@ def build_resnet(
         module = getattr(resnet, name)
         module.requires_grad_(False)
         setattr(resnet, name, _freeze_batch_norm(module))
-    _fold_batch_norm(resnet)
     return resnet
-
-
-def _fold_batch_norm(resnet: ResNet) -> None:
-    """Folds every frozen BatchNorm into the convolution before it."""
-    fold_frozen_batch_norm(resnet, "conv1", "bn1")
-    for block in [module for module in resnet.modules() if isinstance(module, BasicBlock | Bottleneck)]:
-        for number in (1, 2, 3) if isinstance(block, Bottleneck) else (1, 2):
-            fold_frozen_batch_norm(block, f"conv{number}", f"bn{number}")
-        if block.downsample is not None:
-            fold_frozen_batch_norm(block.downsample, "0", "1")
 
 
 def _freeze_batch_norm(module: nn.Module) -> nn.Module:
