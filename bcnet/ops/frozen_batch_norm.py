@@ -16,6 +16,11 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):
     The type of the result is torchvision's too: float32 in mixed precision.
     """
 
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, H, W] to the same; x * scale + shift with one rounding instead of two."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()
