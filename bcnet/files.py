@@ -7,10 +7,12 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import portalocker
+
+from bcnet.lazy_json import parse_lazily
 
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -98,10 +100,14 @@ def read_json(path: str | os.PathLike) -> Any:
         return parse_json(file.read(), path)
 
 
-def parse_json(content: bytes, source: str | os.PathLike) -> Any:
-    """Parses JSON bytes as `read_json` does; `source` names them in errors."""
+def parse_json(content: bytes, source: str | os.PathLike, *, lazy_lists: Collection[str] = ()) -> Any:
+    """Parses JSON bytes as `read_json` does; `source` names them in errors.
+
+    Of an object, the lists under the keys `lazy_lists` are parsed element by element when they are asked for
+    (`bcnet.lazy_json.LazyList`).
+    """
     try:
-        return json.loads(content)
+        return parse_lazily(content, lazy_lists) if lazy_lists else json.loads(content)
     # JSONDecodeError, bytes that are not text, a number of too many digits; or brackets nested without end
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(source)} is not valid JSON (a truncated download?): {error}") from error

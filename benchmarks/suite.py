@@ -7,7 +7,8 @@ from importlib import metadata
 
 import torch
 
-from bcnet.training.reproducibility import git_state, hardware, versions
+from bcnet.installation import git_state
+from bcnet.training.reproducibility import hardware, versions
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_fast_inference, benchmark_fcos_inference, benchmark_inference
 from benchmarks.lite import benchmark_lite

@@ -1,36 +1,18 @@
-"""Descriptions for ``bcnet info``: the installation, configs and weights files."""
+"""Descriptions for ``bcnet info``: configs and weights files."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-from typing import Any
 
 import torch
 
 from bcnet.checkpoint import local_path, read_checkpoint, weights_of
 from bcnet.checkpoint.names import DESCRIPTIONS, UnknownNamesError, recognise
-from bcnet.config import load_config, packaged_configs
+from bcnet.config import load_config
 from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
-from bcnet.training.reproducibility import git_state, hardware, versions
 
-OPTIONAL = ("pycocotools", "faster-coco-eval", "opencv-python-headless", "detectron2", "supervision")
 HEADS = {"BilayerMaskHead": "bilayer", "MaskRCNNConvUpsampleHead": "plain", "PlainMaskHead": "plain"}
 DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
-
-
-def describe_installation() -> dict:
-    """Versions, devices and packaged configs, ready for YAML."""
-    installed = {**versions(), **{name: _version(name) for name in OPTIONAL}}
-    described: dict[str, Any] = {"versions": {name: value for name, value in installed.items() if value is not None}}
-    described["hardware"] = hardware()
-    for index, name in enumerate(described["hardware"]["gpus"]):
-        total = torch.cuda.get_device_properties(index).total_memory
-        described["hardware"]["gpus"][index] = f"{name}, {total / 2**30:.1f} GiB"
-    if git_state() is not None:
-        described["git"] = git_state()
-    described["configs"] = [name for name in packaged_configs() if not os.path.basename(name).startswith("Base")]
-    return described
 
 
 def describe(name: str) -> dict:
@@ -104,13 +86,6 @@ def describe_weights(source: str) -> dict:
         except (KeyError, ValueError) as error:  # config of another version
             described["config"] = f"cannot be read by this version: {error}"
     return described
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _backbone(cfg) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 
@@ -15,7 +16,19 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     args = parser.parse_args(arguments)
     import yaml
 
-    from bcnet.cli.describe import describe, describe_installation
-
-    described = {name: describe(name) for name in args.files} if args.files else describe_installation()
+    described = _describe_files(args.files) if args.files else _describe_installation()
     print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=120).rstrip())
+
+
+def _describe_files(names: Sequence[str]) -> dict:
+    from bcnet.cli.describe import describe
+
+    return {name: describe(name) for name in names}
+
+
+def _describe_installation() -> dict:
+    from bcnet.config import packaged_configs
+    from bcnet.installation import describe_installation
+
+    configs = [name for name in packaged_configs() if not os.path.basename(name).startswith("Base")]
+    return describe_installation() | {"configs": configs}

@@ -141,8 +141,8 @@ def _add_keys(cfg) -> None:
     fcos.TOPK_CANDIDATES_TEST = 1000  # per level
     fcos.NMS_THRESH_TEST = 0.6
     # Maximum number of training RoIs of the mask branch per image, sampled from its detections and the ground-truth
-    # boxes; 0 takes all, as published.
-    fcos.MASK_ROIS_PER_IMAGE = 0
+    # boxes; more than any image of COCO has, so as published there. 0 takes all.
+    fcos.MASK_ROIS_PER_IMAGE = 512
 
     # -- Data ----------------------------------------------------------------------------------
     cfg.INPUT.MASK_TARGET = "visible"  # target of the occludee mask: "visible" or "amodal"

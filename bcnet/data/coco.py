@@ -104,6 +104,7 @@ from bcnet.data.coco_json import check_coco_json, is_id, normal_id, read_coco_js
 from bcnet.data.findings import Findings
 from bcnet.data.reader import COCO, AnnotationFormat, CocoReader
 from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.lazy_json import LazyList
 
 _logger = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ def mask_reader(content: dict, annotation_file: str, *, masks_required: bool = F
         ValueError: no list of images or of annotations.
     """
     check_coco_json(content, annotation_file, ("images",))
-    if not isinstance(content.get("annotations"), list):
+    if not isinstance(content.get("annotations"), (list, LazyList)):
         raise ValueError(f"{annotation_file} is not a COCO file of instances: it has no list of annotations")
     if "categories" not in content:
         entries = (entry for entry in content["annotations"] if isinstance(entry, dict))

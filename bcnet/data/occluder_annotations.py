@@ -80,7 +80,7 @@ def convert_annotations(
     check_output(input_file, output_file, overwrite)
     with open(input_file, "rb") as file:
         text = file.read()
-    content = parse_json(text, input_file)
+    content = parse_json(text, input_file, lazy_lists=("annotations",))
     reader = mask_reader(content, input_file, masks_required=True)
     options = {"format": format, "iou_threshold": iou_threshold, "min_pixels": min_pixels}
     description = {"side_file": 2, "input_sha256": hashlib.sha256(text).hexdigest(), **options}

@@ -34,6 +34,7 @@ from bcnet.data.coco_json import (
 from bcnet.data.findings import AnnotationError, Findings, Tally
 from bcnet.data.order import Pairs, annotated_order
 from bcnet.data.records import ImageRecord, InstanceRecord
+from bcnet.lazy_json import LazyList
 
 # A share of crowds among the annotations above this is noted in the warning; COCO has 1.2 %.
 _MANY_CROWDS = 0.1
@@ -124,7 +125,7 @@ class CocoReader:
             ValueError: malformed categories, or annotations that are not a list.
         """
         annotations = content.get("annotations")
-        if not isinstance(annotations, (list, type(None))):
+        if not isinstance(annotations, (list, LazyList, type(None))):
             raise ValueError(f"{annotation_file}: annotations must be a list, got {short(annotations)}")
         self.findings = Findings(annotation_file) if findings is None else findings
         self.info, self._class_of = read_categories(
@@ -133,7 +134,7 @@ class CocoReader:
         self.counts: Counter[str] = Counter()
         self.used_classes: set[int] = set()
         self._images: list = content["images"]
-        self._annotations: list = annotations or []
+        self._annotations: Sequence = annotations or []
         self._image_root = image_root
         self._format = format
         self._masks_required = masks_required

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from bcnet.modeling.registry import BACKBONE_REGISTRY
 from bcnet.modeling.resnet_checkpoints import ResNetFPNAdapter
 from bcnet.ops.batch_norm import SyncBatchNorm2d
+from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d
 
 _BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),

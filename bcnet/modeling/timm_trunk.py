@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from bcnet.ops.batch_norm import SyncBatchNorm2d
+from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d
 
 STRIDES = (4, 8, 16, 32)  # of the stages res2..res5, in pixels
 # Arguments that let a classifier take images of any size, by timm version and model; the first accepted one is used.
@@ -155,17 +156,24 @@ class SyncBatchNormAct2d(SyncBatchNorm2d):
         return self.act(self.drop(super().forward(x)))
 
 
+class FrozenBatchNormAct2d(FrozenBatchNorm2d):
+    """timm's BatchNorm with its activation (`BatchNormAct2d`), with fixed statistics and affine parameters."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, eps=norm.eps)
+        self.load_state_dict(norm.state_dict())
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
 def convert_batch_norm(trunk: nn.Module, norm: str) -> nn.Module:
     """Gives every BatchNorm of a trunk the kind "FrozenBN", "BN" (as it is) or "SyncBN"; names of tensors stay."""
     if norm == "BN":
         return trunk
-    return _replace_batch_norm(trunk, SyncBatchNormAct2d if norm == "SyncBN" else _frozen)
-
-
-def _frozen(norm: nn.BatchNorm2d) -> nn.Module:
-    from timm.layers.norm_act import freeze_batch_norm_2d
-
-    return freeze_batch_norm_2d(norm)
+    return _replace_batch_norm(trunk, SyncBatchNormAct2d if norm == "SyncBN" else FrozenBatchNormAct2d)
 
 
 def _replace_batch_norm(
@@ -200,4 +208,4 @@ def freeze_stages(trunk: nn.Module, stages: Sequence[Stage], freeze_at: int) -> 
     for name, parameter in trunk.named_parameters():
         if name in names:
             parameter.requires_grad_(False)
-    _replace_batch_norm(trunk, _frozen, names)
+    _replace_batch_norm(trunk, FrozenBatchNormAct2d, names)

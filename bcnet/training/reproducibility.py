@@ -7,7 +7,6 @@ import os
 import platform
 import random
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -17,6 +16,7 @@ import torchvision
 
 import bcnet
 from bcnet import distributed
+from bcnet.installation import git_state
 
 
 def seed_everything(seed: int) -> None:
@@ -104,22 +104,3 @@ def hardware() -> dict:
         "torch_threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
-
-
-def git_state() -> dict | None:
-    """Commit of the checkout that holds this package and whether it was changed; None outside a checkout."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(bcnet.__file__)))
-    # A package installed inside somebody else's repository must not report that repository's commit.
-    if not os.path.exists(os.path.join(root, ".git")):
-        return None
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "changed": changed}
-
-
-def _git(root: str, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

@@ -27,6 +27,7 @@ from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_s
 from bcnet.prediction.loading import with_classes_of_weights
 from bcnet.training.build import build_trainer
 from bcnet.training.checkpoints import Checkpoints
+from bcnet.training.denormals import denormals_flushed
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.reproducibility import describe_run, seed_everything, summary_of_run
 from bcnet.training.run_log import append_metrics, set_up_console_logging, set_up_logging
@@ -56,7 +57,14 @@ def train(cfg, resume: bool = False) -> dict[str, float]:
         ValueError, OSError, KeyError: an invalid config, data set, checkpoint or folder.
     """
     set_up_console_logging()
-    cfg, trainer = prepare_training(cfg, resume)
+    # Before torch starts its threads.
+    with denormals_flushed():
+        cfg, trainer = prepare_training(cfg, resume)
+        return _run(cfg, trainer)
+
+
+def _run(cfg, trainer: Trainer) -> dict[str, float]:
+    """Runs a prepared training, with its files in ``OUTPUT_DIR``."""
     set_up_logging(cfg.OUTPUT_DIR)
     record_run(cfg)
     try:

@@ -23,9 +23,9 @@ def test_chosen_rows_as_a_page_and_as_json(tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.json"
     run(monkeypatch, "--quick", "--repeats", 1, "--rows", "paste", "memory", "--markdown", "--json", path)
     assert capsys.readouterr().out.startswith("| work | per |")
-    paste, memory = json.loads(path.read_text())
+    paste, memory, peer_memory = json.loads(path.read_text())
     assert paste["name"] == "paste" and paste["environment"]["quick"]
-    assert memory["verdict"] == "not measured"
+    assert memory["verdict"] == "not measured" and peer_memory["name"] == "memory-torchvision"
 
 
 @pytest.mark.parametrize(

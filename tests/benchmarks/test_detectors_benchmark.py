@@ -132,6 +132,24 @@ def test_the_peer_pastes_only_where_asked():
 
 @pytest.mark.parametrize("benchmark", [memory.benchmark_memory, inference.benchmark_fast_inference])
 def test_rows_that_need_a_gpu(benchmark):
-    (row,) = benchmark(QUICK)
-    assert row.skipped == "needs --device cuda"
-    assert row.verdict == "not measured"
+    for row in benchmark(QUICK):
+        assert row.skipped == "needs --device cuda"
+        assert row.verdict == ("not measured" if row.required else "")
+
+
+def test_memory_of_each_network_is_measured_in_turns(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = BenchmarkSettings(quick=True, repeats=2, device="cuda")
+    measured = []
+    peaks = {settings.config: 3.0, training.PLAIN_CONFIG: 2.0, memory.PEER: 4.0}
+    monkeypatch.setattr(memory, "_peak", lambda _settings, network, _images: measured.append(network) or peaks[network])
+    plain, peer = memory.benchmark_memory(settings)
+    assert measured == [*peaks, *peaks]
+    assert (plain.name, plain.ours, plain.theirs, plain.verdict) == ("memory", [3.0, 3.0], [2.0, 2.0], "not met")
+    assert (peer.name, peer.theirs, peer.ratio, peer.required) == ("memory-torchvision", [4.0, 4.0], 0.75, None)
+
+
+def test_memory_is_measured_in_a_step_of_the_peer_too():
+    step = memory.training_step_of(QUICK, memory.PEER, training.training_images(QUICK))
+    training.check_region_counts({"peer": step}, QUICK)
+    assert type(step.model).__module__.startswith("torchvision")

@@ -15,7 +15,7 @@ from small_models import small_config, write_small_data_set
 
 from bcnet.checkpoint import write_checkpoint
 from bcnet.cli import main
-from bcnet.cli import train as command_line
+from bcnet.cli import train_processes as command_line
 from bcnet.cli.arguments import parse_with_keys
 from bcnet.cli.errors import one_line_errors
 from bcnet.modeling import build_model

@@ -9,7 +9,7 @@ import pytest
 from small_models import small_config
 from torch import nn
 
-import bcnet.cli.train as command_line
+import bcnet.cli.train_processes as command_line
 from bcnet.cli.arguments import add_config_arguments
 from bcnet.cli.describe import describe_config
 from bcnet.modeling import BACKBONE_REGISTRY

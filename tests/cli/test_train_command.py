@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bcnet.cli import train as command_line
+from bcnet.cli import train_processes as processes_of_train
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.step_values import NonFiniteLossError
 
@@ -17,7 +18,7 @@ def calls(monkeypatch):
     """What would be launched, with the keywords."""
     seen = []
     monkeypatch.setattr(
-        command_line, "launch", lambda function, args, **keywords: seen.append((function, args, keywords))
+        processes_of_train, "launch", lambda function, args, **keywords: seen.append((function, args, keywords))
     )
     return seen
 
@@ -29,7 +30,7 @@ def test_detectron2s_arguments(calls, tmp_path):
     arguments += ["--dist-url", "tcp://10.0.0.1:29500", "--resume", "--eval-only", "SOLVER.BASE_LR", "0.5"]
     command_line.main(arguments)
     ((function, args, keywords),) = calls
-    assert function is command_line.run
+    assert function is processes_of_train.run
     assert args == (str(config), ["SOLVER.BASE_LR", "0.5"], True, True, [])
     assert keywords == {
         "num_processes": 1,
@@ -78,7 +79,7 @@ def test_command_lines_that_make_no_sense(arguments, message, capsys):
 
 
 def test_detectron2_is_asked_for_and_absent(monkeypatch, capsys):
-    monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(processes_of_train.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         command_line.main(["--host", "detectron2"])
     assert "detectron2 is not installed" in capsys.readouterr().err
@@ -99,7 +100,7 @@ def test_a_loss_that_is_not_finite_is_one_message(monkeypatch, capsys):
     def failing(cfg, resume):
         raise NonFiniteLossError("the loss is not finite in iteration 7")
 
-    monkeypatch.setattr(command_line, "train", failing)
+    monkeypatch.setattr(processes_of_train, "train", failing)
     with pytest.raises(SystemExit) as caught:
         command_line.main(["MODEL.DEVICE", "cpu"])
     assert caught.value.code == 1
@@ -121,9 +122,9 @@ def test_interruption_is_an_exit_status(monkeypatch):
     def interrupted(cfg, resume):
         raise TrainingInterrupted("training was interrupted", 15)
 
-    monkeypatch.setattr(command_line, "train", interrupted)
+    monkeypatch.setattr(processes_of_train, "train", interrupted)
     with pytest.raises(SystemExit) as caught:
-        command_line.run("", [], False, False)
+        processes_of_train.run("", [], False, False)
     assert caught.value.code == 143
 
 

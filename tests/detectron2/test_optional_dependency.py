@@ -35,7 +35,7 @@ def test_the_plugin_is_imported_for_its_host_alone():
         for file in PACKAGE.rglob("*.py")
         if PLUGIN not in file.parents and any(m.startswith("bcnet.detectron2") for m in imported_modules(file))
     }
-    assert importers <= {"cli/train.py", "structures/output.py"}
+    assert importers <= {"cli/train_processes.py", "structures/output.py"}
 
 
 def test_without_detectron2_the_plugin_says_what_it_needs():

@@ -19,7 +19,7 @@ from bcnet.cli import main as bcnet_command
 
 ROOT = Path(__file__).parents[2]
 _TIMEOUT = 600  # seconds for one command, on a busy machine
-_PRELOADED = ["bcnet.cli.train", "bcnet.cli.evaluate", "bcnet.cli.draw"]
+_PRELOADED = ["bcnet.cli.train_processes", "bcnet.cli.evaluate", "bcnet.cli.draw"]
 # What stands for something else on the pages.
 _PLACEHOLDERS = {"CONFIG": "configs/quick/bcnet_faster_rcnn.yaml"}
 # Appended to trainings and evaluations.

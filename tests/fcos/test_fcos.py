@@ -70,6 +70,22 @@ def test_a_point_that_several_objects_claim_goes_to_the_smallest():
     assert distances.tolist() == [[2.5] * 4]
 
 
+def test_points_of_a_crowd_are_assigned_part_by_part(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(40, 2, generator=generator) * 100
+    boxes = torch.cat([corners, corners + 2 + torch.rand(40, 2, generator=generator) * 60], dim=1)
+    points = [level_points(128 // stride, 128 // stride, stride) for stride in (8, 16)]
+
+    def assigned():
+        options = {"num_classes": 40, "center_sampling_radius": 1.5, "sizes_of_interest": [32]}
+        return assign_targets(points, (8, 16), [boxes, boxes[:0]], [torch.arange(40), torch.arange(0)], **options)
+
+    whole = assigned()
+    assert (whole.classes[0] < 40).sum() > 20
+    monkeypatch.setattr("bcnet.fcos.targets.MAX_PAIRS", 1000)
+    assert all(torch.equal(a, b) for a, b in zip(assigned(), whole, strict=True))
+
+
 def test_an_image_without_objects_is_all_background():
     labels, distances = assign(pyramid(), [])
     assert (labels == 80).all() and torch.isfinite(distances).all()

@@ -14,7 +14,7 @@ UPWARDS = {
     ("bcnet.config.loading", "bcnet.modeling"),  # keys that the registered backbone derives from its section
     ("bcnet.structures.output", "bcnet.detectron2"),  # `Detections.to_detectron2`
     ("bcnet.structures.output", "bcnet.visualization"),  # `Detections.plot`
-    ("bcnet.cli.train", "bcnet.detectron2"),  # ``--host detectron2``
+    ("bcnet.cli.train_processes", "bcnet.detectron2"),  # ``--host detectron2``
 }
 
 
