@@ -23,6 +23,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 try:
     import gradio
+    from gradio.themes import Default
 except ImportError as import_error:
     raise ImportError("the demo needs the package gradio: pip install 'bcnet[demo]'") from import_error
 
@@ -108,8 +109,9 @@ def build_page(
         thresholds = [score, mask]
         chosen = [selected, *heat_maps, graph]
         everything = [picture, *panels, summary, download, *chosen]
-        start = {"outputs": [analysis, *everything], "show_progress": "minimal", "api_visibility": "private"}
-        quick = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+        private = {"api_visibility": "private"}
+        start: dict[str, Any] = {"outputs": [analysis, *everything], "show_progress": "minimal", **private}
+        quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
         upload.change(events.uploaded, [upload, *thresholds], **start)
         gallery.select(events.example_chosen, thresholds, **start)
         for slider in thresholds:
@@ -140,7 +142,8 @@ class Events:
         return self._started(image, os.path.basename(path), score, mask, request)
 
     def example_chosen(self, score: float, mask: float, event: gradio.SelectData, request: gradio.Request) -> list[Any]:
-        return self._started(*self.examples[event.index], score, mask, request)
+        image, name = self.examples[event.index]
+        return self._started(image, name, score, mask, request)
 
     def threshold_moved(
         self, analysis: Analysis | None, selected: int | None, score: float, mask: float, request: gradio.Request
@@ -208,7 +211,7 @@ def serve(
         allowed_paths=[folder.name],
         state_session_capacity=SESSIONS,
         footer_links=[],
-        theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
     )
     return Server(url, page, folder)
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -117,7 +117,7 @@ class Predictor(nn.Module):
     @property
     def detector(self) -> nn.Module:
         """The detector itself, also under TEST.AUG."""
-        return getattr(self.model, "model", self.model)
+        return cast(nn.Module, getattr(self.model, "model", self.model))
 
     @property
     def device(self) -> torch.device:
