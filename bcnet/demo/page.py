@@ -84,7 +84,7 @@ def build_page(
                     value=[image for image, _ in examples],
                     label="Examples",
                     columns=3,
-                    height="auto",
+                    height=150,
                     allow_preview=False,
                     interactive=False,
                     buttons=[],
