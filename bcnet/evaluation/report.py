@@ -12,7 +12,7 @@ AP_METRICS = ("bbox", "segm", "boundary", "amodal")  # rows of the first table
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A text table; numbers are right-aligned, floats get two decimals and nan is "-"."""
+    """A text table; numbers are right-aligned, floats get two decimals; nan, and its null in JSON, is "-"."""
     is_text = [bool(rows) and all(isinstance(row[column], str) for row in rows) for column in range(len(headers))]
     cells = [list(headers)] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
@@ -173,6 +173,8 @@ def format_order(order: Mapping) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.2f}"
     return str(value)

@@ -35,14 +35,16 @@ def load(
     """A model with its weights in place, in eval mode.
 
     ``bcnet.load("model_final.pth")`` suffices for weights that bcnet trained: they carry their config and the names of
-    their classes. Others need a config, ``bcnet.load("faster_rcnn/bcnet_R_50_FPN_3x.yaml", "weights.pkl")``.
+    their classes. So does a folder of `Predictor.save_pretrained`, and a model on the Hugging Face Hub,
+    ``bcnet.load("hf://owner/name")``. Others need a config,
+    ``bcnet.load("faster_rcnn/bcnet_R_50_FPN_3x.yaml", "weights.pkl")``.
 
     Args:
         config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
             takes the config that training saved with the weights. Weights may stand here alone, and so may the name of
             a model that comes with the package ("lite").
-        weights: weights file or URL (see `bcnet.checkpoint`), which is read once; None takes MODEL.WEIGHTS of the
-            config, "" leaves the model random.
+        weights: weights file, model folder or URL (see `bcnet.checkpoint`), which is read once; None takes
+            MODEL.WEIGHTS of the config, "" leaves the model random.
         opts: ``KEY VALUE`` pairs in one list, e.g. ``["TEST.DETECTIONS_PER_IMAGE", 20]``.
         device: "cpu", "cuda", "cuda:1"; None takes MODEL.DEVICE of the config, and the CPU on a machine without a GPU.
         precision: "fp32"; or "bf16" or "fp16" for autocast, which GPUs (and, for bf16, some CPUs) compute faster in.
@@ -53,6 +55,8 @@ def load(
         KeyError: an unknown config key.
         ValueError: a config value that makes no sense, weights that do not fit the model (with a table), no config
             file and none in the weights file, or an unknown precision.
+        ImportError: ``hf://`` needs huggingface_hub.
+        OSError: a download failed; says what to do.
     """
     precision_dtype(precision)  # an unknown one is an error before the weights are read
     config_file, weights = with_packaged_model(config_file, weights)
@@ -80,11 +84,11 @@ def load(
 
 
 def _is_weights(name: str) -> bool:
-    """Whether a name stands for weights: by its suffix, as a URL, or as a file that is no YAML."""
+    """Whether a name stands for weights: by its suffix, as a URL, or as a file or folder that is no YAML."""
     lower = name.lower()
     if lower.endswith(_CONFIG_SUFFIXES):
         return False
-    return lower.endswith(_WEIGHTS_SUFFIXES) or "://" in name or os.path.isfile(os.path.expanduser(name))
+    return lower.endswith(_WEIGHTS_SUFFIXES) or "://" in name or os.path.exists(os.path.expanduser(name))
 
 
 def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, content: Mapping | None = None) -> CfgNode:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bcnet.config import CfgNode
 from bcnet.data import ImageSource, UnreadableImageError, image_array
 from bcnet.data.augmentation import Augmentation
 from bcnet.data.classes import listed
@@ -56,7 +58,10 @@ class Predictor(nn.Module):
     Attributes:
         model: the detector; under TEST.AUG an `AugmentedDetector` around it.
         class_names: names of the classes 0..K-1; empty where they are not known.
+        cfg: the config that the model was built from; None if it is not known.
     """
+
+    cfg: CfgNode | None = None
 
     def __init__(
         self,
@@ -99,8 +104,9 @@ class Predictor(nn.Module):
         Args:
             precision: "fp32", "bf16" or "fp16".
         """
+        saved = cfg
         cfg, model = with_test_time_augmentation(cfg, model)
-        return cls(
+        predictor = cls(
             model,
             augmentation=Augmentation.from_config(cfg, training=False),
             image_format=cfg.INPUT.FORMAT,
@@ -108,6 +114,13 @@ class Predictor(nn.Module):
             amp_dtype=precision_dtype(precision),
             max_image_pixels=cfg.INPUT.MAX_IMAGE_PIXELS,
         )
+        predictor.cfg = saved
+        return predictor
+
+    @property
+    def detector(self) -> nn.Module:
+        """The detector itself, also under TEST.AUG."""
+        return cast(nn.Module, getattr(self.model, "model", self.model))
 
     @property
     def device(self) -> torch.device:
@@ -122,9 +135,8 @@ class Predictor(nn.Module):
         return self.model.detects
 
     def __repr__(self) -> str:
-        detector = getattr(self.model, "model", self.model)  # under TEST.AUG inside another module
         names = f" ({listed(self.class_names, limit=8)})" if self.class_names else ""
-        return f"<Predictor: {type(detector).__name__}, {self.num_classes} classes{names}, on {self.device}>"
+        return f"<Predictor: {type(self.detector).__name__}, {self.num_classes} classes{names}, on {self.device}>"
 
     def forward(self, images: ImageSource | list[Any] | tuple[Any, ...], format: str = "BGR", **options: Any) -> Any:
         """`predict`."""
@@ -137,6 +149,55 @@ class Predictor(nn.Module):
     def inference_masks(self, images: Sequence[Tensor], detections: Sequence[Detections], **keywords):
         """The detector's `inference_masks`, with prepared images and its keywords."""
         return self.model.inference_masks(images, detections, **keywords)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike,
+        *,
+        run: str | os.PathLike | None = None,
+        license: str | None = None,
+        precision: str = "fp32",
+        replace_card: bool = False,
+    ) -> None:
+        """Writes the model into a folder that `bcnet.load` takes: safetensors weights, config, class names, model card.
+
+        Written are ``model.safetensors``, ``config.json`` and, if there is none yet, ``README.md``, each atomically.
+
+        Args:
+            folder: made if missing.
+            run: OUTPUT_DIR of the training, whose commands and results the card quotes.
+            license: of the weights, such as "mit" or "cc-by-4.0", for the card.
+            precision: "fp32", or "fp16" for half the size; loading makes float32 of it.
+            replace_card: write the card over an existing one.
+
+        Raises:
+            ValueError: the model has no config, or an unknown precision.
+            FileNotFoundError: `run` is not the folder of a training.
+            OSError: the folder cannot be written to.
+        """
+        from bcnet.prediction.hub import save_pretrained
+
+        options = {"run": run, "license": license, "precision": precision, "replace_card": replace_card}
+        save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Uploads what `save_pretrained` writes to the Hugging Face Hub; ``bcnet.load("hf://owner/name")`` loads it.
+
+        Args:
+            repo_id: "owner/name"; made if it does not exist. The card of one that has a card stays.
+            options: of `save_pretrained`; and ``private=True`` for a new repository, ``message=`` of the commit.
+
+        Returns:
+            str: the URL of the repository.
+
+        Raises:
+            ImportError: huggingface_hub is not installed (extra ``hub``).
+            PermissionError: nobody is logged in, or may not write there.
+            OSError: the upload failed.
+        """
+        from bcnet.prediction.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     @overload
     def predict(

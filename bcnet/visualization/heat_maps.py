@@ -30,6 +30,7 @@ def draw_heat_maps(
     rows: int = 8,
     columns: int | None = None,
     scores: bool = True,
+    positions: Sequence[int] | None = None,
 ) -> list[np.ndarray]:
     """Sheets of heat maps: the RoI of each detection as the mask head sees it, and its maps.
 
@@ -44,6 +45,8 @@ def draw_heat_maps(
         rows: detections below each other on a sheet.
         columns: detections beside each other; by default 1, and 2 where more than `rows` detections come.
         scores: names end with the score.
+        positions: of the detections that are drawn, with the numbers and colours that they have among all; None draws
+            all of them.
 
     Returns:
         list: sheets, uint8 [h, w, 3] RGB, with the detections in their order; none without detections.
@@ -53,9 +56,10 @@ def draw_heat_maps(
     """
     check_image(image, detections)
     detections = detections.to("cpu")
-    columns = columns or (1 if len(detections) <= rows else 2)
     texts = label_texts(detections, numbered=True, scores=scores)
-    lines = [_heat_map_line(image, detections, index, text, cell) for index, text in enumerate(texts)]
+    drawn = range(len(detections)) if positions is None else positions
+    columns = columns or (1 if len(drawn) <= rows else 2)
+    lines = [_heat_map_line(image, detections, index, texts[index], cell) for index in drawn]
     sheets = []
     for start in range(0, len(lines), rows * columns):
         page = lines[start : start + rows * columns]

@@ -74,18 +74,37 @@ def draw_layers(
     Raises:
         ValueError: as `draw_detections`.
     """
+    panels = layer_panels(image, detections, long_side=long_side, numbered=numbered, scores=scores)
+    return sheet(list(panels.values()), columns=columns, keep_places=keep_places)
+
+
+def layer_panels(
+    image: np.ndarray,
+    detections: Detections,
+    *,
+    long_side: int | None = None,
+    numbered: bool = False,
+    scores: bool = True,
+) -> dict[str, Panel]:
+    """The panels of `draw_layers`, each under its name, in their order.
+
+    The names are "detections", those of layers ("occluder", "occludee", "amodal"), and "order". A panel of which only a
+    sentence is left has no picture.
+
+    Args, raises: as `draw_layers`.
+    """
     scene = scene_of(image, detections, long_side=long_side, numbered=numbered, scores=scores)  # once for all panels
-    panels = [_first_panel(scene, scores)]
+    panels = {"detections": _first_panel(scene, scores)}
     # Visible parts are filled in the amodal panel: with it, four panels say everything.
     layers = [layer for layer in LAYERS if not (layer == OCCLUDEE and scene.detections.has_hidden_parts)]
     for layer in layers:
         if (spec := scene.detections.find(layer, MASK)) is not None:
-            panels.append(_layer_panel(scene, spec))
+            panels[layer] = _layer_panel(scene, spec)
     if scene.detections.has_hidden_parts:
-        panels.append(_amodal_panel(scene))
+        panels["amodal"] = _amodal_panel(scene)
     if scene.detections.occluded_by is not None and scene.detections.occludee_mask is not None:
-        panels.append(_order_panel(scene))
-    return sheet(panels, columns=columns, keep_places=keep_places)
+        panels["order"] = _order_panel(scene)
+    return panels
 
 
 def _first_panel(scene: Scene, scores: bool) -> Panel:

@@ -161,14 +161,20 @@ def canvas_for(image: np.ndarray, detections: Detections, long_side: int | None)
     """
     check_image(image, detections)
     height, width = image.shape[:2]
-    scale = 1.0 if long_side is None else long_side / max(height, width)
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    size = picture_size((height, width), long_side)
     canvas = style.resized(image, size[1], size[0])
     detections = detections.to("cpu")
     factors = detections.boxes.new_tensor([size[1] / width, size[0] / height] * 2)
     hidden = tuple(track.rescaled(size[1] / width, size[0] / height) for track in detections.hidden_tracks)
     boxes = detections.boxes * factors
     return canvas, replace(detections, image_size=size, boxes=boxes, hidden_tracks=hidden, source=None)
+
+
+def picture_size(image_size: tuple[int, int], long_side: int | None) -> tuple[int, int]:
+    """(h, w) of the picture of an image of (H, W) whose longer side is `long_side`; None keeps the image's size."""
+    height, width = image_size
+    scale = 1.0 if long_side is None else long_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def map_regions(detections: Detections, name: str) -> Iterator[Region]:

@@ -11,8 +11,8 @@ from torch import nn
 
 import bcnet.cli.train_processes as command_line
 from bcnet.cli.arguments import add_config_arguments
-from bcnet.cli.describe import describe_config
 from bcnet.modeling import BACKBONE_REGISTRY
+from bcnet.modeling.describe import describe_config
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from bcnet.data.synthetic import SceneConfig, generate_dataset
 from bcnet.data.synthetic.shapes import CLASS_NAMES
 from bcnet.evaluation import METRIC_REGISTRY
 from bcnet.modeling import BACKBONE_REGISTRY, DETECTOR_REGISTRY, MASK_HEAD_REGISTRY, build_model
+from bcnet.training.reproducibility import describe_run
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,7 @@ def _write_model(path) -> None:
     content = {"model": build_model(cfg).state_dict(), "config": cfg.dump(), "class_names": list(CLASS_NAMES)}
     path.parent.mkdir(parents=True)
     write_checkpoint({**content, "iteration": 1}, str(path))
+    (path.parent / "runs.jsonl").write_text(json.dumps(describe_run(seed=1)) + "\n")
 
 
 @pytest.fixture
