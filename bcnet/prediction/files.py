@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pycocotools.mask as maskUtils
@@ -21,11 +22,13 @@ from bcnet.data.videos import is_video, is_webcam
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
-from bcnet.prediction.predictor import Predictor
-from bcnet.prediction.video_files import predict_video
 from bcnet.side_file import SideFile
-from bcnet.structures import Detections
 from bcnet.structures.words import counted
+
+if TYPE_CHECKING:
+    from bcnet.export.runtime import ExportedPredictor
+    from bcnet.prediction.predictor import Predictor
+    from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class PredictionSummary:
 
 
 def predict_files(
-    model: Predictor,
+    model: Predictor | ExportedPredictor,
     files: Sequence[str],
     output: str | os.PathLike,
     *,
@@ -81,7 +84,7 @@ def predict_files(
     images so far, and leaves that file for `resume`; at the end it is removed.
 
     Args:
-        model: as `bcnet.load` gives it.
+        model: as `bcnet.load` gives it, or an exported one, which predicts without torch.
         files: paths of image and video files, or URLs of images.
         output: the json file; its folder is made when missing.
         pictures: folder for a picture of each image and a drawn mp4 of each video: the detections, or with
@@ -196,6 +199,9 @@ class _Files:
         return results
 
     def _video(self, file: str, failures: Failures) -> dict:
+        # Imported here: tracking needs torch, predictions with an exported model do not.
+        from bcnet.prediction.video_files import predict_video
+
         result: dict = {}
         with failures.survived(file):
             video = predict_video(

@@ -54,7 +54,14 @@ def load(
         ValueError: a config value that makes no sense, weights that do not fit the model (with a table), no config
             file and none in the weights file, or an unknown precision.
     """
+    from bcnet.export.sessions import format_of
+
     precision_dtype(precision)  # an unknown one is an error before the weights are read
+    for name in (config_file, weights):
+        if format_of(name) is not None:
+            raise ValueError(
+                f"{os.fspath(name or '')!r} is an exported model: bcnet predict and bcnet.export.ExportedPredictor run it"
+            )
     config_file, weights = with_packaged_model(config_file, weights)
     if weights is None and config_file is not None and _is_weights(os.fspath(config_file)):
         config_file, weights = None, config_file
