@@ -27,6 +27,7 @@ COMMANDS: dict[str, str | Group] = {
     "predict": "detect instances in images and write them as a COCO json, and as pictures",
     "segment": "masks and occluders for the boxes of any detector, from a COCO results file",
     "draw": "draw the detections of a model in images and videos, with both layers and heat maps",
+    "export": "write a model as ONNX, OpenVINO or a torch.export program",
     "info": "versions and devices; what a config or a weights file is",
     "data": Group(
         "prepare annotation files, and look at them",
