@@ -7,7 +7,7 @@ Letters: D detections, P pairs of them, M mask side, S samples per side, H x W i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -64,22 +64,55 @@ def occluder_confidence(
     Returns:
         float32 [D, D], 0..1, at [i, j] the confidence that j covers i.
     """
+    return _pairwise_means(
+        np.stack([occludee_mask, occluder_mask], axis=1),
+        boxes,
+        image_size,
+        lambda below, above: (above[:, 0] * (1 - above[:, 1]), below[:, 1]),
+        min_pixels,
+    )
+
+
+def hidden_part_confidence(
+    occludee_mask: np.ndarray,
+    occludee_amodal: np.ndarray,
+    boxes: np.ndarray,
+    image_size: tuple[int, int],
+    min_pixels: int = MIN_PIXELS,
+) -> np.ndarray:
+    """As `bcnet.occlusion.relations.hidden_part_confidence`, up to rounding; arguments as `occluder_confidence`."""
+    return _pairwise_means(
+        np.stack([occludee_mask, occludee_amodal], axis=1),
+        boxes,
+        image_size,
+        lambda below, above: (np.maximum(below[:, 1] - below[:, 0], 0), above[:, 0]),
+        min_pixels,
+    )
+
+
+def _pairwise_means(
+    maps: np.ndarray,
+    boxes: np.ndarray,
+    image_size: tuple[int, int],
+    weights_and_values: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    min_pixels: int,
+) -> np.ndarray:
+    """At [i, j] a weighted mean over the intersection of both boxes; maps are float32 [D, 2, M, M]."""
     height, width = image_size
     limits = np.array([width, height], np.float32)
     low = np.maximum(np.maximum(boxes[:, None, :2], boxes[None, :, :2]), 0)
     high = np.minimum(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]), limits)
     pairs = np.argwhere(np.triu((high - low).min(axis=2, initial=np.inf) > 0, k=1))
     confidence = np.zeros((len(boxes), len(boxes)), np.float32)
-    maps = np.stack([occludee_mask, occluder_mask], axis=1)
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         first, second = pairs[start : start + PAIRS_AT_ONCE].T
         window = np.concatenate([low[first, second], high[first, second]], axis=1)
         sampled = [_sampled(maps[side], boxes[side], window) for side in (first, second)]
         area = (window[:, 2:] - window[:, :2]).prod(axis=1)
         for occludee, occluder, below, above in ((first, second, *sampled), (second, first, *reversed(sampled))):
-            weights = above[:, 0] * (1 - above[:, 1])
+            weights, values = weights_and_values(below, above)
             share = weights.mean(axis=(1, 2))
-            mean = (weights * below[:, 1]).mean(axis=(1, 2)) / np.maximum(share, np.float32(1e-6))
+            mean = (weights * values).mean(axis=(1, 2)) / np.maximum(share, np.float32(1e-6))
             confidence[occludee, occluder] = np.where(share * area >= min_pixels, mean, 0)
     return confidence
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bcnet.export.arrays import occluder_confidence, paste_windows
+from bcnet.export.arrays import hidden_part_confidence, occluder_confidence, paste_windows
 from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, OCCLUDER_MASK, MapSpec
 from bcnet.ops.rle import RLE, encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
@@ -145,11 +145,14 @@ class ArrayDetections(DetectionsOutput):
         return OcclusionGraph(self.occluded_by)
 
     def with_relations(self) -> ArrayDetections:
-        """The detections with `occluded_by` filled in; unchanged if the masks of a layer are absent."""
-        if OCCLUDER_MASK.name not in self.maps or self.occludee_mask is None:
+        """As `bcnet.occlusion.with_relations`: with amodal masks the mean of both estimates."""
+        visible, occluder, amodal = map(self.maps.get, (OCCLUDEE_MASK.name, OCCLUDER_MASK.name, OCCLUDEE_AMODAL.name))
+        if occluder is None or visible is None:
             return self
-        occluder = self.maps[OCCLUDER_MASK.name]
-        confidence = occluder_confidence(self.occludee_mask, occluder, self.map_boxes, self.image_size)
+        confidence = occluder_confidence(visible, occluder, self.map_boxes, self.image_size)
+        if amodal is not None:
+            hidden = hidden_part_confidence(visible, amodal, self.map_boxes, self.image_size)
+            confidence = (confidence + hidden) / 2
         return replace(self, occluded_by=confidence)
 
     def rescaled(self, image_size: tuple[int, int]) -> ArrayDetections:

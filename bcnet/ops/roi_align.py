@@ -65,11 +65,15 @@ def level_by_level(
 
     RoIs of other levels are moved outside the map as points, where RoIAlign gives exact zeros at hardly any cost, so
     that the sum over the levels is each RoI's own. Selecting the RoIs of a level would synchronise host and device.
+    Under torch.export they are one feature pixel wide: of a point OpenVINO's RoIAlign makes NaN, a mean of no samples.
     """
     rois = rois.to(features[0].dtype)
+    exporting = torch.compiler.is_compiling()
 
     def pool(level: int, feature: Tensor, stride: int) -> Tensor:
-        own = torch.where((levels == level)[:, None], rois[:, 1:], _OUTSIDE)
+        end = _OUTSIDE + stride * exporting
+        outside = rois.new_tensor([_OUTSIDE, _OUTSIDE, end, end]) if exporting else _OUTSIDE
+        own = torch.where((levels == level)[:, None], rois[:, 1:], outside)
         return roi_align(feature, torch.cat([rois[:, :1], own], dim=1), side, 1 / stride, sampling_ratio, aligned=True)
 
     # Added up one by one: the levels' results never lie in memory together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,10 @@ def test_relations_are_those_of_torch(roi_scale):
     assert (expected > 0).sum() > 5
     relations = in_numpy(found).with_relations().occluded_by
     np.testing.assert_allclose(relations, expected, rtol=0, atol=1e-5)
+    modal = replace(found, maps={name: values for name, values in found.maps.items() if name != OCCLUDEE_AMODAL.name})
+    expected = with_relations(modal).occluded_by.numpy()
+    assert (expected > 0).sum() > 5 and np.abs(expected - relations).max() > 0.01
+    np.testing.assert_allclose(in_numpy(modal).with_relations().occluded_by, expected, rtol=0, atol=1e-5)
     none = np.zeros((0, 28, 28), np.float32)
     assert occluder_confidence(none, none, np.zeros((0, 4), np.float32), SIZE).shape == (0, 0)
 
