@@ -1,4 +1,7 @@
-"""Exported models against eager: ONNX Runtime, OpenVINO and torch.export, on 20 images; TensorRT's operators."""
+"""Exported models against eager: ONNX Runtime, OpenVINO and torch.export, on 20 images; TensorRT's operators.
+
+Any image size is in test_predict_command.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import pytest
 
 pytest.importorskip("onnxscript", reason="needs the extra export")
 
-import numpy as np
 from exported_models import exported, write_images
 
 from bcnet.export import ExportedPredictor, check_export
@@ -52,21 +54,6 @@ def test_a_fixed_size_equals_eager(detector, images, tmp_path):
     assert all(int(constants[node.input[1]][0]) < LARGEST_TOPK for node in graph.node if node.op_type == "TopK")
     for value in [*graph.input, *graph.output]:
         assert all(dimension.dim_value > 0 for dimension in value.type.tensor_type.shape.dim), value.name
-
-
-# FCOS of any size: test_predict_command.py
-def test_any_size_and_number_of_detections_equals_eager(images, tmp_path):
-    path = tmp_path / "model.onnx"
-    predictor = exported("GeneralizedRCNN", path, dynamic=True, maps="masks")
-    found = ExportedPredictor.load(path)
-    assert check_export(found, predictor, images[:10]).detections > 50
-    results = found.predict(images[0])
-    assert list(results.maps) == ["occludee_mask"] and results.occluded_by is None
-    # In an image of no pixels there is no proposal, and no RoI for the mask head.
-    blank = {"image": np.zeros((1, 3, 64, 96), np.float32), "image_size": np.array([0, 0])}
-    assert found.session.run(blank)["occludee_mask"].shape == (0, 28, 28)
-    with pytest.raises(ValueError, match="occluder layer is not in this file, whose maps are: occludee_mask"):
-        found.predict(images[0], with_occluder=True)
 
 
 @pytest.fixture(scope="module")
