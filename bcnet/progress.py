@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -10,17 +11,20 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from bcnet import distributed
-
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
+def _is_main_process() -> bool:
+    # There is no process group before torch is imported, which few commands do for its sake alone.
+    return "torch" not in sys.modules or importlib.import_module("bcnet.distributed").is_main_process()
+
+
 def progress_wanted() -> bool:
     """True on the main process, on a terminal or with BCNET_PROGRESS=1 (0 forbids progress bars)."""
     setting = os.environ.get("BCNET_PROGRESS", "")
-    return distributed.is_main_process() and (setting == "1" or (setting != "0" and sys.stderr.isatty()))
+    return _is_main_process() and (setting == "1" or (setting != "0" and sys.stderr.isatty()))
 
 
 class Progress:
@@ -34,7 +38,7 @@ class Progress:
 
     def __init__(self, total: int, description: str, unit: str = "img") -> None:
         self._bar = tqdm(total=total, desc=description, unit=unit, disable=not progress_wanted())
-        self._logs = self._bar.disable and distributed.is_main_process()
+        self._logs = self._bar.disable and _is_main_process()
         self.total, self.description, self.unit = total, description, unit
         self.done = 0
         self._started = self._last = time.monotonic()

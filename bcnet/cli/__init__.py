@@ -27,6 +27,7 @@ COMMANDS: dict[str, str | Group] = {
     "predict": "detect instances in images and write them as a COCO json, and as pictures",
     "segment": "masks and occluders for the boxes of any detector, from a COCO results file",
     "draw": "draw the detections of a model in images and videos, with both layers and heat maps",
+    "export": "write a model as ONNX, OpenVINO or a torch.export program",
     "demo": "web page on which to try a model: upload an image, move thresholds, click an object",
     "push": "upload a model to the Hugging Face Hub, or save it as a folder that others can load",
     "info": "versions and devices; what a config or a weights file is",

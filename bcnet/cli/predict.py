@@ -7,14 +7,20 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
+
+if TYPE_CHECKING:
+    from bcnet.export.runtime import ExportedPredictor
+    from bcnet.prediction import Predictor
 
 EPILOG = """examples:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input walk.mp4 --output walk.json --pictures pictures --layers
   %(prog)s --weights output/quick/model_final.pth --input aerial.tif --output aerial.json --tile 640 --overlap 0.2
 
+The weights may be a file of bcnet export, such as model.onnx, which runs without torch.
 Instances in videos have a track_id, which stays with them from frame to frame and while others hide them (this needs
 the extra "video": pip install 'bcnet[video]').
 """
@@ -79,11 +85,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
     from bcnet.data import find_images
     from bcnet.prediction.files import predict_files
-    from bcnet.prediction.loading import load
     from bcnet.progress import progress_wanted
 
     files = find_images(args.input, videos=True)
-    model = load(args.config_file, args.weights, args.opts, precision=args.precision)
+    model = _load(args, files)
     try:
         summary = predict_files(
             model,
@@ -107,3 +112,29 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         parser.exit(1, "error: no image was predicted\n")
     if summary.failures:
         print(f"warning: {len(summary.failures)} of {len(files)} images failed, see above", file=sys.stderr)
+
+
+def _load(args: argparse.Namespace, files: Sequence[str]) -> Predictor | ExportedPredictor:
+    """The model; of an exported file without importing torch, unless pictures or videos need it."""
+    from bcnet.data.videos import is_video
+    from bcnet.export.sessions import format_of
+
+    if format_of(args.weights) is None:
+        from bcnet.prediction.loading import load
+
+        return load(args.config_file, args.weights, args.opts, precision=args.precision)
+    for option, given in (
+        ("--config-file", args.config_file),
+        ("config keys", args.opts),
+    ):
+        if given:
+            raise ValueError(f"{option} cannot change {args.weights!r}, an exported model; export it anew")
+    from bcnet.export.runtime import ExportedPredictor
+
+    tensors = args.pictures is not None or any(map(is_video, files))
+    try:
+        return ExportedPredictor.load(args.weights, tensors=tensors, precision=args.precision)
+    except ImportError as error:
+        if tensors and error.name == "torch":
+            raise ImportError("pictures and videos of an exported model need torch, json of images does not") from error
+        raise

@@ -8,19 +8,22 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 import urllib.error
 import urllib.request
+from typing import TYPE_CHECKING, TypeGuard, Union
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, channel_order, open_image, to_rgb
 
 logger = logging.getLogger(__name__)
 
-ImageSource = np.ndarray | Tensor | Image.Image | str | os.PathLike
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ImageSource = Union[np.ndarray, "Tensor", Image.Image, str, os.PathLike]
 
 DOWNLOAD_SECONDS = 30.0
 DOWNLOAD_BYTES = 200 * 2**20
@@ -55,7 +58,7 @@ def image_array(
     channel_order(format)
     if isinstance(source, np.ndarray):
         pixels, order = _checked(source), format
-    elif isinstance(source, Tensor):
+    elif _is_tensor(source):
         pixels, order = _checked(_channels_last(source)), format
     elif isinstance(source, Image.Image):
         pixels, order = np.asarray(to_rgb(source)), "RGB"
@@ -110,13 +113,18 @@ def _download(url: str) -> io.BytesIO:
     return io.BytesIO(content)
 
 
+def _is_tensor(source: ImageSource) -> TypeGuard[Tensor]:
+    # Who has a tensor has imported torch.
+    return "torch" in sys.modules and isinstance(source, sys.modules["torch"].Tensor)
+
+
 def _channels_last(tensor: Tensor) -> np.ndarray:
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
         advice = "; an image with the channels last is a numpy array here" if tensor.shape[-1:] in ((3,), (4,)) else ""
         advice = "; give a batch as a list, list(images)" if tensor.ndim == 4 else advice
         raise ValueError(f"an image tensor must be [1, 3 or 4, H, W], got shape {tuple(tensor.shape)}{advice}")
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # not supported by numpy
+    if str(tensor.dtype) == "torch.bfloat16":  # not supported by numpy
         tensor = tensor.float()
     return tensor.permute(1, 2, 0).numpy()
 

@@ -51,7 +51,7 @@ class RoIPooler(nn.Module):
         Returns:
             Tensor: float [N, C, S, S], the RoIs of all images in order; N may be 0.
         """
-        image_index = [b.new_full((len(b), 1), i) for i, b in enumerate(boxes)]
+        image_index = [b.new_full((b.shape[0], 1), i) for i, b in enumerate(boxes)]
         # Boxes that are not finite (of a diverged model) or have negative sides are pooled as a point: to zeros.
         corners = torch.cat(list(boxes)).nan_to_num(0.0, 0.0, 0.0)
         corners = torch.cat([corners[:, :2], torch.maximum(corners[:, :2], corners[:, 2:])], dim=1)

@@ -27,10 +27,11 @@ def pyramid_roi_align(
 ) -> Tensor:
     """torchvision's ``roi_align(..., aligned=True)``, of each RoI on its level.
 
-    On the CPU it is computed as matrix products, several times faster; elsewhere by torchvision's kernel, without
-    host-device synchronisation. For RoIs inside the map both are equal up to the rounding of sums; for a RoI that
-    extends beyond it, a sample exactly one pixel outside may count in one and not in the other. Computed in float32 at
-    least: half-precision coordinates would move RoIs by whole pixels. Every level stays in the graph, as DDP requires.
+    On the CPU it is computed as matrix products, several times faster; elsewhere, and under torch.export and
+    torch.compile, by torchvision's kernel, without host-device synchronisation. For RoIs inside the map both are equal
+    up to the rounding of sums; for a RoI that extends beyond it, a sample exactly one pixel outside may count in one
+    and not in the other. Computed in float32 at least: half-precision coordinates would move RoIs by whole pixels.
+    Every level stays in the graph, as DDP requires.
 
     Args:
         features: per level, float [B, C, H_l, W_l]; all of one dtype and device.
@@ -45,7 +46,7 @@ def pyramid_roi_align(
     """
     dtype = features[0].dtype
     features = [feature.to(torch.promote_types(dtype, torch.float32)) for feature in features]
-    if rois.device.type == "cpu":
+    if rois.device.type == "cpu" and not torch.compiler.is_compiling():
         pooled = _MatrixRoIAlign.apply(rois, levels, side, tuple(strides), sampling_ratio, *features)
     else:
         pooled = level_by_level(features, rois, levels, side, strides, sampling_ratio)
@@ -64,11 +65,15 @@ def level_by_level(
 
     RoIs of other levels are moved outside the map as points, where RoIAlign gives exact zeros at hardly any cost, so
     that the sum over the levels is each RoI's own. Selecting the RoIs of a level would synchronise host and device.
+    Under torch.export they are one feature pixel wide: of a point OpenVINO's RoIAlign makes NaN, a mean of no samples.
     """
     rois = rois.to(features[0].dtype)
+    exporting = torch.compiler.is_compiling()
 
     def pool(level: int, feature: Tensor, stride: int) -> Tensor:
-        own = torch.where((levels == level)[:, None], rois[:, 1:], _OUTSIDE)
+        end = _OUTSIDE + stride * exporting
+        outside = rois.new_tensor([_OUTSIDE, _OUTSIDE, end, end]) if exporting else _OUTSIDE
+        own = torch.where((levels == level)[:, None], rois[:, 1:], outside)
         return roi_align(feature, torch.cat([rois[:, :1], own], dim=1), side, 1 / stride, sampling_ratio, aligned=True)
 
     # Added up one by one: the levels' results never lie in memory together.

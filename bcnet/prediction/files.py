@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pycocotools.mask as maskUtils
@@ -21,13 +22,14 @@ from bcnet.data.videos import is_video, is_webcam
 from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
-from bcnet.prediction.predictor import Predictor
-from bcnet.prediction.tiles import tile_windows
-from bcnet.prediction.video_files import VideoResult, predict_video
 from bcnet.side_file import SideFile
-from bcnet.structures import Detections
 from bcnet.structures.words import counted
-from bcnet.tracking import CONTINUING_SCORE
+
+if TYPE_CHECKING:
+    from bcnet.export.runtime import ExportedPredictor
+    from bcnet.prediction.predictor import Predictor
+    from bcnet.prediction.video_files import VideoResult
+    from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class PredictionSummary:
 
 
 def predict_files(
-    model: Predictor,
+    model: Predictor | ExportedPredictor,
     files: Sequence[str],
     output: str | os.PathLike,
     *,
@@ -81,14 +83,14 @@ def predict_files(
     The frames of a video or animation are images of the name ``FILE#INDEX`` with ``video_id`` and ``frame_index``, both
     as in the entry ``videos``; their annotations have the ``track_id`` of the instance in its video, and the image of a
     frame has ``hidden_tracks``, those that others cover in it (`bcnet.structures.export.hidden_tracks_to_coco`). In
-    videos the score threshold is that of an instance's first detection: lower ones, down to `CONTINUING_SCORE`, are
+    videos the score threshold is that of an instance's first detection: lower ones, down to `bcnet.tracking.CONTINUING_SCORE`, are
     kept where they go on with a track.
 
     The results are kept in ``<output>.partial`` as they come. An interruption or an error still writes the json, of the
     images so far, and leaves that file for `resume`; at the end it is removed.
 
     Args:
-        model: as `bcnet.load` gives it.
+        model: as `bcnet.load` gives it, or an exported one, which predicts without torch.
         files: paths of image and video files, or URLs of images.
         output: the json file; its folder is made when missing.
         pictures: folder for a picture of each image and a drawn mp4 of each video: the detections, or with
@@ -127,23 +129,35 @@ def predict_files(
         [], "RGB", **options, batch_size=batch_size
     )  # rejects thresholds out of range before anything is written
     if tiles:
+        from bcnet.prediction.tiles import tile_windows  # needs torch, which exported models do not
+
+        if not hasattr(model, "predict_tiled"):
+            raise ValueError(f"tile {tile}: an exported model predicts whole images; tiles need the model's weights")
         tile_windows((1, 1), **tiles)
     output = os.fspath(output)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
     description = {"predictions": 2, "files": zlib.crc32("\n".join(files).encode()), **options, **tiles}
     pictures_of = None if pictures is None else _Pictures(files, pictures, layers=with_occluder)
-    lowest = None if score_threshold is None else min(score_threshold, CONTINUING_SCORE)
-    videos = functools.partial(
-        predict_video,
-        functools.partial(predict, score_threshold=lowest),
-        functools.partial(_annotations, num_classes=model.num_classes),
-        score_threshold=score_threshold or 0.0,
-        layers=with_occluder,
-        batch_size=batch_size,
-        progress=progress,
-    )
+
+    def predict_video(file: str, drawn: str | None) -> VideoResult:
+        # Imported here: tracking needs torch, which exported models do not.
+        from bcnet.prediction import video_files
+        from bcnet.tracking import CONTINUING_SCORE
+
+        lowest = None if score_threshold is None else min(score_threshold, CONTINUING_SCORE)
+        return video_files.predict_video(
+            functools.partial(predict, score_threshold=lowest),
+            functools.partial(_annotations, num_classes=model.num_classes),
+            file,
+            drawn=drawn,
+            score_threshold=score_threshold or 0.0,
+            layers=with_occluder,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
     one_by_one = _Files(
-        predict, videos, model.max_image_pixels, model.num_classes, pictures_of, predict_path if tiles else None
+        predict, predict_video, model.max_image_pixels, model.num_classes, pictures_of, predict_path if tiles else None
     )
     categories = [
         {"id": label + 1, "name": model.class_names[label] if model.class_names else f"class {label}"}
@@ -222,7 +236,7 @@ class _Files:
         result: dict = {}
         with failures.survived(file):
             drawn = None if self.pictures is None else self.pictures.video_path(file)
-            result = dict(vars(self.predict_video(file, drawn=drawn)))
+            result = dict(vars(self.predict_video(file, drawn)))
         return result
 
     def _images(self, files: Sequence[str], failures: Failures) -> dict[str, dict]:

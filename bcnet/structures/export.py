@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pycocotools.mask as coco_mask
-from torch import Tensor
 
 from bcnet.maps import OCCLUDEE_AMODAL
 from bcnet.ops.outline import rle_to_polygons
@@ -172,4 +171,4 @@ def _relations(detections: Detections) -> _Entries:
 
 def _plain(value):
     """Converts a numpy or torch scalar to a Python number, for JSON."""
-    return value.item() if isinstance(value, (np.generic, Tensor)) else value
+    return value.item() if hasattr(value, "item") else value

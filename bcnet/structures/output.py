@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch import Tensor
 
 from bcnet.files import atomic_write, write_text
 from bcnet.structures import export, words
@@ -20,6 +19,7 @@ from bcnet.structures.source_image import SourceImage
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingImports]
     from PIL import Image
+    from torch import Tensor
 
     from bcnet.structures.detections import Detections
 
@@ -32,7 +32,7 @@ class DetectionsOutput:
 
     source: SourceImage | None
     image_size: tuple[int, int]
-    maps: Mapping[str, Tensor]
+    maps: Mapping[str, Tensor] | Mapping[str, np.ndarray]
 
     @property
     def _detections(self) -> Detections:

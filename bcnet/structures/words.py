@@ -16,7 +16,8 @@ def short_representation(detections: Detections) -> str:
     """Such as ``<Detections: 4 instances (person 98%, sofa 91%, cup 60%, ...), 2 occlusions, image 640 x 480>``."""
     parts = [counted(len(detections), "instance")]
     if len(detections):
-        best = detections.scores.argsort(descending=True, stable=True)[:SHOWN].tolist()
+        scores = detections.scores.tolist()
+        best = sorted(range(len(scores)), key=lambda index: -scores[index])[:SHOWN]
         named = [_with_score(detections, index) for index in best]
         parts[0] += f" ({', '.join(named + ['...'] * (len(detections) > SHOWN))})"
     if detections.occluded_by is not None:

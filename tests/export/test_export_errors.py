@@ -1,0 +1,112 @@
+"""What export refuses, each with one clear error, and the metadata of files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from exported_models import small_predictor
+
+from bcnet.export import ExportedPredictor, export_model
+from bcnet.export.info import ExportInfo
+from bcnet.export.sessions import format_of
+from bcnet.maps import PUBLISHED_MAPS
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return small_predictor("BoxPrompted")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("tflite", "m.onnx"), {}, "format is 'tflite'; it must be one of 'onnx', 'openvino', 'torch'"),
+        (("onnx", "m.xml"), {}, r"a file of format onnx ends with \.onnx, got 'm\.xml'"),
+        (("torch", "m.pt2"), {"size": 100}, "size must be a multiple of 32, which the backbone needs, got 100"),
+        (("torch", "m.pt2"), {"size": 64, "dynamic": True}, r"give a size \(64\) or dynamic, not both"),
+        (("torch", "m.pt2"), {"maps": "boundary"}, "maps is 'boundary'; it must be 'all' or 'masks'"),
+    ],
+)
+def test_options_that_make_no_sense(predictor, arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        export_model(predictor, *arguments, **options)
+
+
+def test_test_time_augmentation_is_refused():
+    augmented = small_predictor("BCNetFCOS", TEST__AUG__ENABLED=True)
+    with pytest.raises(ValueError, match=r"a AugmentedDetector cannot be exported.*TEST\.AUG\.ENABLED False"):
+        export_model(augmented, "torch", "m.pt2", size=64)
+
+
+def test_files_that_are_no_exported_models(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no exported model '.*none\.onnx'"):
+        ExportedPredictor.load(tmp_path / "none.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match=r"broken\.onnx' cannot be read as onnx"):
+        ExportedPredictor.load(tmp_path / "broken.onnx")
+    assert [format_of(name) for name in ("a.ONNX", "b.xml", "c.pt2", "d.pth", None)] == [
+        "onnx",
+        "openvino",
+        "torch",
+        None,
+        None,
+    ]
+    with pytest.raises(ValueError, match=r"an exported model is a file \.onnx, \.xml, \.pt2, got 'd\.pth'"):
+        ExportedPredictor.load("d.pth")
+
+
+def test_metadata_round_trip():
+    info = ExportInfo(
+        version="1",
+        detector="FCOS",
+        num_classes=2,
+        class_names=("a", "b"),
+        size=64,
+        max_detections=5,
+        maps=PUBLISHED_MAPS,
+    )
+    again = ExportInfo.from_json(info.to_json(), "m.onnx")
+    assert again.class_names == ("a", "b") and again.size == 64
+    assert [(spec.name, spec.coco_key, spec.layer, spec.kind, spec.on_request) for spec in again.maps] == [
+        (spec.name, spec.coco_key, spec.layer, spec.kind, spec.on_request) for spec in PUBLISHED_MAPS
+    ]
+    with pytest.raises(ValueError, match=r"'other\.onnx' is not a model that bcnet exported"):
+        ExportInfo.from_json(None, "other.onnx")
+    with pytest.raises(ValueError, match=r"'other\.onnx': its metadata 'bcnet' cannot be read"):
+        ExportInfo.from_json("{}", "other.onnx")
+
+
+class _Session:
+    """A file of a detector that finds one box in every image."""
+
+    info = ExportInfo(version="1", detector="FCOS", num_classes=1, size=64, max_detections=5)
+
+    def run(self, inputs):
+        self.inputs = inputs
+        box = np.array([[1, 2, 31, 22]], np.float32)
+        return {"boxes": box, "scores": np.array([0.6], np.float32), "classes": np.zeros(1, np.int64)}
+
+
+def test_images_are_resized_to_fit_and_results_scaled_back():
+    session = _Session()
+    found = ExportedPredictor(session).predict(np.full((100, 200, 3), 255, np.uint8), score_threshold=0.5)
+    canvas = session.inputs["image"]
+    assert canvas.shape == (1, 3, 64, 64) and canvas.dtype == np.float32
+    assert session.inputs["image_size"].tolist() == [32, 64]
+    assert (canvas[..., :32, :] == 255).all() and (canvas[..., 32:, :] == 0).all()
+    np.testing.assert_allclose(found.boxes, [[3.125, 6.25, 96.875, 68.75]])
+    assert len(ExportedPredictor(session).predict([np.zeros((9, 9, 3), np.uint8)], score_threshold=0.7)[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score_threshold": 2}, r"the score threshold must lie in 0\.\.1, got 2"),
+        ({"max_detections": 6}, r"max_detections must lie in 1\.\.5, which the model was exported with, got 6"),
+        ({"with_occluder": True}, "the occluder layer is not in this file, whose maps are: none"),
+    ],
+)
+def test_thresholds_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        ExportedPredictor(_Session()).predict([], **options)
