@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 from bcnet.checkpoint import local_path, read_checkpoint, weights_of
 from bcnet.checkpoint.names import DESCRIPTIONS, UnknownNamesError, recognise
 from bcnet.config import load_config

@@ -83,8 +83,8 @@ def predict_files(
     The frames of a video or animation are images of the name ``FILE#INDEX`` with ``video_id`` and ``frame_index``, both
     as in the entry ``videos``; their annotations have the ``track_id`` of the instance in its video, and the image of a
     frame has ``hidden_tracks``, those that others cover in it (`bcnet.structures.export.hidden_tracks_to_coco`). In
-    videos the score threshold is that of an instance's first detection: lower ones, down to `bcnet.tracking.CONTINUING_SCORE`, are
-    kept where they go on with a track.
+    videos the score threshold is that of an instance's first detection: lower ones, down to
+    `bcnet.tracking.CONTINUING_SCORE`, are kept where they go on with a track.
 
     The results are kept in ``<output>.partial`` as they come. An interruption or an error still writes the json, of the
     images so far, and leaves that file for `resume`; at the end it is removed.
