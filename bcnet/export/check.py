@@ -63,7 +63,7 @@ def check_export(exported: ExportedPredictor, predictor: Predictor, files: Seque
     """
     if not files:
         raise ValueError("there are no images to check the exported model on")
-    model = require_detector(predictor.model)
+    model = require_detector(predictor.detector)
     info = exported.info
     report = CheckReport()
     all_maps = any(spec.on_request for spec in info.maps)

@@ -63,7 +63,7 @@ class ArrayDetections(DetectionsOutput):
     @property
     def names(self) -> list[str]:
         """The class name of each detection; "class 0" and so on where names are not known."""
-        return [self.class_names[k] if self.class_names else f"class {k}" for k in self.classes.tolist()]
+        return [str(self.class_names[k]) if self.class_names else f"class {k}" for k in self.classes.tolist()]
 
     @property
     def map_boxes(self) -> np.ndarray:

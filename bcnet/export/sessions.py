@@ -90,7 +90,8 @@ class _OnnxSession:
         self.names = [output.name for output in self.session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(self.names, self.session.run(self.names, dict(inputs)), strict=True))
+        outputs = self.session.run(self.names, dict(inputs))
+        return {name: np.asarray(values) for name, values in zip(self.names, outputs, strict=True)}
 
 
 class _OpenVINOSession:

@@ -70,7 +70,10 @@ def _assign_image(
     """The targets of one image, some points at a time: every point is assigned by itself."""
     at_once = max(MAX_PAIRS // max(len(boxes), 1), 1)
     parts = zip(*(values.split(at_once) for values in points), strict=True)
-    assigned = [_assign_points(*part, boxes, classes, num_classes, radius) for part in parts]
+    assigned = [
+        _assign_points(centres, stride, lower, upper, boxes, classes, num_classes, radius)
+        for centres, stride, lower, upper in parts
+    ]
     return torch.cat([c for c, _ in assigned]), torch.cat([d for _, d in assigned])
 
 

@@ -34,10 +34,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Float [N, C, H, W] to the same shape and dtype."""
         if self.training and not self.is_learning:
             return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        if not self.training and torch.compiler.is_compiling() and self.running_mean is not None:
+        mean, variance = self.running_mean, self.running_var
+        if not self.training and torch.compiler.is_compiling() and mean is not None and variance is not None:
             # torch's operator asks whether N is 0, which torch.export does not know of the RoIs.
-            scale = self.weight * (self.running_var + self.eps).rsqrt()
-            return x * scale[:, None, None] + (self.bias - self.running_mean * scale)[:, None, None]
+            scale = self.weight * (variance + self.eps).rsqrt()
+            return x * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
         return super().forward(x)
 
 
