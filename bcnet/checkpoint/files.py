@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bcnet.checkpoint.model_folder import entries_beside
 from bcnet.checkpoint.unpickle import RefusedPickleError, array_of, load_numpy_pickle, numpy_admitted
+from bcnet.exported_files import refuse_exported
 from bcnet.files import atomic_write
 
 # File headers of torch.save: since torch 1.6 a zip file, before that a pickled magic number.
@@ -95,8 +96,10 @@ def read_checkpoint(path: str) -> dict:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is corrupt, contains objects other than tensors and plain containers, or is not a dict.
+        ValueError: the file is corrupt, contains objects other than tensors and plain containers, is not a dict, or is
+            an exported model.
     """
+    refuse_exported(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"checkpoint not found: {path!r}")
     with open(path, "rb") as file:

@@ -106,7 +106,7 @@ def upload_folder(folder: str, repo_id: str, *, private: bool = False, message: 
                 f"the Hub does not let you write to {repo!r} ({_first_line(error)}). Log in with `hf auth login`, or "
                 "set HF_TOKEN to a token with write access"
             ) from error
-        raise OSError(f"{folder!r} cannot be uploaded to {_endpoint()}/{repo}: {_first_line(error)}") from error
+        raise OSError(f"the model cannot be uploaded to {_endpoint()}/{repo}: {_first_line(error)}") from error
     return url
 
 

@@ -55,8 +55,9 @@ class LoadReport:
             rows.append(("missing", str(len(keys)), module, "-: stays as initialised"))
         rows += _skipped_rows(self.skipped)
         total = len(self.loaded) + len(self.reshaped) + len(self.missing)
+        name = os.path.basename(self.source.rstrip("/"))  # of a model folder too
         title = (
-            f"{os.path.basename(self.source)} ({self.origin}) -> {self.model}: {len(self.loaded)} of the model's "
+            f"{name} ({self.origin}) -> {self.model}: {len(self.loaded)} of the model's "
             f"{total} tensors loaded, {len(self.reshaped)} reshaped, {len(self.missing)} missing; {len(self.skipped)} "
             "of the file skipped"
         )

@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
 def _load(args: argparse.Namespace, files: Sequence[str]) -> Predictor | ExportedPredictor:
     """The model; of an exported file without importing torch, unless pictures or videos need it."""
     from bcnet.data.videos import is_video
-    from bcnet.export.sessions import format_of
+    from bcnet.exported_files import format_of
 
     if format_of(args.weights) is None:
         from bcnet.prediction.loading import load

@@ -211,6 +211,8 @@ def _open_identified(file: str | BinaryIO) -> Image.Image:
         foreign = foreign_format(head)
         if foreign is not None and "HEIC" in foreign and _heif_opener_registered():
             return Image.open(file)
+        if foreign is None and _is_video_container(head):
+            foreign = "a video, and no image; if it was given as one, it is damaged or incomplete"
         reason = f"it is {foreign}" if foreign else "not an image that Pillow knows" if head else "the file is empty"
         raise UnidentifiedImageError(reason) from None
 
@@ -221,6 +223,11 @@ def foreign_format(head: bytes) -> str | None:
         if head[offset:].startswith(beginnings):
             return description
     return None
+
+
+def _is_video_container(head: bytes) -> bool:
+    """Whether a file begins as MP4 or QuickTime, Matroska or WebM, or AVI does."""
+    return head[4:8] == b"ftyp" or head.startswith(b"\x1aE\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
 def _first_bytes(file: str | BinaryIO) -> bytes:

@@ -19,7 +19,7 @@ import torch
 import bcnet
 from bcnet.export.info import KEY, ExportInfo
 from bcnet.export.network import ExportNetwork
-from bcnet.export.sessions import ONNX, OPENVINO, SUFFIXES, TORCH
+from bcnet.exported_files import ONNX, OPENVINO, SUFFIXES, TORCH
 from bcnet.files import atomic_write
 from bcnet.modeling import Detector
 from bcnet.modeling.modes import evaluating

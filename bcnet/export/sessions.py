@@ -9,9 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from bcnet.export.info import KEY, ExportInfo
-
-ONNX, OPENVINO, TORCH = "onnx", "openvino", "torch"
-SUFFIXES = {ONNX: ".onnx", OPENVINO: ".xml", TORCH: ".pt2"}  # of the formats' files
+from bcnet.exported_files import ONNX, OPENVINO, SUFFIXES, TORCH, format_of
 
 
 class Session(Protocol):
@@ -26,12 +24,6 @@ class Session(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, for inputs by name."""
         ...
-
-
-def format_of(path: str | os.PathLike | None) -> str | None:
-    """The format of an exported file by its suffix; None for other files."""
-    suffix = os.path.splitext(os.fspath(path or ""))[1].lower()
-    return next((name for name, known in SUFFIXES.items() if suffix == known), None)
 
 
 def open_session(path: str | os.PathLike, *, threads: int | None = None, precision: str = "fp32") -> Session:

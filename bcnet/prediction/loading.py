@@ -13,6 +13,7 @@ from bcnet.checkpoint import load_weights, read_model_file
 from bcnet.checkpoint.packaged import with_packaged_model
 from bcnet.config import CfgNode, Level, load_config
 from bcnet.data import dataset_files, load_dataset
+from bcnet.exported_files import refuse_exported
 from bcnet.modeling import build_model
 from bcnet.modeling.precision import precision_dtype
 from bcnet.prediction.predictor import Predictor
@@ -58,15 +59,9 @@ def load(
         ImportError: ``hf://`` needs huggingface_hub.
         OSError: a download failed; says what to do.
     """
-    from bcnet.export.sessions import format_of
-
     precision_dtype(precision)  # an unknown one is an error before the weights are read
     for name in (config_file, weights):
-        if format_of(name) is not None:
-            raise ValueError(
-                f"{os.fspath(name or '')!r} is an exported model: bcnet predict and "
-                "bcnet.export.ExportedPredictor run it"
-            )
+        refuse_exported(name)
     config_file, weights = with_packaged_model(config_file, weights)
     if weights is None and config_file is not None and _is_weights(os.fspath(config_file)):
         config_file, weights = None, config_file

@@ -186,6 +186,10 @@ def test_what_is_no_model_file(tmp_path):
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(ValueError, match="Git LFS pointer"):
         read_checkpoint(str(path))
+    for name in ("model.onnx", "model.xml"):
+        (tmp_path / name).write_bytes(b"<?xml")
+        with pytest.raises(ValueError, match=rf"{name}' is an exported model: bcnet predict .* run it"):
+            read_checkpoint(str(tmp_path / name))
     path.write_bytes(b"epoch,loss\n1,0.5\n")
     with pytest.raises(ValueError, match="cannot be read"):
         read_checkpoint(str(path))

@@ -177,6 +177,9 @@ def test_the_first_of_several_frames(tmp_path, suffix):
         (b"\0\0\0\x18ftypheic" + bytes(20), "it is HEIC, which needs the package pillow-heif"),
         (b"\0\0\0\x18ftypmif1" + bytes(20), "it is HEIC, which needs the package pillow-heif"),
         (b"\xff\x0a" + bytes(20), "it is JPEG XL"),
+        (b"\0\0\0\x20ftypisom" + bytes(20), "it is a video, and no image; if it was given as one, it is damaged"),
+        (b"\x1aE\xdf\xa3" + bytes(20), "it is a video"),
+        (b"RIFF\0\0\0\0AVI LIST" + bytes(20), "it is a video"),
     ],
 )
 def test_errors_of_unreadable_files_name_the_reason(tmp_path, monkeypatch, content, reason):

@@ -8,7 +8,7 @@ from exported_models import small_predictor
 
 from bcnet.export import ExportedPredictor, export_model
 from bcnet.export.info import ExportInfo
-from bcnet.export.sessions import format_of
+from bcnet.exported_files import format_of
 from bcnet.maps import PUBLISHED_MAPS
 
 
