@@ -32,7 +32,7 @@ def open_session(path: str | os.PathLike, *, threads: int | None = None, precisi
     Args:
         path: .onnx, .xml (with its .bin beside it) or .pt2.
         threads: of ONNX Runtime and OpenVINO; None takes theirs.
-        precision: "fp32", or with OpenVINO "bf16", which some CPUs compute faster in.
+        precision: "fp32" alone. OpenVINO's bf16 takes boxes and NMS too, whose pixels it cannot tell apart.
 
     Raises:
         FileNotFoundError: no such file.
@@ -41,15 +41,15 @@ def open_session(path: str | os.PathLike, *, threads: int | None = None, precisi
     """
     name = os.fspath(path)
     kind = format_of(name)
-    if precision not in ("fp32", "bf16") or (precision == "bf16" and kind != OPENVINO):
-        raise ValueError(f"{name!r} runs in fp32, an OpenVINO file also in bf16; not in {precision}")
+    if precision != "fp32":
+        raise ValueError(f"{name!r} is an exported model, which runs in fp32; not in {precision}")
     if kind is None:
         raise ValueError(f"an exported model is a file {', '.join(SUFFIXES.values())}, got {name!r}")
     if not os.path.isfile(name):
         raise FileNotFoundError(f"there is no exported model {name!r}")
     opened: dict[str, Callable[[], Session]] = {
         ONNX: lambda: _OnnxSession(name, threads),
-        OPENVINO: lambda: _OpenVINOSession(name, threads, precision),
+        OPENVINO: lambda: _OpenVINOSession(name, threads),
         TORCH: lambda: _TorchSession(name),
     }
     try:
@@ -87,15 +87,15 @@ class _OnnxSession:
 
 
 class _OpenVINOSession:
-    def __init__(self, path: str, threads: int | None, precision: str) -> None:
+    def __init__(self, path: str, threads: int | None) -> None:
         import openvino
 
         core = openvino.Core()
         model = core.read_model(path)
         text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
         self.info = ExportInfo.from_json(text, path)
-        # Said also for float32: on CPUs with bfloat16 units OpenVINO would round by itself.
-        settings: dict = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision]}
+        # Said, because on CPUs with bfloat16 units OpenVINO rounds by itself.
+        settings: dict = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.compiled = core.compile_model(model, "CPU", settings)
