@@ -13,7 +13,7 @@ import numpy as np
 from bcnet.visualization import style
 
 GAP = 12  # pixels of white between panels
-NARROWEST = 16  # times the font size: the width that titles and sentences need; narrower panels get white beside them
+NARROWEST = 9  # times the font size: the width that the words of titles need; narrower panels get white beside them
 
 
 @dataclass
