@@ -31,8 +31,15 @@ def build_model(cfg) -> Detector:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; falls back to the CPU, with a warning, if CUDA is not available."""
+    """The device of that name; falls back to the CPU, with a warning, if CUDA is not available.
+
+    Raises:
+        ValueError: torch knows no such device.
+    """
     if name.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("MODEL.DEVICE is %r and there is no CUDA device: using the CPU", name)
         return torch.device("cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"MODEL.DEVICE must be a device such as 'cpu', 'cuda' or 'cuda:1', got {name!r}") from error

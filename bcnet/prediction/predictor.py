@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bcnet.config import CfgNode
-from bcnet.data import ImageSource, UnreadableImageError, image_array
+from bcnet.data import ImageSource
 from bcnet.data.augmentation import Augmentation
 from bcnet.data.classes import listed
-from bcnet.data.image_source import path_of, rgb_image
 from bcnet.data.image_windows import ImageWindows
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.modeling import Thresholds
@@ -25,28 +23,12 @@ from bcnet.occlusion import with_relations
 from bcnet.ops.paste import Window
 from bcnet.prediction.boxes import given_detections, mask_classes_of
 from bcnet.prediction.model import InferenceModel
+from bcnet.prediction.preparation import Prepared, equal_size_batches, prepare, source_image
 from bcnet.prediction.tiles import merge_tiles, tile_windows
 from bcnet.prediction.tta import with_test_time_augmentation
-from bcnet.structures import Detections, SourceImage
+from bcnet.structures import Detections
 
 Source = TypeVar("Source", bound=ImageSource)
-
-
-class Prepared(NamedTuple):
-    """An image ready for the detector.
-
-    Attributes:
-        pixels: uint8 or float32 [3, h, w], the detector's input.
-        size: height and width of the image itself.
-        source: the image itself.
-    """
-
-    pixels: Tensor
-    size: tuple[int, int]
-    source: SourceImage
-
-
-BUFFERED_BATCHES = 16  # prepared images buffered until a batch of equal size is full, in batches
 
 
 class Predictor(nn.Module):
@@ -284,8 +266,10 @@ class Predictor(nn.Module):
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not isinstance(images, (list, tuple)):
             return detect([self._prepared(images, format)])[0]
+        prepare_image = functools.partial(self._prepared, format=format)
+        divisor = getattr(self.model, "size_divisibility", 1)
         results: dict[int, Detections] = {}  # by position
-        for indices, batch in self._batches(images, format, batch_size):
+        for indices, batch in equal_size_batches(images, prepare_image, batch_size, divisor):
             results.update(zip(indices, detect(batch), strict=True))
         return [results[index] for index in range(len(images))]
 
@@ -327,8 +311,8 @@ class Predictor(nn.Module):
                 results = self.predict(pixels, "RGB", max_detections=max_detections, batch_size=batch_size, **options)
                 # Without the source, which would keep the pixels of all tiles.
                 found += zip(batch, (replace(result, source=None) for result in results), strict=True)
-        read = functools.partial(rgb_image, image, format, max_pixels=self.max_image_pixels)
-        return replace(merge_tiles(found, windows.size, max_detections), source=SourceImage(read, path_of(image)))
+        source = source_image(image, format, self.max_image_pixels)
+        return replace(merge_tiles(found, windows.size, max_detections), source=source)
 
     def segment(
         self,
@@ -381,38 +365,13 @@ class Predictor(nn.Module):
         return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold, source=prepared.source)
 
     def _prepared(self, image: ImageSource, format: str) -> Prepared:
-        pixels = image_array(image, format, self.image_format, max_pixels=self.max_image_pixels)
-        height, width = pixels.shape[:2]
-        pixels = self.augmentation.draw(height, width).apply_image(pixels)
-        read = functools.partial(rgb_image, image, format, max_pixels=self.max_image_pixels)
-        source = SourceImage(read, path_of(image))
-        return Prepared(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), (height, width), source)
-
-    def _batches(
-        self, images: Sequence[ImageSource], format: str, batch_size: int
-    ) -> Iterator[tuple[list[int], list[Prepared]]]:
-        """Positions and inputs of images of one padded size each."""
-        divisor = getattr(self.model, "size_divisibility", 1)
-        buffered: dict[tuple[int, int], dict[int, Prepared]] = {}  # by padded size and position
-        for index, image in enumerate(images):
-            try:
-                prepared = self._prepared(image, format)
-            except ValueError as error:
-                kind = UnreadableImageError if isinstance(error, UnreadableImageError) else ValueError
-                raise kind(f"image {index} of {len(images)}: {error}") from error
-            height, width = prepared.pixels.shape[1:]
-            size = (-(-height // divisor), -(-width // divisor))
-            buffered.setdefault(size, {})[index] = prepared
-            if len(buffered[size]) == batch_size:
-                full = size
-            elif sum(map(len, buffered.values())) == BUFFERED_BATCHES * batch_size:
-                full = max(buffered, key=lambda s: len(buffered[s]))
-            else:
-                continue
-            group = buffered.pop(full)
-            yield list(group), list(group.values())
-        for group in buffered.values():
-            yield list(group), list(group.values())
+        return prepare(
+            image,
+            format,
+            augmentation=self.augmentation,
+            image_format=self.image_format,
+            max_pixels=self.max_image_pixels,
+        )
 
     def _detect(
         self,

@@ -6,13 +6,14 @@ Letters: h x w panel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bcnet.visualization import style
 
 GAP = 12  # pixels of white between panels
+NARROWEST = 9  # times the font size: the width that the words of titles need; narrower panels get white beside them
 
 
 @dataclass
@@ -45,7 +46,11 @@ def sheet(panels: Sequence[Panel], *, columns: int = 2, keep_places: bool = Fals
     if first is None:
         raise ValueError("the first panel of a sheet needs a picture")
     height, width = first.shape[:2]
-    size = max(style.font_size((height, width)), style.SMALLEST_FONT)
+    size = style.font_size((height, width))
+    missing = NARROWEST * size - width
+    if missing > 0:
+        width += missing
+        panels = [replace(panel, picture=_widened(panel.picture, missing)) for panel in panels]
     sentences = [panel for panel in panels if panel.picture is None]
     cells: list[Panel | list[Panel]] = []
     for panel in panels:
@@ -68,6 +73,12 @@ def sheet(panels: Sequence[Panel], *, columns: int = 2, keep_places: bool = Fals
     gaps = [np.full((GAP, full_width, 3), style.PAPER, dtype=np.uint8)] * (len(rows) - 1)
     parts = [part for pair in zip(rows, [*gaps, None], strict=True) for part in pair if part is not None]
     return np.concatenate(parts)
+
+
+def _widened(picture: np.ndarray | None, missing: int) -> np.ndarray | None:
+    if picture is None:
+        return None
+    return np.pad(picture, ((0, 0), (0, missing), (0, 0)), constant_values=style.PAPER[0])
 
 
 def _row(cells: Sequence[Panel | list[Panel]], columns: int, panel_size: tuple[int, int], size: int) -> np.ndarray:

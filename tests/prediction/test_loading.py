@@ -86,6 +86,8 @@ def test_load_recognises_weights_and_takes_a_device(tmp_path, image):
     bare = tmp_path / "model"  # without a suffix
     bare.write_bytes(weights.read_bytes())
     assert bcnet.load(str(bare), device=torch.device("cpu")).num_classes == 3
+    with pytest.raises(ValueError, match=r"MODEL\.DEVICE must be a device such as .* got 'cdua'"):
+        bcnet.load(weights, device="cdua")
     # The number of classes is that of the weights, unless it was given by hand.
     other = tmp_path / "other.yaml"
     other.write_text(cfg.dump().replace("NUM_CLASSES: 3", "NUM_CLASSES: 80"))

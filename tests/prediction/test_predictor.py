@@ -16,7 +16,7 @@ from torchvision.ops import box_iou
 import bcnet
 from bcnet.checkpoint import write_checkpoint
 from bcnet.ops.paste import paste_masks
-from bcnet.prediction import Predictor
+from bcnet.prediction import Predictor, preparation
 
 
 @pytest.fixture(scope="module")
@@ -180,12 +180,13 @@ def test_lists(image):
 
 def test_few_images_wait_for_company(image, monkeypatch):
     """Images of ever new sizes do not pile up."""
-    monkeypatch.setattr(bcnet.prediction.predictor, "BUFFERED_BATCHES", 2)
+    monkeypatch.setattr(preparation, "BUFFERED_BATCHES", 2)
     model = predictor(INPUT__MIN_SIZE_TEST=0)
     images = [np.zeros((32 * n, 32, 3), np.uint8) for n in (1, 2, 3, 1, 4, 5)]
-    batches = list(model._batches(images, "BGR", 2))
+    prepare_image = functools.partial(model._prepared, format="BGR")
+    batches = list(preparation.equal_size_batches(images, prepare_image, 2, 32))
     assert [indices for indices, _ in batches] == [[0, 3], [1], [2], [4], [5]]
-    batches = list(model._batches(images[1:], "BGR", 2))
+    batches = list(preparation.equal_size_batches(images[1:], prepare_image, 2, 32))
     assert [indices for indices, _ in batches] == [[0], [1], [2], [3], [4]]
 
 

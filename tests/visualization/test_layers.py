@@ -14,8 +14,8 @@ from bcnet.visualization import detections_from_targets, draw_detections, draw_h
 from bcnet.visualization.duplicates import near_identical
 from bcnet.visualization.heat_maps import COLORMAP, _columns, _roi_crop
 from bcnet.visualization.overlay import scene_of
-from bcnet.visualization.sheet import GAP, Panel, sheet
-from bcnet.visualization.style import instance_color
+from bcnet.visualization.sheet import GAP, NARROWEST, Panel, sheet
+from bcnet.visualization.style import SMALLEST_FONT, instance_color
 
 MAPS = tuple(spec.name for spec in reversed(PUBLISHED_MAPS))
 
@@ -61,7 +61,7 @@ def test_panels_of_videos_keep_their_places():
 
 
 def test_panels_stand_two_by_two_and_sentences_fill_the_free_place():
-    white, black = (np.full((50, 60, 3), value, np.uint8) for value in (250, 0))
+    white, black = (np.full((50, 240, 3), value, np.uint8) for value in (250, 0))
     panels = [
         Panel(black, "a", "one two three four five six"),
         Panel(white, "b"),
@@ -69,15 +69,29 @@ def test_panels_stand_two_by_two_and_sentences_fill_the_free_place():
         Panel(black, "d"),
     ]
     picture = sheet(panels)
-    assert picture.shape[1] == 2 * 60 + GAP
-    assert (picture[-50:, :60] == 0).all()  # the third picture stands below the first one
-    assert (picture[-50:, 60 + GAP :] < 100).any()  # the sentence beside it
+    assert picture.shape[1] == 2 * 240 + GAP
+    assert (picture[-50:, :240] == 0).all()  # the third picture stands below the first one
+    assert (picture[-50:, 240 + GAP :] < 100).any()  # the sentence beside it
     legend = [((200, 30, 40), "red"), ((30, 200, 40), "green")]
     with_legend = sheet([Panel(black, "a", legend=legend)])
     assert (with_legend == (200, 30, 40)).all(axis=2).any() and (with_legend == (30, 200, 40)).all(axis=2).any()
     assert with_legend.shape[0] > sheet([Panel(black, "a")]).shape[0]
     with pytest.raises(ValueError, match="first panel"):
         sheet(panels[2:])
+
+
+def test_titles_of_a_narrow_picture_are_whole():
+    black = np.zeros((50, 40, 3), np.uint8)
+    panels = [Panel(black, "Detections", "no object"), Panel(None, "Occluder layer", "empty: there is no object")]
+    narrow, wide = (
+        sheet(panels, columns=1),
+        sheet([replace(panels[0], picture=np.pad(black, ((0, 0), (0, 260), (0, 0))))]),
+    )
+    assert narrow.shape[1] == NARROWEST * SMALLEST_FONT
+    head = wide.shape[0] - 50
+    assert np.array_equal(narrow[:head, :117], wide[:head, :117])  # the same texts, not shortened
+    picture = narrow[head : head + 50]
+    assert (picture[:, :40] == 0).all() and (picture[:, 40:] == 255).all()
 
 
 def test_the_image_is_resized_once_for_all_panels(monkeypatch):
