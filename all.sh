@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 source tools/setup_env.sh
 
-CONFIG=${CONFIG:-configs/quick/bcnet_faster_rcnn_lite0.yaml}
+CONFIG=${CONFIG:-configs/quick/bcnet_fcos_lite0.yaml}
 NUM_GPUS=${NUM_GPUS:-1}
 started=$SECONDS
 

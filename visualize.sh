@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-CONFIG=${CONFIG:-configs/quick/bcnet_faster_rcnn_lite0.yaml}
+CONFIG=${CONFIG:-configs/quick/bcnet_fcos_lite0.yaml}
 WEIGHTS=${WEIGHTS:-output/quick/model_final.pth}
 INPUT=${INPUT:-}                 # an image, a folder, a pattern or a data set; empty: DATASETS.TEST of the config
 OUTPUT=${OUTPUT:-output/quick/pictures}

@@ -7,6 +7,7 @@ import types
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -75,7 +76,14 @@ def test_the_orientation_is_applied_once(tmp_path, pixels, orientation, suffix, 
     ("mode", "suffix"),
     [
         *[("1", "png"), ("1", "tif"), ("L", "png"), ("LA", "png"), ("P", "png"), ("P", "gif"), ("RGBA", "png")],
-        *[("RGBA", "tif"), ("CMYK", "jpg"), ("CMYK", "tif"), ("YCbCr", "tif"), ("RGB", "avif"), ("RGB", "jp2")],
+        *[("RGBA", "tif"), ("CMYK", "jpg"), ("CMYK", "tif"), ("RGB", "avif"), ("RGB", "jp2")],
+        pytest.param(
+            "YCbCr",
+            "tif",
+            marks=pytest.mark.skipif(
+                int(PIL.__version__.partition(".")[0]) < 13, reason="Pillow 12 cannot read the YCbCr TIFF that it writes"
+            ),
+        ),
     ],
 )
 def test_modes_come_out_as_opencv_reads_them(tmp_path, mode, suffix):
