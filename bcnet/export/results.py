@@ -42,6 +42,7 @@ class ArrayDetections(DetectionsOutput):
     roi_scale: float = 1.0
     source: SourceImage | None = None
     track_ids: None = None
+    hidden_tracks: tuple[()] = ()
 
     def __len__(self) -> int:
         return len(self.boxes)

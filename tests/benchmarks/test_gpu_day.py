@@ -70,7 +70,7 @@ def test_a_step_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path, 
 
 def test_interrupted_steps_may_write_what_they_have(tmp_path):
     code = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('checkpoint written')"
-    (outcome,) = gpu_day.run_steps([python("study", code, seconds=1.0)], str(tmp_path))
+    (outcome,) = gpu_day.run_steps([python("study", code, seconds=5.0)], str(tmp_path))
     assert (outcome.status, outcome.last_line) == ("out of time", "checkpoint written")
 
 

@@ -81,7 +81,8 @@ def test_the_orientation_is_applied_once(tmp_path, pixels, orientation, suffix, 
             "YCbCr",
             "tif",
             marks=pytest.mark.skipif(
-                int(PIL.__version__.partition(".")[0]) < 13, reason="Pillow 12 cannot read the YCbCr TIFF that it writes"
+                int(PIL.__version__.partition(".")[0]) < 13,
+                reason="Pillow 12 cannot read the YCbCr TIFF that it writes",
             ),
         ),
     ],
