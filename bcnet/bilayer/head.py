@@ -54,6 +54,10 @@ class MaskHead(nn.Module):
         """
         raise NotImplementedError
 
+    def wanted(self, names: Collection[str] | None) -> list[MapSpec]:
+        """The maps of these names, in the order of `maps`; None wants all. For `forward`."""
+        return [spec for spec in self.maps if names is None or spec.name in names]
+
     def losses(
         self, logits: Mapping[str, Tensor], layers: Mapping[str, MapTarget], *, negative_ratio: float = 1.0
     ) -> dict[str, Tensor]:
@@ -133,11 +137,7 @@ class BilayerMaskHead(MaskHead):
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         occluder = self.occluder_layer(x)
         features = {OCCLUDER: occluder, OCCLUDEE: self.occludee_layer(x + occluder)}
-        return {
-            spec.name: self.get_submodule(spec.name)(features[spec.layer])
-            for spec in self.maps
-            if names is None or spec.name in names
-        }
+        return {spec.name: self.get_submodule(spec.name)(features[spec.layer]) for spec in self.wanted(names)}
 
 
 def _published_order(spec: MapSpec) -> int:
@@ -178,7 +178,5 @@ class PlainMaskHead(MaskHead):
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         features = self.layer(x)
         return {
-            spec.name: (self.boundary if spec.kind == BOUNDARY else self.mask)(features)
-            for spec in self.maps
-            if names is None or spec.name in names
+            spec.name: (self.boundary if spec.kind == BOUNDARY else self.mask)(features) for spec in self.wanted(names)
         }

@@ -75,9 +75,10 @@ class ComposedImage:
         self.objects.append(ComposedObject(rle, rle, category=pasted.category))
         self.pasted.append(True)
 
-    def paste_behind(self, pasted: PastedObject, shadow: dict | None = None, feather: float = 0.0) -> None:
-        """Adds an object behind all others; `feather` blurs its edge along what lies on it."""
-        occupied = self.occupied()
+    def paste_behind(
+        self, pasted: PastedObject, occupied: np.ndarray, shadow: dict | None = None, feather: float = 0.0
+    ) -> None:
+        """Adds an object behind all others, which are `occupied()`; `feather` blurs its edge along what lies on it."""
         coverage, colours, x, y = pasted.coverage, pasted.colours, pasted.x, pasted.y
         if shadow is not None:
             colours = colours.copy()
@@ -86,12 +87,12 @@ class ComposedImage:
         free = (~occupied[window]).astype(np.float32)
         if feather > 0:
             free = cv2.GaussianBlur(free, (0, 0), feather, borderType=cv2.BORDER_REPLICATE)
-        opacity = np.zeros_like(coverage)
+        opacity, uncovered = np.zeros_like(coverage), np.zeros_like(coverage)
         opacity[part] = np.rint(coverage[part] * free)
+        uncovered[part] = coverage[part] * ~occupied[window]
         self._blend(replace(pasted, coverage=opacity, colours=colours), None)
-        rle = self._rle(pasted)
-        visible = rle_difference(rle, coco_mask.merge([item.visible for item in self.objects]))
-        self.objects.append(ComposedObject(rle, visible, category=pasted.category))
+        visible = self._rle(replace(pasted, coverage=uncovered))
+        self.objects.append(ComposedObject(self._rle(pasted), visible, category=pasted.category))
         self.pasted.append(False)
 
     def _blend(self, pasted: PastedObject, shadow: dict | None) -> None:

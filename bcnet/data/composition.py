@@ -134,16 +134,17 @@ class Composition:
         coverage, colours = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
         colours = cv2.convertScaleAbs(colours, alpha=rng.uniform(*_EXPOSURE))
         mask = coverage >= 128
-        hidden_at = _hidden_share_of(target, mask) if in_front else _hidden_share_behind(scene.occupied(), mask)
+        occupied = None if in_front else scene.occupied()
+        hidden_at = _hidden_share_of(target, mask) if occupied is None else _hidden_share_behind(occupied, mask)
         position = _find_position(mask, target, hidden_at, share, scene.size, rng)
         if position is None:
             return False
         pasted = PastedObject(cutouts[chosen].category, coverage, colours.astype(np.float32), *position)
         shadow = _draw_shadow(self.shadow, relative_size * size, rng)
-        if in_front:
+        if occupied is None:
             scene.paste(pasted, shadow)
         else:
-            scene.paste_behind(pasted, shadow, feather=self.feather)
+            scene.paste_behind(pasted, occupied, shadow, feather=self.feather)
         return True
 
 

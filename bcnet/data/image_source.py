@@ -5,6 +5,7 @@ Letters: H x W image.
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import os
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, channel_order, open_image, to_rgb
+from bcnet.structures.source_image import SourceImage
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,11 @@ def path_of(source: ImageSource) -> str | None:
     """File or URL of an image; None for arrays, and for PIL images that were not read from a file."""
     name = source if isinstance(source, (str, os.PathLike)) else getattr(source, "filename", None)
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) and os.fspath(name) else None
+
+
+def source_image(source: ImageSource, format: str, max_pixels: int) -> SourceImage:
+    """What a result keeps of its image: the name of a file or URL, which is read again for pictures, or an array."""
+    return SourceImage(functools.partial(rgb_image, source, format, max_pixels=max_pixels), path_of(source))
 
 
 def is_url(name: str) -> bool:

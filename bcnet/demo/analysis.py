@@ -64,9 +64,8 @@ class Analysis:
         Raises:
             ValueError: a threshold outside 0..1.
         """
-        for name, value in (("score", score_threshold), ("mask", mask_threshold)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"the {name} threshold must lie in 0..1, got {value}")
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"the score threshold must lie in 0..1, got {score_threshold}")
         kept = self.detections[self.detections.scores >= score_threshold]
         return View(self, replace(kept, mask_threshold=mask_threshold))
 

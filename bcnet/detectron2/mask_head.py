@@ -43,11 +43,11 @@ class HostMaskHead(bilayer.MaskHead):
         input_shape: ShapeSpec,
         *,
         num_mask_classes: int,
-        negative_ratio: float,
-        occluder_target: str,
         output_layers: bool,
         vis_period: int,
         requires_frozen_detector: bool,
+        negative_ratio: float = 1.0,
+        occluder_target: str = "neighbours",
     ) -> None:
         self.channels = shape_value(input_shape, "channels")
         self.num_mask_classes = num_mask_classes
@@ -259,8 +259,6 @@ class PlainMaskHead(HostMaskHead, bilayer.PlainMaskHead, BaseMaskRCNNHead):
         self._set_up(
             input_shape,
             num_mask_classes=num_mask_classes,
-            negative_ratio=1.0,  # of occluder maps, which this head has none of
-            occluder_target="neighbours",
             output_layers=output_layers,
             vis_period=vis_period,
             requires_frozen_detector=requires_frozen_detector,

@@ -165,8 +165,7 @@ def _program(network: ExportNetwork, info: ExportInfo) -> torch.export.ExportedP
         if info.takes_classes:
             inputs.append(torch.zeros(count, dtype=torch.int64))
             shapes.append(dimension)
-    names = ("image", "image_size", "boxes", "classes")
-    dynamic_shapes = dict(zip(names[: len(inputs)], shapes, strict=True))
+    dynamic_shapes = dict(zip(info.input_names, shapes, strict=True))
     try:
         with _quiet():  # where it fails, torch prints the whole graph
             return torch.export.export(network, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
@@ -191,8 +190,8 @@ def _onnx(program: torch.export.ExportedProgram, network: ExportNetwork, info: E
                 program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(network.input_names),
-                output_names=list(network.output_names),
+                input_names=list(info.input_names),
+                output_names=list(info.output_names),
                 verbose=False,
             )
         assert converted is not None

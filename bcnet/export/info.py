@@ -50,6 +50,19 @@ class ExportInfo:
     max_image_pixels: int = 0
     maps: tuple[MapSpec, ...] = field(default=())
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the file's inputs, in order."""
+        boxes = ("boxes",) if self.takes_boxes else ()
+        return ("image", "image_size", *boxes, *(("classes",) if self.takes_classes else ()))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the file's outputs, in order."""
+        found = () if self.takes_boxes else ("boxes", "scores", "classes")
+        count = ("count",) if self.fixed and not self.takes_boxes else ()
+        return (*found, *count, *(spec.name for spec in self.maps))
+
     def to_json(self) -> str:
         """As JSON text; of the maps what concerns results, not training."""
         content = asdict(self)

@@ -16,8 +16,6 @@ from bcnet.maps import MapSpec
 from bcnet.modeling import Detector
 from bcnet.ops.boxes import scaled_boxes
 
-BOXES, SCORES, CLASSES, COUNT = "boxes", "scores", "classes", "count"
-
 
 class ExportNetwork(nn.Module):
     """A detector as a function of tensors; of a box-prompted model the boxes are an input.
@@ -53,17 +51,6 @@ class ExportNetwork(nn.Module):
         """Whether the class of each box is an input: of a box-prompted model with masks by class."""
         branch = self.model.mask_branch
         return not self.model.detects and branch is not None and branch.num_classes > 1
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        boxes = () if self.model.detects else (BOXES, CLASSES) if self.takes_classes else (BOXES,)
-        return ("image", "image_size", *boxes)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        found = (BOXES, SCORES, CLASSES) if self.model.detects else ()
-        count = (COUNT,) if self.fixed and self.model.detects else ()
-        return (*found, *count, *(spec.name for spec in self.specs))
 
     @property
     def fixed_detections(self) -> int:

@@ -5,7 +5,6 @@ Letters: H x W image, h x w resized image, D detections.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bcnet.data.image_source import image_array, path_of, rgb_image
+from bcnet.data.image_source import image_array, source_image
 from bcnet.data.transforms import Transform, resized_size
 from bcnet.export.info import ExportInfo
 from bcnet.export.results import ArrayDetections
@@ -223,8 +222,7 @@ class ExportedPredictor:
 
     def _read(self, image: Any, format: str) -> tuple[np.ndarray, SourceImage]:
         pixels = image_array(image, format, "RGB", max_pixels=self.max_image_pixels)
-        read = functools.partial(rgb_image, image, format, max_pixels=self.max_image_pixels)
-        return pixels, SourceImage(read, path_of(image))
+        return pixels, source_image(image, format, self.max_image_pixels)
 
     def _inputs(self, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
         """Inputs of the file for an image [H, W, 3] RGB, and the size (h, w) that it was resized to."""

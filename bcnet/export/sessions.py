@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -115,7 +115,7 @@ class _TorchSession:
         program = torch.export.load(path, extra_files=extra)
         self.info = ExportInfo.from_json(extra[f"{KEY}.json"], path)
         self.module = program.module()
-        self.names: Sequence[str] = output_names(self.info)
+        self.names = self.info.output_names
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
@@ -123,9 +123,3 @@ class _TorchSession:
         with torch.no_grad():
             outputs = self.module(*(torch.from_numpy(value) for value in inputs.values()))
         return {name: value.numpy() for name, value in zip(self.names, outputs, strict=True)}
-
-
-def output_names(info: ExportInfo) -> list[str]:
-    """Names of the outputs of an exported model, in order."""
-    found = [] if info.takes_boxes else ["boxes", "scores", "classes", *(["count"] if info.fixed else [])]
-    return [*found, *(spec.name for spec in info.maps)]

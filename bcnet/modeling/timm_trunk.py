@@ -143,30 +143,33 @@ def stage_features(trunk: nn.Module, images: Tensor, stages: Sequence[Stage]) ->
 # -- BatchNorm and frozen stages -----------------------------------------------------------------------------
 
 
-class SyncBatchNormAct2d(SyncBatchNorm2d):
-    """timm's BatchNorm with its activation (`BatchNormAct2d`), with the joint statistics of all processes."""
+class _WithActivation(nn.Module):
+    """What timm's `BatchNormAct2d` adds to a BatchNorm, which follows it in the order of base classes."""
+
+    def _take_over(self, norm: nn.BatchNorm2d) -> None:
+        """Takes the tensors and the activation of timm's."""
+        self.load_state_dict(norm.state_dict())
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class SyncBatchNormAct2d(_WithActivation, SyncBatchNorm2d):
+    """`BatchNormAct2d` with the joint statistics of all processes."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=norm.affine)
-        self.load_state_dict(norm.state_dict())
-        self.drop = getattr(norm, "drop", nn.Identity())
-        self.act = getattr(norm, "act", nn.Identity())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(super().forward(x)))
+        self._take_over(norm)
 
 
-class FrozenBatchNormAct2d(FrozenBatchNorm2d):
-    """timm's BatchNorm with its activation (`BatchNormAct2d`), with fixed statistics and affine parameters."""
+class FrozenBatchNormAct2d(_WithActivation, FrozenBatchNorm2d):
+    """`BatchNormAct2d` with fixed statistics and affine parameters."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__(norm.num_features, eps=norm.eps)
-        self.load_state_dict(norm.state_dict())
-        self.drop = getattr(norm, "drop", nn.Identity())
-        self.act = getattr(norm, "act", nn.Identity())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(super().forward(x)))
+        self._take_over(norm)
 
 
 def convert_batch_norm(trunk: nn.Module, norm: str) -> nn.Module:

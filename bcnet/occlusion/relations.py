@@ -179,5 +179,5 @@ def with_relations(detections: Detections) -> Detections:
     """
     if detections.occludee_mask is None or detections.occluder_mask is None:
         return detections
-    *_, best = relation_confidences(detections).values()
-    return replace(detections, occluded_by=best)
+    confidences = relation_confidences(detections)
+    return replace(detections, occluded_by=confidences.get("mean", confidences["occluder"]))

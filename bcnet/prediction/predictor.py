@@ -15,6 +15,7 @@ from bcnet.config import CfgNode
 from bcnet.data import ImageSource
 from bcnet.data.augmentation import Augmentation
 from bcnet.data.classes import listed
+from bcnet.data.image_source import source_image
 from bcnet.data.image_windows import ImageWindows
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.modeling import Thresholds
@@ -23,7 +24,7 @@ from bcnet.occlusion import with_relations
 from bcnet.ops.paste import Window
 from bcnet.prediction.boxes import given_detections, mask_classes_of
 from bcnet.prediction.model import InferenceModel
-from bcnet.prediction.preparation import Prepared, equal_size_batches, prepare, source_image
+from bcnet.prediction.preparation import Prepared, equal_size_batches, prepare
 from bcnet.prediction.tiles import merge_tiles, tile_windows
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections

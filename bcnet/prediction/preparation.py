@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from bcnet.data import ImageSource, UnreadableImageError, image_array
 from bcnet.data.augmentation import Augmentation
-from bcnet.data.image_source import path_of, rgb_image
+from bcnet.data.image_source import source_image
 from bcnet.structures import SourceImage
 
 BUFFERED_BATCHES = 16  # prepared images buffered until a batch of equal size is full, in batches
@@ -30,11 +29,6 @@ class Prepared(NamedTuple):
     pixels: Tensor
     size: tuple[int, int]
     source: SourceImage
-
-
-def source_image(image: ImageSource, format: str, max_pixels: int) -> SourceImage:
-    """What a result keeps of its image: the name of a file or URL, which is read again for pictures, or an array."""
-    return SourceImage(functools.partial(rgb_image, image, format, max_pixels=max_pixels), path_of(image))
 
 
 def prepare(

@@ -52,8 +52,4 @@ class CandidateHead(MaskHead):
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         features = self.features(x)
-        return {
-            spec.name: self.decoders[spec.name](features[spec.layer])
-            for spec in self.maps
-            if names is None or spec.name in names
-        }
+        return {spec.name: self.decoders[spec.name](features[spec.layer]) for spec in self.wanted(names)}
