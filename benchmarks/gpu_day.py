@@ -140,7 +140,9 @@ def run_step(step: Step, output: str) -> Outcome:
     log = os.path.join(output, f"{step.name}.txt")
     started = time.monotonic()
     with open(log, "w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_accept_interrupts
+        )
         try:
             process.wait(step.seconds)
             status = "failed" if process.returncode else "ok"
@@ -153,6 +155,11 @@ def run_step(step: Step, output: str) -> Outcome:
         lines = [line.strip() for line in file if line.strip()]
     last = lines[-1][:200] if lines else ""
     return Outcome(step.name, shlex.join(command), step.seconds, status, seconds, process.returncode, log, last)
+
+
+def _accept_interrupts() -> None:
+    # A shell starts background jobs (`bash benchmarks/gpu_day.sh OUT &`) with SIGINT ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_steps(chosen: Sequence[Step], output: str) -> list[Outcome]:

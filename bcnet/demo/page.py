@@ -111,7 +111,9 @@ def build_page(
         everything = [picture, *panels, summary, download, *chosen]
         private = {"api_visibility": "private"}
         start: dict[str, Any] = {"outputs": [analysis, *everything], "show_progress": "minimal", **private}
-        quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **private}
+        # One after the other: an older threshold must not overwrite what a click has chosen meanwhile.
+        in_turn = {"concurrency_id": "views", "concurrency_limit": 1}
+        quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", **in_turn, **private}
         upload.change(events.uploaded, [upload, *thresholds], **start)
         gallery.select(events.example_chosen, thresholds, **start)
         for slider in thresholds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -68,9 +69,14 @@ def test_a_step_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path, 
     assert "| inference (bf16) | - | - | needs --device cuda | not measured | torchvision Mask R-CNN |" in page
 
 
-def test_interrupted_steps_may_write_what_they_have(tmp_path):
+@pytest.mark.parametrize("inherited", [signal.SIG_DFL, signal.SIG_IGN])  # in the foreground, in the background
+def test_interrupted_steps_may_write_what_they_have(tmp_path, inherited):
+    before = signal.signal(signal.SIGINT, inherited)
     code = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('checkpoint written')"
-    (outcome,) = gpu_day.run_steps([python("study", code, seconds=5.0)], str(tmp_path))
+    try:
+        (outcome,) = gpu_day.run_steps([python("study", code, seconds=2.0)], str(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (outcome.status, outcome.last_line) == ("out of time", "checkpoint written")
 
 

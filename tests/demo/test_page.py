@@ -192,7 +192,9 @@ def thresholds_are_live(page, server) -> None:
     before = page.picture
     page.move("mask", 0.95)
     until(lambda: page.picture and page.picture != before, "the mask threshold changes nothing")
+    before = page.picture
     page.move("mask", 0.4)
+    until(lambda: page.picture and page.picture != before, "the second mask threshold changes nothing")
     assert server.predictions == 1
 
 
