@@ -13,31 +13,33 @@ Letters: H x W image, h x w window.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from bcnet.data.catalog import load_dataset
 from bcnet.data.classes import match_classes
-from bcnet.data.composed_image import ComposedImage, ComposedObject, PastedObject
-from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout, overlap
+from bcnet.data.composed_image import ComposedImage, PastedObject
+from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout
 from bcnet.data.donors import MIN_OBJECT_PIXELS, Donors, donor_indices
-from bcnet.data.masks import decode_window
+from bcnet.data.placement import (
+    anywhere,
+    contact_towards,
+    find_position,
+    hidden_share_behind,
+    hidden_share_of,
+    own_contour,
+)
 from bcnet.data.records import DatasetInfo, ImageRecord
 
 MIN_TARGET_PIXELS = 24**2  # visible pixels of an object to be partly hidden
 _EXPOSURE = (0.85, 1.15)  # range of a pasted object's brightness
 _SHADOW_SPREAD = (0.03, 0.09)  # range of a shadow's soft edge, relative to the square root of the object's area
-_TRIES = 2  # draws of target, share, object and position for each object to paste
-_DIRECTIONS = 4  # directions tried around the target
-_STEPS = 7  # halvings of the distance along each
-_TOLERANCE = 0.03  # the search stops at a hidden share this close to the drawn one
-_MAX_ERROR = 0.1  # maximum difference between the hidden share and the drawn one
-_MIN_INSIDE = 0.5  # share of a pasted object that must lie in the image
+_TRIES = 8  # draws of target, share, object and position for each object to paste
+_DIRECTIONS = 8  # directions tried around the target
 
 _logger = logging.getLogger(__name__)
 
@@ -112,12 +114,14 @@ class Composition:
             return image, record
         scene = ComposedImage(image, record)
         for _ in range(count):
-            any(self._paste_one(scene, cutouts, rng) for _ in range(_TRIES))
+            in_front = rng.random() >= self.behind
+            any(self._paste_one(scene, cutouts, in_front, rng) for _ in range(_TRIES))
         return (scene.image, scene.record(self.min_visible)) if scene.pasted else (image, record)
 
-    def _paste_one(self, scene: ComposedImage, cutouts: Sequence[Cutout], rng: np.random.Generator) -> bool:
+    def _paste_one(
+        self, scene: ComposedImage, cutouts: Sequence[Cutout], in_front: bool, rng: np.random.Generator
+    ) -> bool:
         """Pastes one object over or behind a target for which a cut-out is large enough; False if nothing fits."""
-        in_front = rng.random() >= self.behind
         share = rng.uniform(*self.hidden_share)
         relative_size, limit = rng.uniform(*self.scale), np.sqrt(1.3 * share)
         relative_size = max(relative_size, limit) if in_front else min(relative_size, 1 / limit)
@@ -131,17 +135,21 @@ class Composition:
         fitting = [i for i, largest in enumerate(sizes) if relative_size * size <= largest]
         chosen = fitting[int(rng.integers(len(fitting)))]
         scale = MAX_MAGNIFICATION * relative_size * size / sizes[chosen]
-        coverage, colours = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
-        colours = cv2.convertScaleAbs(colours, alpha=rng.uniform(*_EXPOSURE))
-        mask = coverage >= 128
-        occupied = None if in_front else scene.occupied()
-        hidden_at = _hidden_share_of(target, mask) if occupied is None else _hidden_share_behind(occupied, mask)
-        position = _find_position(mask, target, hidden_at, share, scene.size, rng)
+        scaled = cutouts[chosen].scaled(scale, mirrored=rng.random() < 0.5, feather=self.feather)
+        mask, occupied = scaled.coverage >= 128, scene.occupied()
+        directions = rng.uniform(0, 2 * np.pi, _DIRECTIONS)
+        if in_front:
+            hidden_at, fits = hidden_share_of(target, mask), own_contour(scaled, occupied)
+            directions = sorted(directions, key=lambda angle: contact_towards(scaled, angle + np.pi))
+        else:
+            hidden_at, fits = hidden_share_behind(occupied, mask), anywhere
+        position = find_position(mask, target, hidden_at, fits, share, scene.size, directions)
         if position is None:
             return False
-        pasted = PastedObject(cutouts[chosen].category, coverage, colours.astype(np.float32), *position)
+        colours = cv2.convertScaleAbs(scaled.colours, alpha=rng.uniform(*_EXPOSURE)).astype(np.float32)
+        pasted = PastedObject(cutouts[chosen].category, scaled.coverage, colours, *position)
         shadow = _draw_shadow(self.shadow, relative_size * size, rng)
-        if occupied is None:
+        if in_front:
             scene.paste(pasted, shadow)
         else:
             scene.paste_behind(pasted, occupied, shadow, feather=self.feather)
@@ -155,69 +163,6 @@ def _draw_shadow(darkness: float, size: float, rng: np.random.Generator) -> dict
     spread = max(round(size * rng.uniform(*_SHADOW_SPREAD)), 2)
     shift = rng.integers(-spread // 2, spread // 2 + 1, 2)
     return {"darkness": rng.uniform(0, darkness), "spread": spread, "shift": (int(shift[0]), int(shift[1]))}
-
-
-HiddenAt = Callable[[int, int], float]  # the hidden share with the first pixel of the pasted mask at (x, y)
-
-
-def _hidden_share_of(target: ComposedObject, mask: np.ndarray) -> HiddenAt:
-    """The hidden share of a target below a mask."""
-    left, top, width, height = (int(v) for v in coco_mask.toBbox(target.uncovered))
-    window = decode_window(target.visible, left, top, left + width, top + height).astype(bool)
-    area, visible = int(coco_mask.area(target.uncovered)), np.count_nonzero(window)
-
-    def hidden_at(x: int, y: int) -> float:
-        inside, part = overlap(mask.shape, x - left, y - top, window.shape)
-        return 1 - (visible - np.count_nonzero(window[inside] & mask[part])) / area
-
-    return hidden_at
-
-
-def _hidden_share_behind(occupied: np.ndarray, mask: np.ndarray) -> HiddenAt:
-    """The hidden share of a mask behind occupied pixels, bool [H, W], of its part in the image."""
-
-    def hidden_at(x: int, y: int) -> float:
-        inside, part = overlap(mask.shape, x, y, occupied.shape)
-        area = np.count_nonzero(mask[part])
-        return np.count_nonzero(occupied[inside] & mask[part]) / area if area else 0.0
-
-    return hidden_at
-
-
-def _find_position(
-    mask: np.ndarray,
-    target: ComposedObject,
-    hidden_at: HiddenAt,
-    share: float,
-    image_size: tuple[int, int],
-    rng: np.random.Generator,
-) -> tuple[int, int] | None:
-    """Searches a position of a mask near a target with a given hidden share: (x, y) of its first pixel, or None.
-
-    Bisection along several directions from the target's centre: the hidden share decreases with the distance.
-    """
-    left, top, target_width, target_height = (int(v) for v in coco_mask.toBbox(target.uncovered))
-    height, width = mask.shape
-    total = np.count_nonzero(mask)
-    reach = np.hypot(height + target_height, width + target_width) / 2
-    best, best_error = None, _MAX_ERROR
-    for angle in rng.uniform(0, 2 * np.pi, _DIRECTIONS):
-        near, far = 0.0, reach
-        for _ in range(_STEPS):
-            distance = (near + far) / 2
-            x = round(left + (target_width - width) / 2 + distance * np.cos(angle))
-            y = round(top + (target_height - height) / 2 + distance * np.sin(angle))
-            hidden = hidden_at(x, y)
-            if abs(hidden - share) <= best_error and _inside(mask, x, y, image_size) >= _MIN_INSIDE * total:
-                best, best_error = (x, y), abs(hidden - share)
-            near, far = (distance, far) if hidden > share else (near, distance)
-        if best_error < _TOLERANCE:
-            break
-    return best
-
-
-def _inside(mask: np.ndarray, x: int, y: int, image_size: tuple[int, int]) -> int:
-    return int(np.count_nonzero(mask[overlap(mask.shape, x, y, image_size)[1]]))
 
 
 def build_composition(

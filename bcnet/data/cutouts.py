@@ -18,6 +18,7 @@ from bcnet.ops.rle import segmentation_to_rle
 
 MAX_MAGNIFICATION = 1.25  # at larger factors a cut-out looks blurred next to the others
 _BORDER = 2  # an instance whose box is this close to the image border (pixels) counts as truncated
+_CONTACT_DISTANCE = 3  # objects up to this far apart touch (pixels): annotated outlines leave gaps
 _MAX_HIDDEN = 0.02  # maximum hidden fraction of an object, if annotated
 
 
@@ -29,18 +30,21 @@ class Cutout:
         category: 0..K-1.
         mask: uint8 [h, w], 0 or 1, tight around the object.
         colours: uint8 [h, w, 3] RGB.
+        contact: uint8 [h, w], 1 where the object's contour touched another object in its source image and may be that
+            object's contour, 0 elsewhere.
     """
 
     category: int
     mask: np.ndarray
     colours: np.ndarray
+    contact: np.ndarray
 
     @property
     def nbytes(self) -> int:
         """Size of the arrays in bytes."""
-        return self.mask.nbytes + self.colours.nbytes
+        return self.mask.nbytes + self.colours.nbytes + self.contact.nbytes
 
-    def scaled(self, scale: float, *, mirrored: bool, feather: float) -> tuple[np.ndarray, np.ndarray]:
+    def scaled(self, scale: float, *, mirrored: bool, feather: float) -> ScaledCutout:
         """The object resized by a factor, optionally mirrored, with a feathered edge.
 
         Args:
@@ -48,35 +52,66 @@ class Cutout:
             mirrored: flip horizontally.
             feather: standard deviation in pixels of the edge's blur; 0 leaves it sharp.
 
-        Returns:
-            coverage uint8 [h, w], 255 inside the object; colours uint8 [h, w, 3] RGB. The object's binary mask is
-            ``coverage >= 128``.
         """
         height, width = self.mask.shape
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         coverage = cv2.resize(self.mask * np.uint8(255), size, interpolation=interpolation)
         colours = cv2.resize(self.colours, size, interpolation=interpolation)
+        contact = cv2.resize(self.contact * np.uint8(255), size, interpolation=interpolation) > 0
         if mirrored:
-            coverage, colours = coverage[:, ::-1], colours[:, ::-1]
+            coverage, colours, contact = coverage[:, ::-1], colours[:, ::-1], contact[:, ::-1]
         coverage, colours = np.ascontiguousarray(coverage), np.ascontiguousarray(colours)
         if feather > 0:
             # Zero padding: the feathered edge must also fade at the window's border.
             coverage = cv2.GaussianBlur(coverage, (0, 0), feather, borderType=cv2.BORDER_CONSTANT)
-        return coverage, colours
+        contour = contour_of((coverage >= 128).astype(np.uint8))
+        return ScaledCutout(coverage, colours, contour, contour & contact)
 
 
-def cut_out(image: np.ndarray, mask: np.ndarray, category: int) -> Cutout:
+@dataclass(frozen=True)
+class ScaledCutout:
+    """A cut-out at the size at which it is pasted.
+
+    Attributes:
+        coverage: uint8 [h, w], 255 inside the object. The object's binary mask is ``coverage >= 128``.
+        colours: uint8 [h, w, 3] RGB.
+        contour: bool [h, w], the outermost pixels of the mask.
+        contact: bool [h, w], those of them that touched another object in the source image.
+    """
+
+    coverage: np.ndarray
+    colours: np.ndarray
+    contour: np.ndarray
+    contact: np.ndarray
+
+
+def contour_of(mask: np.ndarray) -> np.ndarray:
+    """The outermost pixels of a mask, uint8 [h, w] of 0 and 1: bool [h, w]."""
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    return (mask > cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]).astype(bool)
+
+
+def cut_out(image: np.ndarray, mask: np.ndarray, category: int, occupied: np.ndarray | None = None) -> Cutout:
     """Cuts an object out of its image.
 
     Args:
         image: uint8 [H, W, 3] RGB.
         mask: uint8 [H, W], 0 or 1, not empty.
         category: 0..K-1.
+        occupied: uint8 [H, W], 1 in the visible masks of all objects; None to leave `contact` empty.
     """
     x, y, width, height = cv2.boundingRect(mask)
     window = np.s_[y : y + height, x : x + width]
-    return Cutout(category, mask[window].copy(), image[window].copy())
+    contact = np.zeros((height, width), np.uint8)
+    if occupied is not None:
+        # The padding lets objects beside the window be seen.
+        top, left = max(y - _CONTACT_DISTANCE, 0), max(x - _CONTACT_DISTANCE, 0)
+        around = np.s_[top : y + height + _CONTACT_DISTANCE, left : x + width + _CONTACT_DISTANCE]
+        others = occupied[around] * (1 - mask[around])
+        near = cv2.dilate(others, np.ones((2 * _CONTACT_DISTANCE + 1,) * 2, np.uint8))
+        contact = near[y - top :, x - left :][:height, :width] * contour_of(mask[window])
+    return Cutout(category, mask[window].copy(), image[window].copy(), contact)
 
 
 def is_large_and_whole(

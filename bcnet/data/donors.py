@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from bcnet.data.cutouts import Cutout, is_large_and_whole
+from bcnet.data.cutouts import Cutout, cut_out, is_large_and_whole
 from bcnet.data.images import MAX_IMAGE_PIXELS, UnreadableImageError, open_record_image
-from bcnet.data.masks import decode_window
 from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import visible_rle
 
@@ -90,18 +89,18 @@ class Donors:
                 raise
             _logger.warning("skipped an unreadable donor image (INPUT.BAD_IMAGE 'skip'): %s", error)
             return []
+        pixels = np.asarray(image)
+        rles = [visible_rle(record, instance) if instance.segmentation else None for instance in record.instances]
+        occupied = coco_mask.decode(coco_mask.merge([rle for rle in rles if rle is not None]))
         cutouts = []
-        for instance in record.instances:
-            if not is_large_and_whole(record, instance, min_pixels=self.min_pixels):
+        for instance, rle in zip(record.instances, rles, strict=True):
+            if rle is None or not is_large_and_whole(record, instance, min_pixels=self.min_pixels):
                 continue
-            rle = visible_rle(record, instance)
             if coco_mask.area(rle) < self.min_pixels:
                 continue
-            x0, y0, width, height = (int(value) for value in coco_mask.toBbox(rle))
-            x1, y1 = x0 + width, y0 + height
-            mask = np.ascontiguousarray(decode_window(rle, x0, y0, x1, y1))
+            mask = coco_mask.decode(rle)
             if _in_one_piece(mask):
-                cutouts.append(Cutout(instance.category, mask, np.asarray(image.crop((x0, y0, x1, y1)))))
+                cutouts.append(cut_out(pixels, mask, instance.category, occupied))
         return cutouts
 
 

@@ -23,6 +23,7 @@ from bcnet.data import (
     load_dataset,
 )
 from bcnet.data.composition import Composition, build_composition
+from bcnet.data.cutouts import contour_of, cut_out
 from bcnet.data.donors import Donors, donor_indices
 from bcnet.data.sampling import augmentation_rng
 from bcnet.data.source_masks import source_masks
@@ -139,9 +140,6 @@ def test_images_without_usable_objects_are_unchanged(spec):
     first = records[0].instances
     crowd = [replace(first[0], iscrowd=True)]
     small = [replace(instance, segmentation=[[2, 2, 9, 2, 9, 9]]) for instance in first]
-    first = records[0].instances
-    crowd = [replace(first[0], iscrowd=True)]
-    small = [replace(instance, segmentation=[[2, 2, 9, 2, 9, 9]]) for instance in first]
     for instances in ([], crowd, small):
         record = replace(records[0], instances=instances)
         for seed in range(5):
@@ -182,9 +180,52 @@ def test_a_mask_in_pieces_is_not_cut_out(spec):
     assert donors.draw(np.random.default_rng(0)) == []
 
 
+@pytest.mark.parametrize(("gap", "expected"), [(0, 1), (2, 1), (3, 0)])
+def test_the_contour_that_touched_another_object(gap, expected):
+    image = np.zeros((40, 50, 3), np.uint8)
+    mask, occupied = np.zeros((40, 50), np.uint8), np.zeros((40, 50), np.uint8)
+    mask[10:30, 5:25] = 1
+    occupied[10:30, 5:25] = occupied[5:35, 25 + gap : 40] = 1
+    cutout = cut_out(image, mask, 0, occupied)
+    right = np.zeros((20, 20), np.uint8)
+    right[:, -1] = 1
+    if gap == 0:  # up to three pixels from the other object
+        right[[0, -1], -3:] = 1
+    np.testing.assert_array_equal(cutout.contact, right * expected)
+    np.testing.assert_array_equal(cut_out(image, mask, 0).contact, np.zeros((20, 20)))
+
+
+@pytest.mark.parametrize("touching", [True, False])
+def test_an_object_in_front_ends_by_its_own_contour(spec, touching):
+    records, _ = load_dataset(spec)
+    box = (40, 50, 60, 50)
+    target = [replace(records[0].instances[0], bbox=list(box), segmentation=encode_box(box))]
+    above = replace(target[0], iscrowd=True, segmentation=encode_box((40, 20, 60, 30 if touching else 20)))
+    donors = Donors([replace(r, instances=[*target, above]) for r in records], np.arange(6), cache_bytes=2**20)
+    compose = Composition(donors, probability=1.0, max_objects=1, behind=0.0, feather=0.0, hidden_share=(0.2, 0.4))
+    record = replace(records[0], instances=target)
+    over = coco_mask.decode(target[0].segmentation)
+    upper, whole = [], []
+    for seed in range(40):
+        _, new = compose(image_of(record), record, np.random.default_rng(seed))
+        if new.pasted:
+            contour = contour_of(coco_mask.decode(new.instances[-1].segmentation)) & over
+            first_row = round(new.instances[-1].bbox[1])
+            upper.append(np.count_nonzero(contour[first_row]))
+            whole.append(np.count_nonzero(contour))
+    assert len(whole) >= 30
+    share = np.array(upper) / np.array(whole)
+    assert share.max() <= 0.1 if touching else (share > 0.3).any()
+
+
+def encode_box(box, size=(120, 160)):
+    x, y, width, height = box
+    return encode_window(np.ones((height, width), bool), x, y, size)
+
+
 def test_the_cache_of_cutouts_is_bounded(spec):
     records, _ = load_dataset(spec)
-    one_image = (60 * 60 + 50 * 55) * 4  # mask and three channels
+    one_image = (60 * 60 + 50 * 55) * 5  # mask, contact and three channels
     donors = Donors(records, donor_indices(records), cache_bytes=3 * one_image)
     sizes = []
     for seed in range(30):

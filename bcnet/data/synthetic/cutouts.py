@@ -133,9 +133,9 @@ class CutoutLibrary:
         mask = self._mask(record, record.instances[template.instance])
         cutout = cut_out(self._image(template.record), mask, category)
         scale = min(size / max(cutout.mask.shape), MAX_MAGNIFICATION)
-        coverage, colours = cutout.scaled(scale, mirrored=rng.random() < 0.5, feather=_FEATHER)
+        scaled = cutout.scaled(scale, mirrored=rng.random() < 0.5, feather=_FEATHER)
         exposure = rng.uniform(0.85, 1.15)
-        return coverage, colours * np.float32(exposure)
+        return scaled.coverage, scaled.colours * np.float32(exposure)
 
     def background(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """float32 [size, size, 3] RGB: a crop of an image, without its annotated objects.
