@@ -48,6 +48,7 @@ class ComposedImage:
         self.image = image.copy()
         self.objects: list[ComposedObject] = []
         self.pasted: list[bool] = []  # of each pasted object: in front
+        self._occupied: np.ndarray | None = None  # until the next object is pasted
         for position, instance in enumerate(record.instances):
             if not instance.iscrowd:
                 rle = visible_rle(record, instance)
@@ -61,7 +62,10 @@ class ComposedImage:
 
     def occupied(self) -> np.ndarray:
         """bool [H, W]: the visible pixels of all objects."""
-        return coco_mask.decode(coco_mask.merge([item.visible for item in self.objects])).astype(bool)
+        if self._occupied is None:
+            merged = coco_mask.merge([item.visible for item in self.objects])
+            self._occupied = coco_mask.decode(merged).astype(bool)
+        return self._occupied
 
     def paste(self, pasted: PastedObject, shadow: dict | None = None) -> None:
         """Adds an object in front of all others."""
@@ -75,10 +79,9 @@ class ComposedImage:
         self.objects.append(ComposedObject(rle, rle, category=pasted.category))
         self.pasted.append(True)
 
-    def paste_behind(
-        self, pasted: PastedObject, occupied: np.ndarray, shadow: dict | None = None, feather: float = 0.0
-    ) -> None:
-        """Adds an object behind all others, which are `occupied()`; `feather` blurs its edge along what lies on it."""
+    def paste_behind(self, pasted: PastedObject, shadow: dict | None = None, feather: float = 0.0) -> None:
+        """Adds an object behind all others; `feather` blurs its edge along what lies on it."""
+        occupied = self.occupied()
         coverage, colours, x, y = pasted.coverage, pasted.colours, pasted.x, pasted.y
         if shadow is not None:
             colours = colours.copy()
@@ -96,6 +99,7 @@ class ComposedImage:
         self.pasted.append(False)
 
     def _blend(self, pasted: PastedObject, shadow: dict | None) -> None:
+        self._occupied = None
         margin = 0 if shadow is None else 3 * shadow["spread"]
         height, width = pasted.coverage.shape
         shape = (height + 2 * margin, width + 2 * margin)

@@ -140,7 +140,7 @@ class Composition:
         directions = rng.uniform(0, 2 * np.pi, _DIRECTIONS)
         if in_front:
             hidden_at, fits = hidden_share_of(target, mask), own_contour(scaled, occupied)
-            directions = sorted(directions, key=lambda angle: contact_towards(scaled, angle + np.pi))
+            directions = directions[np.argsort(contact_towards(scaled, directions + np.pi), kind="stable")]
         else:
             hidden_at, fits = hidden_share_behind(occupied, mask), anywhere
         position = find_position(mask, target, hidden_at, fits, share, scene.size, directions)
@@ -152,7 +152,7 @@ class Composition:
         if in_front:
             scene.paste(pasted, shadow)
         else:
-            scene.paste_behind(pasted, occupied, shadow, feather=self.feather)
+            scene.paste_behind(pasted, shadow, feather=self.feather)
         return True
 
 

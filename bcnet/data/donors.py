@@ -98,9 +98,9 @@ class Donors:
                 continue
             if coco_mask.area(rle) < self.min_pixels:
                 continue
-            mask = coco_mask.decode(rle)
-            if _in_one_piece(mask):
-                cutouts.append(cut_out(pixels, mask, instance.category, occupied))
+            cutout = cut_out(pixels, coco_mask.decode(rle), instance.category, occupied)
+            if _in_one_piece(cutout.mask):
+                cutouts.append(cutout)
         return cutouts
 
 

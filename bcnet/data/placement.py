@@ -64,13 +64,21 @@ def own_contour(cutout: ScaledCutout, occupied: np.ndarray) -> Fits:
     return fits
 
 
-def contact_towards(cutout: ScaledCutout, angle: float) -> float:
-    """The share of the contour in a direction (radians, x to y) that touched another object in the source image."""
+def contact_towards(cutout: ScaledCutout, angles: np.ndarray) -> np.ndarray:
+    """The share of the contour in each direction that touched another object in the source image.
+
+    Args:
+        cutout: the object.
+        angles: [d] in radians, from x to y.
+
+    Returns:
+        float64 [d].
+    """
     y, x = np.nonzero(cutout.contour)
     height, width = cutout.contour.shape
-    along = (x - width / 2) * np.cos(angle) + (y - height / 2) * np.sin(angle)
-    facing = along > 0.5 * along.max()
-    return np.count_nonzero(cutout.contact[y, x][facing]) / max(np.count_nonzero(facing), 1)
+    along = np.outer(np.cos(angles), x - width / 2) + np.outer(np.sin(angles), y - height / 2)
+    facing = along > 0.5 * along.max(axis=1, keepdims=True)
+    return facing @ cutout.contact[y, x].astype(np.float64) / np.maximum(facing.sum(axis=1), 1)
 
 
 def anywhere(x: int, y: int) -> bool:
@@ -102,8 +110,8 @@ def find_position(
             x = round(left + (target_width - width) / 2 + distance * np.cos(angle))
             y = round(top + (target_height - height) / 2 + distance * np.sin(angle))
             hidden = hidden_at(x, y)
-            inside = _inside(mask, x, y, image_size) >= _MIN_INSIDE * total
-            if abs(hidden - share) <= best_error and inside and fits(x, y):
+            closer = abs(hidden - share) <= best_error and _inside(mask, x, y, image_size) >= _MIN_INSIDE * total
+            if closer and fits(x, y):
                 best, best_error = (x, y), abs(hidden - share)
             near, far = (distance, far) if hidden > share else (near, distance)
         if best_error < _TOLERANCE:

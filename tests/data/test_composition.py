@@ -192,7 +192,7 @@ def test_later_pasted_objects_lie_in_front_of_earlier_ones():
 
 def test_an_object_pasted_behind_the_others():
     under_composition = ComposedImage(Image.new("RGB", (8, 8)), scene())
-    under_composition.paste_behind(at_the_corner(PASTED), under_composition.occupied())
+    under_composition.paste_behind(at_the_corner(PASTED))
     record = under_composition.record(0.2)
     masks = source_masks(record, layers=LAYERS, occluder_target="front")
     visible = "........ ...11... ........ ........ ....1... ........ ........ ........"
@@ -226,7 +226,7 @@ def test_a_shadow_darkens_what_lies_below_and_not_what_lies_on_top():
     assert (pixels[30, 18:20] < 100).all() and (pixels[:10] == 100).all()  # beside it, and far away
 
     behind = ComposedImage(grey, record)
-    behind.paste_behind(pasted, behind.occupied(), shadow)
+    behind.paste_behind(pasted, shadow)
     pixels = np.asarray(behind.image)[:, :, 0].astype(int)
     assert (pixels[4:34, 4:34] == 100).all()  # the object on top
     assert pixels[36, 25] < 200 and pixels[39, 39] == 200  # of the object below, beside it and far away
