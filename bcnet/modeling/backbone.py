@@ -8,14 +8,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
-from torchvision.ops import FeaturePyramidNetwork
+from torchvision.models import resnet as torchvision_resnet
+from torchvision.models.resnet import ResNet
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
+from bcnet.modeling.feature_pyramid import FeaturePyramidNetwork
 from bcnet.modeling.registry import BACKBONE_REGISTRY
 from bcnet.modeling.resnet_checkpoints import ResNetFPNAdapter
 from bcnet.ops.batch_norm import SyncBatchNorm2d
-from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d
+from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d, convolved_and_normalised
+
+
+class BasicBlock(torchvision_resnet.BasicBlock):
+    """torchvision's BasicBlock with each frozen BatchNorm folded into its convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(convolved_and_normalised(self.conv1, self.bn1, x))
+        out = convolved_and_normalised(self.conv2, self.bn2, out)
+        out += x if self.downsample is None else convolved_and_normalised(*self.downsample, x)
+        return self.relu(out)
+
+
+class Bottleneck(torchvision_resnet.Bottleneck):
+    """torchvision's Bottleneck with each frozen BatchNorm folded into its convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(convolved_and_normalised(self.conv1, self.bn1, x))
+        out = self.relu(convolved_and_normalised(self.conv2, self.bn2, out))
+        out = convolved_and_normalised(self.conv3, self.bn3, out)
+        out += x if self.downsample is None else convolved_and_normalised(*self.downsample, x)
+        return self.relu(out)
+
 
 _BLOCKS = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -124,7 +147,7 @@ class ResNetFPN(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """From normalised images, float [B, 3, H, W] with H and W divisible by 32."""
         resnet = self.resnet
-        x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(images))))
+        x = resnet.maxpool(resnet.relu(convolved_and_normalised(resnet.conv1, resnet.bn1, images)))
         stages = {}
         for stage in range(2, 6):
             x = getattr(resnet, f"layer{stage - 1}")(x)

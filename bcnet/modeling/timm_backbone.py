@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
+from bcnet.modeling.feature_pyramid import FeaturePyramidNetwork
 from bcnet.modeling.registry import BACKBONE_REGISTRY
 from bcnet.modeling.simple_pyramid import SimpleFeaturePyramid
 from bcnet.modeling.timm_checkpoints import TimmAdapter
