@@ -69,11 +69,15 @@ def _assign_image(
 ) -> tuple[Tensor, Tensor]:
     """The targets of one image, some points at a time: every point is assigned by itself."""
     at_once = max(MAX_PAIRS // max(len(boxes), 1), 1)
-    parts = zip(*(values.split(at_once) for values in points), strict=True)
-    assigned = [
-        _assign_points(centres, stride, lower, upper, boxes, classes, num_classes, radius)
-        for centres, stride, lower, upper in parts
-    ]
+    assigned = []
+    for centres, stride, lower, upper in zip(*(values.split(at_once) for values in points), strict=True):
+        near = slice(None)
+        if centres.device.type == "cpu" and len(centres) < len(points[0]):
+            # Of a crowd most objects are far from these points. On a GPU asking for the near ones would make the host
+            # wait.
+            near = ((boxes[:, 2:] > centres.amin(dim=0)) & (boxes[:, :2] < centres.amax(dim=0))).all(dim=1)
+        part = _assign_points(centres, stride, lower, upper, boxes[near], classes[near], num_classes, radius)
+        assigned.append(part)
     return torch.cat([c for c, _ in assigned]), torch.cat([d for _, d in assigned])
 
 
@@ -91,26 +95,34 @@ def _assign_points(
         background = torch.full((len(points),), num_classes, dtype=torch.int64, device=points.device)
         return background, points.new_ones(len(points), 4)
 
-    distances = _distances(points, boxes[None].expand(len(points), -1, -1))  # [P, G, 4]
-    if radius > 0:
-        center = (boxes[:, :2] + boxes[:, 2:]) / 2
-        reach = radius * stride[:, None, None]
-        center_boxes = torch.cat(
-            [torch.maximum(center - reach, boxes[:, :2]), torch.minimum(center + reach, boxes[:, 2:])], dim=2
-        )
-        inside = _distances(points, center_boxes).amin(dim=2) > 0
-    else:
-        inside = distances.amin(dim=2) > 0
-    size = distances.amax(dim=2)
-    candidates = inside & (size >= lower[:, None]) & (size <= upper[:, None])
+    x_inside, x_size = _along_axis(points[:, 0], boxes[:, 0], boxes[:, 2], radius * stride)
+    y_inside, y_size = _along_axis(points[:, 1], boxes[:, 1], boxes[:, 3], radius * stride)
+    size = torch.maximum(x_size, y_size)
+    candidates = x_inside & y_inside & (size >= lower[:, None]) & (size <= upper[:, None])
 
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     smallest, index = torch.where(candidates, area, torch.inf).min(dim=1)  # [P]
     positive = torch.isfinite(smallest)
-    assigned = distances[torch.arange(len(points), device=points.device), index] / stride[:, None]
-    return torch.where(positive, classes[index], num_classes), torch.where(positive[:, None], assigned, 1.0)
+    assigned = boxes[index]
+    distances = torch.cat([points - assigned[:, :2], assigned[:, 2:] - points], dim=1) / stride[:, None]
+    return torch.where(positive, classes[index], num_classes), torch.where(positive[:, None], distances, 1.0)
 
 
-def _distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """Distances of points [P, 2] to the sides of boxes [P, G, 4]: left, top, right, bottom, [P, G, 4]."""
-    return torch.cat([points[:, None] - boxes[..., :2], boxes[..., 2:] - points[:, None]], dim=2)
+def _along_axis(points: Tensor, low: Tensor, high: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """On one axis, whether points lie in the centre boxes of objects, and their larger distance to the objects' sides.
+
+    Args:
+        points: [P].
+        low, high: [G], the sides of the objects' boxes.
+        reach: [P], of the centre box around the centre; zero takes the whole box.
+
+    Returns:
+        bool [P, G] and float [P, G].
+    """
+    points, reach = points[:, None], reach[:, None]
+    centre = (low + high) / 2
+    whole = reach <= 0
+    inside = (points > torch.maximum(torch.where(whole, low, centre - reach), low)) & (
+        points < torch.minimum(torch.where(whole, high, centre + reach), high)
+    )
+    return inside, torch.maximum(points - low, high - points)
