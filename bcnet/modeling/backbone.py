@@ -19,13 +19,22 @@ from bcnet.ops.batch_norm import SyncBatchNorm2d
 from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d, convolved_and_normalised
 
 
+def _shortcut(downsample: nn.Module | None, x: Tensor) -> Tensor:
+    """What a residual block adds to the output of its convolutions: the input, or its 1x1 convolution and BatchNorm."""
+    if downsample is None:
+        return x
+    conv, norm = downsample.children()
+    assert isinstance(conv, nn.Conv2d)
+    return convolved_and_normalised(conv, norm, x)
+
+
 class BasicBlock(torchvision_resnet.BasicBlock):
     """torchvision's BasicBlock with each frozen BatchNorm folded into its convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(convolved_and_normalised(self.conv1, self.bn1, x))
         out = convolved_and_normalised(self.conv2, self.bn2, out)
-        out += x if self.downsample is None else convolved_and_normalised(*self.downsample, x)
+        out += _shortcut(self.downsample, x)
         return self.relu(out)
 
 
@@ -36,7 +45,7 @@ class Bottleneck(torchvision_resnet.Bottleneck):
         out = self.relu(convolved_and_normalised(self.conv1, self.bn1, x))
         out = self.relu(convolved_and_normalised(self.conv2, self.bn2, out))
         out = convolved_and_normalised(self.conv3, self.bn3, out)
-        out += x if self.downsample is None else convolved_and_normalised(*self.downsample, x)
+        out += _shortcut(self.downsample, x)
         return self.relu(out)
 
 
