@@ -85,7 +85,8 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
 
     with torch.no_grad():
         model.load_state_dict({key: conversion.state[key] for key in report.loaded}, strict=False)
-    logger.log(logging.WARNING if report.differs or report.warnings else logging.INFO, "%s", report.table())
+    unexpected = report.warnings or (report.differs and not report.is_backbone)
+    logger.log(logging.WARNING if unexpected else logging.INFO, "%s", report.table())
     return report
 
 

@@ -46,6 +46,11 @@ class LoadReport:
         """Whether the model's output differs from that of the model that the weights are from."""
         return bool(self.missing or self.reshaped or any(not entry.harmless for entry in self.skipped))
 
+    @property
+    def is_backbone(self) -> bool:
+        """Whether these are weights of a backbone, that training a detector starts from."""
+        return bool(self.loaded) and not self.reshaped and all(key.startswith("backbone.") for key in self.loaded)
+
     def table(self) -> str:
         """The report as a table; tensors of one module with the same result share a row."""
         rows = _loaded_rows("loaded", self.loaded)

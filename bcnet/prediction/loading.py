@@ -79,7 +79,16 @@ def load(
     cfg = with_classes_of_weights(cfg, content)
     model = build_model(cfg)
     if source and content is not None:
-        load_weights(model, source, content=content)
+        try:
+            load_weights(model, source, content=content)
+        except ValueError as error:
+            if weights is not None or config_file is None:
+                raise
+            raise ValueError(
+                f"MODEL.WEIGHTS of {config_file}, {source!r}, are no trained model of it. If they are what training starts "
+                f"from, train first (bcnet train --config-file {config_file}); trained weights are given beside the "
+                f'config: bcnet.load("{config_file}", "model_final.pth")'
+            ) from error
     else:
         logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
     class_names = _class_names(cfg, (content or {}).get("class_names") or ())

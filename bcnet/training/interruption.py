@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -113,8 +114,9 @@ class Interruption:
         if not self.signal_number:
             self.signal_number, self._since = number, now
             if is_main_process():
-                # Not through logging, which is not reentrant.
-                os.write(2, b"\nStopping after this iteration, with a checkpoint; once more to stop at once.\n")
+                # Not through logging, which is not reentrant. Ctrl-C also ends the program that reads a pipe.
+                with contextlib.suppress(OSError):
+                    os.write(2, b"\nStopping after this iteration, with a checkpoint; once more to stop at once.\n")
         elif now - self._since > SAME_REQUEST_SECONDS:
             self._restore()
             signal.raise_signal(number)

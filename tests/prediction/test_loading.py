@@ -75,6 +75,17 @@ def test_the_weights_file_is_read_once(tmp_path, monkeypatch):
         assert calls == [weights]
 
 
+def test_a_config_whose_weights_only_start_a_training(tmp_path):
+    backbone = {key: value for key, value in predictor().model.state_dict().items() if key.startswith("backbone.")}
+    write_checkpoint({"model": backbone}, str(tmp_path / "backbone.pth"))
+    (tmp_path / "config.yaml").write_text(small_config(MODEL__WEIGHTS=str(tmp_path / "backbone.pth")).dump())
+    message = r"config\.yaml, '.*backbone\.pth', are no trained model.* train first \(bcnet train --config-file .*load\("
+    with pytest.raises(ValueError, match=message):
+        bcnet.load(tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match="tensors"):  # given by name: the table of what is missing
+        bcnet.load(tmp_path / "config.yaml", tmp_path / "backbone.pth")
+
+
 def test_load_recognises_weights_and_takes_a_device(tmp_path, image):
     cfg = small_config(MODEL__ROI_HEADS__SCORE_THRESH_TEST=0.0, MODEL__DEVICE="cuda")
     model = predictor().model

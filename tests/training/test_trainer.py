@@ -51,6 +51,18 @@ def signalling(iteration: int, number=signal.SIGINT):
     return ToyStream(on_iteration=lambda i: signal.raise_signal(number) if i == iteration else None)
 
 
+def test_a_checkpoint_is_written_where_the_output_is_closed(tmp_path, monkeypatch):
+    """Ctrl-C on ``bcnet train 2>&1 | tee log`` ends tee first: writing fails from then on."""
+
+    def closed(_descriptor, _data):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("bcnet.training.interruption.os.write", closed)
+    with pytest.raises(TrainingInterrupted):
+        trained(toy_config(tmp_path), signalling(1))
+    assert read(tmp_path / "model_0000001.pth")["iteration"] == 1
+
+
 SETTINGS = {
     "sgd": {},
     "adamw, averaged, clipped": {
