@@ -368,7 +368,7 @@ def test_command_says_what_training_or_ultralytics_would_reject(coco, tmp_path, 
     with pytest.raises(SystemExit) as status:
         main(["data", "convert", *source, "empty", "--output", "x.json"])
     printed = capsys.readouterr()
-    assert status.value.code == 1 and "2 images do not exist" in printed.out and "no image was found" in printed.err
+    assert status.value.code == 1 and "missing: 2 images" in printed.out and "no image was found" in printed.err
 
 
 def test_command(coco, tmp_path, monkeypatch, capsys):
