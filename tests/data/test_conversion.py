@@ -382,4 +382,4 @@ def test_command(coco, tmp_path, monkeypatch, capsys):
     spec = printed.split("as a data set: ")[1].strip()
     assert "2 images, 3 annotations in back.json" in printed and len(load_dataset(spec)[0][0].instances) == 3
     main(["data", "convert", *source, "--output", "s.json", "--split", "0.5", "--seed", "3", "--amodal-shapes"])
-    assert "train: 1 images" in capsys.readouterr().out
+    assert "train: 1 image, " in capsys.readouterr().out
