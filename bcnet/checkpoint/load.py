@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,24 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
     source = os.fspath(source)
     if content is None:
         content = read_model_file(source)
+    report, state = fit_weights(model, content, source, strict=strict)
+    with torch.no_grad():
+        model.load_state_dict(state, strict=False)
+    return report
+
+
+def fit_weights(
+    model: nn.Module, content: Mapping, source: str, *, strict: bool
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """What `load_weights` would load: its report, which is logged, and the tensors by the model's names.
+
+    Args:
+        content: of the weights file.
+        source, strict: as `load_weights`.
+
+    Raises:
+        ValueError: as `load_weights`.
+    """
     state = weights_of(content, source)
     try:
         conversion = _convert(model, state)
@@ -83,18 +101,16 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
         report.warnings.extend(adapter.warnings(model, conversion, author if isinstance(author, str) else ""))
     _refuse_another_model(model, report, strict=strict)
 
-    with torch.no_grad():
-        model.load_state_dict({key: conversion.state[key] for key in report.loaded}, strict=False)
     unexpected = report.warnings or (report.differs and not report.is_backbone)
     logger.log(logging.WARNING if unexpected else logging.INFO, "%s", report.table())
-    return report
+    return report, {key: conversion.state[key] for key in report.loaded}
 
 
 def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     own = model.state_dict()
     adapters = _adapters(model)
     try:
-        dialect = _own_dialect(adapters, state, own)
+        dialect = names.BCNET if state.keys() <= own.keys() else component_dialect(model, state)
         conversion = to_bcnet(state, num_classes=getattr(model, "num_classes", None), own=own, dialect=dialect)
     except names.UnknownNamesError:
         if not any(key in own for key in state):
@@ -117,13 +133,10 @@ def _adapters(model: nn.Module) -> list[CheckpointAdapter]:
     return [adapter_of(component) for component in (getattr(model, "backbone", None), model, head)]
 
 
-def _own_dialect(
-    adapters: Sequence[CheckpointAdapter], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> str | None:
-    """The file's dialect if the model determines it: its own names, or those of one of its components."""
-    if state.keys() <= own.keys():
-        return names.BCNET
-    for adapter in adapters:
+def component_dialect(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """The dialect of a file's names if one of the model's components defines it, such as that of timm's classifiers."""
+    own = model.state_dict()
+    for adapter in _adapters(model):
         for dialect in adapter.dialects:
             renamer = names.renamer(dialect, state)
             if 2 * sum(renamer.to_ours(key) in own for key in state) > len(state):

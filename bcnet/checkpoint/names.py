@@ -115,7 +115,7 @@ def renamer(dialect: str, keys: Iterable[str]) -> Renamer:
     keys = list(keys)
     if dialect == BCNET:
         return Renamer([("**", "**")])
-    rules = [rule for _, backbone in BACKBONE_REGISTRY for rule in adapter_of(backbone).rules(dialect, keys)]
+    rules = [rule for own_rules in _backbones(dialect, keys) for rule in own_rules]
     unchanged = [("backbone.**", "backbone.**")]
     for adapter, own_rules in _detectors(dialect, keys):
         rules += own_rules
@@ -125,6 +125,17 @@ def renamer(dialect: str, keys: Iterable[str]) -> Renamer:
                 rules += [(MASK_HEAD + ours, place + theirs) for ours, theirs in adapter_of(head).rules(dialect, keys)]
             unchanged.append((f"{MASK_HEAD}**", f"{place}**"))
     return Renamer(list(dict.fromkeys(rules)), without_rules=unchanged)
+
+
+def _backbones(dialect: str, keys: Sequence[str]) -> list[Sequence[Rule]]:
+    """The rules of the backbones' adapters; first those with rules for most of the keys."""
+    adapters = {id(adapter): adapter for _, backbone in BACKBONE_REGISTRY if (adapter := adapter_of(backbone))}
+    ranked = []
+    for adapter in adapters.values():
+        rules = adapter.rules(dialect, keys)
+        own = Renamer(rules)
+        ranked.append((sum(bool(own.to_ours(key) or own.from_ours(key)) for key in keys), rules))
+    return [rules for _, rules in sorted(ranked, key=lambda entry: -entry[0])]
 
 
 def _detectors(dialect: str, keys: Sequence[str]) -> list[tuple[CheckpointAdapter, Sequence[Rule]]]:

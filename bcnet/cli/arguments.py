@@ -16,7 +16,11 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
         metavar="FILE",
         help="YAML file, or the name of one that comes with bcnet (default: the config saved with the weights)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="weights file (default: MODEL.WEIGHTS of the config)")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights file, URL, or 'lite', which comes with bcnet (default: MODEL.WEIGHTS of the config)",
+    )
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:

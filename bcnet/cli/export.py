@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
+from bcnet.words import counted
 
 EPILOG = """examples:
   %(prog)s --weights output/quick/model_final.pth --format onnx --output quick.onnx --size 320 --check photos/
@@ -73,6 +74,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         fixed_detections=args.fixed_detections,
     )
     size = f"{info.size} x {info.size}" if info.size else "any size"
-    print(f"{info.detector} of {info.num_classes} classes, input {size}, in {args.output}")
+    print(f"{info.detector} of {counted(info.num_classes, 'class', 'classes')}, input {size}, in {args.output}")
     if files is not None:
         print(check_export(ExportedPredictor.load(args.output), model, files))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
+from bcnet.words import counted
 
 if TYPE_CHECKING:
     from bcnet.export.runtime import ExportedPredictor
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if not summary.images:
         parser.exit(1, "error: no image was predicted\n")
     if summary.failures:
-        print(f"warning: {len(summary.failures)} of {len(files)} images failed, see above", file=sys.stderr)
+        print(f"warning: {len(summary.failures)} of {counted(len(files), 'image')} failed, see above", file=sys.stderr)
 
 
 def _load(args: argparse.Namespace, files: Sequence[str]) -> Predictor | ExportedPredictor:

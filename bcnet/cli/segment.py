@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from bcnet.cli.arguments import add_config_arguments, add_model_arguments
+from bcnet.words import counted
 
 EPILOG = """example:
   %(prog)s --weights output/lite/model_final.pth --boxes results.json --images val2017 --output masks.json
@@ -79,4 +80,4 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if not summary.images:
         parser.exit(1, "error: no image was segmented\n")
     if summary.failures:
-        print(f"warning: {len(summary.failures)} images failed, see above", file=sys.stderr)
+        print(f"warning: {counted(len(summary.failures), 'image')} failed, see above", file=sys.stderr)

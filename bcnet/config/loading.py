@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bcnet.config.defaults import get_cfg
 from bcnet.config.node import CfgNode
-from bcnet.config.validate import validate_config
+from bcnet.config.validate import validate_config, value_of
 
 _PATHS = ("OUTPUT_DIR", "MODEL.WEIGHTS")
 
@@ -78,7 +78,8 @@ def load_config(
     if text is not None:
         cfg.merge_from_text(text, source)
     cfg.merge_from_list(list(opts))
-    _derive_from_backbone(cfg)
+    for key, value in derived_from_backbone(cfg).items():
+        cfg.set_value(key, value)
     for key in _PATHS:
         cfg.set_value(key, os.path.expanduser(cfg.get_value(key)))
     validate_config(cfg)
@@ -86,12 +87,16 @@ def load_config(
     return cfg
 
 
-def _derive_from_backbone(cfg: CfgNode) -> None:
+def derived_from_backbone(cfg) -> dict[str, object]:
+    """The values that the backbone of a config, of either host, derives for keys that have their defaults.
+
+    Raises:
+        ImportError, ValueError: as the backbone's `derived_config`.
+    """
     # Imported here: importing the models fills the registry, and `bcnet.modeling` depends on this package.
     from bcnet.modeling import BACKBONE_REGISTRY
 
     name, defaults = cfg.MODEL.BACKBONE.NAME, get_cfg()
     derive = getattr(BACKBONE_REGISTRY.get(name), "derived_config", None) if name in BACKBONE_REGISTRY else None
-    for key, value in (derive(cfg) if derive is not None else {}).items():
-        if cfg.get_value(key) == defaults.get_value(key):
-            cfg.set_value(key, value)
+    derived = {} if derive is None else derive(cfg)
+    return {key: value for key, value in derived.items() if value_of(cfg, key) == defaults.get_value(key)}

@@ -105,6 +105,7 @@ from bcnet.data.findings import Findings
 from bcnet.data.reader import COCO, AnnotationFormat, CocoReader
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.lazy_json import LazyList
+from bcnet.words import counted
 
 _logger = logging.getLogger(__name__)
 
@@ -175,15 +176,15 @@ def read_annotations(
     if isinstance(description, dict) and description.get("annotated_occlusions") is True:
         info = replace(info, annotated_occlusions=True)
     _logger.info(
-        "%d images, %d annotations, %d of them crowds, read from %s",
-        len(records),
-        counts["annotations"],
+        "%s, %s, %d of them crowds, read from %s",
+        counted(len(records), "image"),
+        counted(counts["annotations"], "annotation"),
         counts["crowds"],
         annotation_file,
     )
     unused = [name for index, name in enumerate(info.class_names) if index not in reader.used_classes]
     if unused and reader.used_classes:
-        _logger.info("%s: %d categories have no annotation: %s", annotation_file, len(unused), ", ".join(unused[:20]))
+        _logger.info("%s: without annotations: %s", annotation_file, ", ".join(unused[:20]))
     return records, info
 
 

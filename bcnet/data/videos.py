@@ -95,10 +95,23 @@ def _captured(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
 
 
 def _animation(image: Image.Image, name: str) -> Video:
-    image.load()  # for some formats the duration is available only after loading
-    milliseconds = image.info.get("duration") or 100  # browsers show frames without a duration for a tenth of a second
     count = getattr(image, "n_frames", 1)
-    return Video(_frames(image, name, count), 1000 / max(milliseconds, 20), count)
+    return Video(_frames(image, name, count), _mean_rate(image, count), count)
+
+
+def _mean_rate(image: Image.Image, count: int) -> float:
+    """Frames per second, so that frames of unequal durations take as long together as in the animation."""
+    durations = []
+    for index in range(count):
+        try:
+            image.seek(index)
+            image.load()  # for some formats the duration is available only after loading
+        except Exception:  # of a damaged frame, which `_frames` reports
+            break
+        # Browsers show frames without a duration for a tenth of a second.
+        durations.append(max(image.info.get("duration") or 100, 20))
+    image.seek(0)
+    return 1000 * len(durations) / sum(durations) if durations else 10.0
 
 
 def _frames(image: Image.Image, name: str, count: int) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The detectron2 plugin: importing it registers the mask heads, FCOS and its backbone.
+"""The detectron2 plugin: importing it registers the mask heads, FCOS, its backbone and timm's.
 
 It adapts detectron2's `Instances`, config and catalogs to bcnet's own components and does not re-implement them. See
 `docs/detectron2.md` for its use.
@@ -20,6 +20,7 @@ from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.fcos import BCNetFCOS
 from bcnet.detectron2.freezing import freeze_detector
+from bcnet.detectron2.keys import derive_from_backbone
 from bcnet.detectron2.mask_head import BilayerMaskHead, PlainMaskHead
 from bcnet.detectron2.occluders import add_occluder_masks
 from bcnet.detectron2.postprocessing import paste_layers
@@ -39,6 +40,7 @@ __all__ = [
     "add_occluder_masks",
     "all_maps",
     "build_bcnet_fcos_resnet_fpn_backbone",
+    "derive_from_backbone",
     "detections_to_instances",
     "freeze_detector",
     "instances_to_detections",

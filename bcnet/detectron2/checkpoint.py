@@ -9,43 +9,61 @@ from typing import Any
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-from bcnet.checkpoint import names, read_checkpoint, to_bcnet, to_detectron2
+from bcnet.checkpoint import local_path, names, read_checkpoint, to_bcnet, to_detectron2
+from bcnet.checkpoint.load import component_dialect, fit_weights
+from bcnet.checkpoint.packaged import is_packaged_model
 from bcnet.modeling.checkpoint_adapter import MASK_HEAD
 from bcnet.modeling.mask_heads import plain_head_to_bilayer
 
 logger = logging.getLogger(__name__)
 
+_OWN_URLS = ("timm://", "package://", "hf://")  # which detectron2's path manager does not know
+
 
 class BCNetCheckpointer(DetectionCheckpointer):
     """`DetectionCheckpointer` that also loads models of bcnet's own trainer and of the published BCNet code.
 
-    Their tensors are renamed to detectron2's names; only the model is loaded from such a file. ``.safetensors`` files
-    are supported, too. Other files, and all writing, are left to the parent class.
+    Their tensors are renamed to detectron2's names; only the model is loaded from such a file. ImageNet weights of a
+    timm backbone are loaded as in bcnet's own trainer, and so are ``.safetensors`` files, the names of packaged models
+    and the URLs ``timm://``, ``package://`` and ``hf://``. Other files, and all writing, are left to the parent class.
     """
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the parent's.
 
         Raises:
-            ValueError: ``torchvision://`` weights, which detectron2 has no reader of.
+            ValueError: ``torchvision://`` weights, which detectron2 has no reader of; a classifier that is not that of
+                the model's timm backbone.
+            FileNotFoundError, ImportError, OSError: as `bcnet.checkpoint.local_path`.
         """
         if path and path.startswith("torchvision://"):
             raise ValueError(
                 f"{path} is read by bcnet's own trainer alone; convert it: bcnet weights convert --input {path} "
                 "--output plugin.pth --to detectron2"
             )
+        if path and (is_packaged_model(path) or path.startswith(_OWN_URLS)):
+            path = local_path(path)
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict:
         content = read_checkpoint(filename) if filename.endswith(".safetensors") else super()._load_file(filename)
         state = content["model"]
+        if component_dialect(self.model, state) is not None:
+            return {"model": fit_weights(self.model, content, filename, strict=False)[1]}
         try:
             dialect = names.recognise(state)
         except ValueError:  # not a dialect of bcnet: left to the parent
             return content
         if dialect in (names.BCNET, names.PUBLISHED):
-            return {"model": to_detectron2(to_bcnet(state).state)}
+            return {"model": self._with_own_mask_head(to_detectron2(to_bcnet(state).state))}
         return content
+
+    def _with_own_mask_head(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The names of a box-prompted model's mask head, which may start either detector, as this model has them."""
+        of_rcnn = "roi_heads.mask_head."
+        if hasattr(self.model, "roi_heads"):
+            return state
+        return {f"mask_head.{k.removeprefix(of_rcnn)}" if k.startswith(of_rcnn) else k: v for k, v in state.items()}
 
 
 def adopt_weights(

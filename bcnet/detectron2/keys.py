@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 
+from bcnet.config.loading import derived_from_backbone
 from bcnet.config.node import unknown_key_message
 from bcnet.config.validate import check_values, value_of
 from bcnet.data.images import MAX_IMAGE_PIXELS
@@ -47,6 +48,19 @@ def check_head_keys(cfg) -> None:
     """
     require_bcnet_keys(cfg)
     check_values(cfg, _HEAD_VALUES)
+
+
+def derive_from_backbone(cfg) -> None:
+    """Sets, in place, the keys that a timm backbone derives, where they have their defaults.
+
+    These are MODEL.PIXEL_MEAN, MODEL.PIXEL_STD and INPUT.FORMAT of timm's data config (MODEL.TIMM.DATA_CONFIG).
+
+    Raises:
+        ValueError: bcnet's keys were not added to the config, or timm has no such model.
+        ImportError: timm is not installed.
+    """
+    require_bcnet_keys(cfg)
+    cfg.merge_from_list([part for item in derived_from_backbone(cfg).items() for part in item])
 
 
 def check_trainer_keys(cfg) -> None:

@@ -25,7 +25,7 @@ from bcnet.detectron2.dataset_mapper import BCNetDatasetMapper
 from bcnet.detectron2.datasets import register_datasets
 from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.freezing import freeze_detector
-from bcnet.detectron2.keys import check_trainer_keys, nearest_key
+from bcnet.detectron2.keys import check_trainer_keys, derive_from_backbone, nearest_key
 from bcnet.detectron2.optimizers import clip_before_steps
 from bcnet.detectron2.tta import with_test_time_augmentation
 from bcnet.files import write_text
@@ -167,6 +167,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     with nearest_key(cfg, "overrides"):
         cfg.merge_from_list(split_overrides(args.opts or []))
     check_trainer_keys(cfg)
+    derive_from_backbone(cfg)
     if cfg.MODEL.FREEZE_DETECTOR and not (cfg.MODEL.WEIGHTS or args.resume or args.eval_only):
         raise ValueError(
             "MODEL.FREEZE_DETECTOR is True and MODEL.WEIGHTS is empty: the detector would keep random weights"

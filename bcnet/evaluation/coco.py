@@ -16,6 +16,7 @@ from bcnet.evaluation.server_files import write_submissions
 from bcnet.files import write_json, write_json_list
 from bcnet.maps import RESULT_MAPS
 from bcnet.structures import Detections
+from bcnet.words import counted
 
 if TYPE_CHECKING:
     from bcnet.data import DatasetInfo
@@ -161,7 +162,9 @@ class CocoEvaluator:
         if self._output_dir is not None:
             path = os.path.join(self._output_dir, RESULTS_FILE)
             write_json_list(path, results)
-            logger.info("Wrote %d results of %d images to %s", len(results), len(self._results), path)
+            logger.info(
+                "Wrote %s of %s to %s", counted(len(results), "result"), counted(len(self._results), "image"), path
+            )
         if not truth.annotations:
             logger.info("%s has no annotations: no metrics, only the results", truth.source)
             if missing and self._output_dir is not None:

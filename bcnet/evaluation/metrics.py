@@ -24,6 +24,7 @@ from bcnet.evaluation.report import (
     format_recall,
 )
 from bcnet.evaluation.split_recall import split_recall
+from bcnet.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -115,9 +116,10 @@ def _count_cut(inputs: MetricInputs, source: str) -> int:
     cut = sum(crowded.values()) - limit * len(crowded)
     if cut:
         logger.warning(
-            "%s: %d of %d results are ignored: %d images have more than %d results of a class (up to %d); raise the "
-            "maximum number of detections to count them (--max-detections, TEST.DETECTIONS_PER_IMAGE)",
-            *(source, cut, len(inputs.results), len({image for image, _ in crowded}), limit, max(crowded.values())),
+            "%s: %d of %d results are ignored: more than %d of a class (up to %d) in %s; raise the maximum number of "
+            "detections to count them (--max-detections, TEST.DETECTIONS_PER_IMAGE)",
+            *(source, cut, len(inputs.results), limit, max(crowded.values())),
+            counted(len({image for image, _ in crowded}), "image"),
         )
     return cut
 

@@ -17,6 +17,7 @@ from bcnet.modeling import Detector
 from bcnet.modeling.detector import require_detector
 from bcnet.prediction.predictor import Predictor
 from bcnet.structures import Detections
+from bcnet.words import counted
 
 BOX_TOLERANCE = 1e-2  # pixels of the image
 SCORE_TOLERANCE = 1e-3  # of scores and of the maps' probabilities
@@ -41,8 +42,8 @@ class CheckReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.detections} detections in {self.images} images: the same as eager; largest differences: boxes "
-            f"{self.boxes:.1e} px, scores {self.scores:.1e}, maps {self.maps:.1e}"
+            f"{counted(self.detections, 'detection')} in {counted(self.images, 'image')}: the same as eager; largest "
+            f"differences: boxes {self.boxes:.1e} px, scores {self.scores:.1e}, maps {self.maps:.1e}"
         )
 
 

@@ -17,6 +17,7 @@ from bcnet.ops.rle import RLE, encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
 from bcnet.structures.output import DetectionsOutput
 from bcnet.structures.source_image import SourceImage
+from bcnet.words import class_name
 
 if TYPE_CHECKING:
     from bcnet.structures import Detections
@@ -64,7 +65,7 @@ class ArrayDetections(DetectionsOutput):
     @property
     def names(self) -> list[str]:
         """The class name of each detection; "class 0" and so on where names are not known."""
-        return [str(self.class_names[k]) if self.class_names else f"class {k}" for k in self.classes.tolist()]
+        return [class_name(k, self.class_names) for k in self.classes.tolist()]
 
     @property
     def map_boxes(self) -> np.ndarray:

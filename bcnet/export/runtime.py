@@ -19,6 +19,7 @@ from bcnet.export.info import ExportInfo
 from bcnet.export.results import ArrayDetections
 from bcnet.export.sessions import Session, open_session
 from bcnet.structures.source_image import SourceImage
+from bcnet.words import counted
 
 
 class ExportedPredictor:
@@ -70,7 +71,9 @@ class ExportedPredictor:
 
     def __repr__(self) -> str:
         size = self.info.size or "any size"
-        return f"<ExportedPredictor: {self.info.detector}, {self.num_classes} classes, input {size}>"
+        return (
+            f"<ExportedPredictor: {self.info.detector}, {counted(self.num_classes, 'class', 'classes')}, input {size}>"
+        )
 
     def __call__(self, images: Any, format: str = "BGR", **options: Any) -> Any:
         """`predict`."""

@@ -8,12 +8,20 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from bcnet.modeling.checkpoint_adapter import DETECTRON2, MASK_HEAD, CheckpointAdapter
 from bcnet.modeling.detector import Detector
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
 from bcnet.modeling.mask_heads import build_mask_branch
 from bcnet.modeling.registry import DETECTOR_REGISTRY, Backbone, build_backbone, level_strides
 from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Targets
+
+
+class BoxPromptedAdapter(CheckpointAdapter):
+    """detectron2 has no such model: the mask head has the place that it has in a Mask R-CNN."""
+
+    def mask_head(self, dialect: str) -> str | None:
+        return "roi_heads.mask_head." if dialect == DETECTRON2 else MASK_HEAD
 
 
 @DETECTOR_REGISTRY.register()
@@ -24,6 +32,7 @@ class BoxPrompted(Detector):
     """
 
     detects = False
+    checkpoint_adapter = BoxPromptedAdapter()
 
     def __init__(
         self,

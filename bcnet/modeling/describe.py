@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
+from bcnet.modeling.timm_backbone import TimmFPN
 
 HEADS = {"BilayerMaskHead": "bilayer", "MaskRCNNConvUpsampleHead": "plain", "PlainMaskHead": "plain"}
-DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS"}
+DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS", "BoxPrompted": "none, masks in given boxes"}
 
 
 def describe_config(cfg) -> dict:
@@ -39,7 +40,10 @@ def describe_config(cfg) -> dict:
 
 def _backbone(cfg) -> str:
     name, resnets = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
-    if not issubclass(BACKBONE_REGISTRY.get(name), ResNetFPN):
+    kind = BACKBONE_REGISTRY.get(name)
+    if issubclass(kind, TimmFPN):
+        return f"{cfg.MODEL.TIMM.NAME} (timm) with a feature pyramid"
+    if not issubclass(kind, ResNetFPN):
         return name
     if resnets.NUM_GROUPS == 1:
         return f"ResNet-{resnets.DEPTH}-FPN"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bcnet.modeling.checkpoint_adapter import CheckpointAdapter, Rule
+from bcnet.modeling.checkpoint_adapter import DETECTRON2, CheckpointAdapter, Rule
 
 if TYPE_CHECKING:
     from bcnet.checkpoint.convert import Conversion
@@ -30,6 +30,8 @@ class TimmAdapter(CheckpointAdapter):
     def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
         if dialect == TIMM:
             return [(f"{_TRUNK}**", "**")]
+        if dialect == DETECTRON2 and any(key.startswith(_TRUNK) for key in keys):
+            return [("backbone.**", "backbone.**")]  # the plugin's backbone is the same module
         return _lite0() if dialect == LITE0 else ()
 
     def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:

@@ -17,6 +17,7 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from bcnet.modeling import Detector
 from bcnet.prediction.model import InferenceModel
 from bcnet.structures import Detections
+from bcnet.words import OBJECT, class_name
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ def given_detections(
         scores: [D], or None: those of the object, else all 1.
         image_size: (H, W).
         box_format: of arrays and tensors: "xyxy", "xywh" (COCO) or "cxcywh" (centre).
-        class_names: of the classes 0..; empty takes those of the object, if it has any, else `default_names` for given
-            classes.
+        class_names: of the classes 0..; empty takes those of the object, if it has any; else `default_names` for given
+            classes, and "object" for boxes without classes.
         mask_classes: of the masks to predict: 1 for class-agnostic ones, otherwise classes must be given and below it.
 
     Raises:
@@ -74,8 +75,7 @@ def given_detections(
     count = len(corners)
     if classes is None and mask_classes > 1:
         raise ValueError(f"the model has masks of {mask_classes} classes: give the class of each box")
-    if classes is not None:
-        class_names = class_names or default_names
+    class_names = class_names or ((OBJECT,) if classes is None else default_names)
     labels = torch.zeros(count) if classes is None else _values("classes", classes)
     confidences = torch.ones(count) if scores is None else _values("scores", scores)
     for name, value in (("classes", labels), ("scores", confidences)):
@@ -112,7 +112,7 @@ def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
 def _names(classes: Any, names: Any) -> tuple[str, ...]:
     """Names by class from the name of each box; a class without a box is named by its number."""
     by_class = {int(label): str(name) for label, name in zip(classes, names, strict=True)}
-    return tuple(by_class.get(label, f"class {label}") for label in range(max(by_class, default=-1) + 1))
+    return tuple(by_class.get(label, class_name(label, ())) for label in range(max(by_class, default=-1) + 1))
 
 
 def _values(name: str, values: Any) -> Tensor:

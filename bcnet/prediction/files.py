@@ -23,7 +23,7 @@ from bcnet.failures import Failures
 from bcnet.files import atomic_write
 from bcnet.maps import BOUNDARY
 from bcnet.side_file import SideFile
-from bcnet.structures.words import counted
+from bcnet.words import class_name, counted
 
 if TYPE_CHECKING:
     from bcnet.export.runtime import ExportedPredictor
@@ -53,9 +53,9 @@ class PredictionSummary:
     failures: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        text = f"{self.instances} instances in {self.images} images"
+        text = f"{counted(self.instances, 'instance')} in {counted(self.images, 'image')}"
         text += f" ({counted(self.videos, 'video')} among them)" if self.videos else ""
-        return f"{text}, {len(self.failures)} images failed" if self.failures else text
+        return f"{text}, {counted(len(self.failures), 'image')} failed" if self.failures else text
 
 
 def predict_files(
@@ -159,10 +159,7 @@ def predict_files(
     one_by_one = _Files(
         predict, predict_video, model.max_image_pixels, model.num_classes, pictures_of, predict_path if tiles else None
     )
-    categories = [
-        {"id": label + 1, "name": model.class_names[label] if model.class_names else f"class {label}"}
-        for label in range(model.num_classes)
-    ]
+    categories = [{"id": label + 1, "name": class_name(label, model.class_names)} for label in range(model.num_classes)]
     with contextlib.closing(_partial_results(f"{output}.partial", description, resume)) as side:
         bar = tqdm(total=len(files), initial=side.count, desc="Predicting", unit="img", disable=not progress)
         try:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 import yaml
 
-from bcnet.checkpoint import load_weights, read_model_file
-from bcnet.checkpoint.packaged import with_packaged_model
-from bcnet.config import CfgNode, Level, load_config
+from bcnet.checkpoint import load_weights, local_path, read_model_file
+from bcnet.checkpoint.packaged import is_packaged_model
+from bcnet.config import CfgNode, Level, get_cfg, load_config
 from bcnet.data import dataset_files, load_dataset
 from bcnet.exported_files import refuse_exported
 from bcnet.modeling import build_model
@@ -62,7 +62,6 @@ def load(
     precision_dtype(precision)  # an unknown one is an error before the weights are read
     for name in (config_file, weights):
         refuse_exported(name)
-    config_file, weights = with_packaged_model(config_file, weights)
     if weights is None and config_file is not None and _is_weights(os.fspath(config_file)):
         config_file, weights = None, config_file
     if device is not None:
@@ -96,18 +95,23 @@ def load(
 
 
 def _is_weights(name: str) -> bool:
-    """Whether a name stands for weights: by its suffix, as a URL, or as a file or folder that is no YAML."""
+    """Whether a name stands for weights: by its suffix, as a URL, as a file or folder that is no YAML, or a model's."""
     lower = name.lower()
     if lower.endswith(_CONFIG_SUFFIXES):
         return False
+    if is_packaged_model(name):
+        return True
     return lower.endswith(_WEIGHTS_SUFFIXES) or "://" in name or os.path.exists(os.path.expanduser(name))
 
 
 def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, content: Mapping | None = None) -> CfgNode:
     """The config that training saved with the weights, and `opts` on top of it.
 
+    OUTPUT_DIR is that of the training where the weights lie in it, and the default elsewhere: the folder may be of
+    another machine, and results would go to a run that has nothing to do with them.
+
     Args:
-        weights: weights file or URL.
+        weights: weights file, URL, or a packaged model.
         opts: ``KEY VALUE`` pairs in one list.
         content: of the weights file, where it has been read already.
 
@@ -123,7 +127,14 @@ def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, conte
         raise ValueError(f"name a config file: {what}")
     # Compilation made the training fast; on another machine, and for a few images, it need not pay.
     opts = ["MODEL.COMPILE", False, *opts]
-    return load_config(None, opts, text=saved, source=f"the config in {weights!r}")
+    cfg = load_config(None, opts, text=saved, source=f"the config in {weights!r}")
+    if cfg.level_of("OUTPUT_DIR") == Level.OVERRIDE or (weights and _lies_in(weights, cfg.OUTPUT_DIR)):
+        return cfg
+    return cfg.with_values({"OUTPUT_DIR": get_cfg().OUTPUT_DIR})
+
+
+def _lies_in(weights: str, folder: str) -> bool:
+    return os.path.realpath(os.path.dirname(local_path(weights))) == os.path.realpath(folder)
 
 
 def with_classes_of_weights(cfg: CfgNode, content: Mapping | None) -> CfgNode:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from bcnet.checkpoint.packaged import is_packaged_model
 from bcnet.config import CfgNode
 from bcnet.evaluation.report import format_report, markdown_table
 from bcnet.files import read_json
@@ -62,8 +63,10 @@ def model_card(
 
 def run_folder_of(weights: str | None) -> str | None:
     """The OUTPUT_DIR that weights lie in; None if they lie elsewhere."""
-    folder = os.path.dirname(os.path.expanduser(weights)) or "." if weights and "://" not in weights else None
-    return folder if folder is not None and _is_run(folder) else None
+    if not weights or "://" in weights or is_packaged_model(weights):
+        return None
+    folder = os.path.dirname(os.path.expanduser(weights)) or "."
+    return folder if _is_run(folder) else None
 
 
 def _is_run(folder: str) -> bool:

@@ -28,6 +28,7 @@ from bcnet.prediction.preparation import Prepared, equal_size_batches, prepare
 from bcnet.prediction.tiles import merge_tiles, tile_windows
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
+from bcnet.words import counted
 
 Source = TypeVar("Source", bound=ImageSource)
 
@@ -119,7 +120,9 @@ class Predictor(nn.Module):
 
     def __repr__(self) -> str:
         names = f" ({listed(self.class_names, limit=8)})" if self.class_names else ""
-        return f"<Predictor: {type(self.detector).__name__}, {self.num_classes} classes{names}, on {self.device}>"
+        in_boxes = not self.detects and mask_classes_of(self.model) == 1
+        classes = "boxes of any class" if in_boxes else counted(self.num_classes, "class", "classes") + names
+        return f"<Predictor: {type(self.detector).__name__}, {classes}, on {self.device}>"
 
     def forward(self, images: ImageSource | list[Any] | tuple[Any, ...], format: str = "BGR", **options: Any) -> Any:
         """`predict`."""
@@ -338,7 +341,7 @@ class Predictor(nn.Module):
                 the image as `predict` sees it, EXIF orientation applied.
             format: channel order of arrays and tensors, "BGR" or "RGB".
             class_names: names of the classes. By default those that come with the boxes; else, if classes are given to
-                a model that detects, the model's own.
+                a model that detects, the model's own; without classes every instance is an "object".
             with_occluder, mask_threshold: as for `predict`.
 
         Returns:

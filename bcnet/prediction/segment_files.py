@@ -38,6 +38,7 @@ from bcnet.prediction.files import PredictionSummary
 from bcnet.prediction.predictor import Predictor
 from bcnet.side_file import SideFile
 from bcnet.structures import Detections
+from bcnet.words import OBJECT, counted
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,17 @@ class BoxFile:
         content: what it held: a list of results, or an object with ``annotations``.
         by_image: entries with boxes by image id, in the file's order.
         class_names, category_ids: of the classes that the entries have; names are empty where they are not known.
+        shown_names: names for pictures: those, else "category 18" and so on; "object" for entries without categories.
     """
 
     content: list | dict
     by_image: dict[int | str, list[dict]]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        return self.class_names or tuple(f"category {number}" for number in self.category_ids) or (OBJECT,)
 
 
 def segment_file(
@@ -129,7 +135,7 @@ def segment_file(
                         [entry.get("score", 1.0) for entry in kept],
                         "RGB",
                         box_format="xywh",
-                        class_names=given.class_names if mask_classes_of(model) == 1 else (),
+                        class_names=given.shown_names if mask_classes_of(model) == 1 else (),
                         mask_threshold=mask_threshold,
                         with_occluder=with_occluder,
                     )
@@ -283,7 +289,12 @@ def _inside(entries: Sequence[dict], size: tuple[int, ...], file: str) -> list[d
     if not inside.all():
         first = entries[int(np.argmin(inside))]["bbox"]
         logger.warning(
-            "%s: %d boxes lie outside its %d x %d pixels, left out: %s", file, (~inside).sum(), width, height, first
+            "%s: %s outside its %d x %d pixels, left out: %s",
+            file,
+            counted(int((~inside).sum()), "box", "boxes"),
+            width,
+            height,
+            first,
         )
     return [entry for entry, kept in zip(entries, inside, strict=True) if kept]
 

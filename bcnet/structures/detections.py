@@ -20,6 +20,7 @@ from bcnet.structures.hidden_track import HiddenTrack
 from bcnet.structures.occlusion_graph import OcclusionGraph
 from bcnet.structures.output import DetectionsOutput
 from bcnet.structures.source_image import SourceImage
+from bcnet.words import class_name
 
 
 @dataclass(eq=False, repr=False)
@@ -94,7 +95,7 @@ class Detections(DetectionsOutput):
     @property
     def names(self) -> list[str]:
         """The class name of each detection; "class 0" and so on where names are not known."""
-        return [self.class_names[int(k)] if self.class_names else f"class {k}" for k in self.classes.tolist()]
+        return [class_name(k, self.class_names) for k in self.classes.tolist()]
 
     # -- Maps --------------------------------------------------------------------------------------
 

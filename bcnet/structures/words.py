@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from bcnet.words import counted
+
 if TYPE_CHECKING:
     from bcnet.structures.detections import Detections
 
@@ -38,11 +40,6 @@ def summary(detections: Detections) -> str:
     ]
     lines += _listed(_relations(detections)) + _listed(_hidden(detections))
     return "\n".join(lines)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: "no instance", "1 instance", "2 instances"."""
-    return f"{count or 'no'} {noun}{'s' * (count > 1)}"
 
 
 def _relations(detections: Detections) -> list[str]:

@@ -182,17 +182,18 @@ class InstanceTracker:
     def _hide(self, seen: list[Tracklet], boxes: dict[int, np.ndarray], image_size: tuple[int, int]) -> None:
         """Decides for each track without a detection whether it is hidden, by the boxes of the frame's tracks."""
         self._tracks = {tracklet: self._tracks[tracklet] for tracklet in self._boxes.tracklets}
+        candidates = dict(self._hidden)
         for tracklet, track in self._tracks.items():
-            may_hide = tracklet not in seen and track.detections >= CONFIRMED and self._hidden_patience
-            if may_hide and self._occluder(track, boxes, image_size) is not None:
-                self._hidden[track.number] = track
-        for track in list(self._hidden.values()):
+            if tracklet not in seen and track.detections >= CONFIRMED and self._hidden_patience:
+                candidates[track.number] = track
+        for number, track in candidates.items():
             occluder = self._occluder(track, boxes, image_size)
             if occluder is not None:
                 track.behind, track.covered = occluder, self._frame
+                self._hidden[number] = track
             is_over = self._frame - track.seen > self._hidden_patience
             if is_over or self._frame - track.covered > self._patience:
-                del self._hidden[track.number]
+                self._hidden.pop(number, None)
 
     def _occluder(self, track: _Track, boxes: dict[int, np.ndarray], image_size: tuple[int, int]) -> int | None:
         """The number of the track that covers a hidden one's expected box the most; None if none covers enough."""

@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bcnet import distributed
 from bcnet.progress import progress_wanted
+from bcnet.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +116,8 @@ class RunLog:
             self._exit.enter_context(logging_redirect_tqdm([logging.getLogger("bcnet")]))
         first, last = self.start_iteration, self.max_iter - 1
         if first <= last:
-            count = self.images_per_iteration
-            logger.info("Training iterations %d to %d, %d images each; starting the loaders", first, last, count)
+            count = counted(self.images_per_iteration, "image")
+            logger.info("Training iterations %d to %d, %s each; starting the loaders", first, last, count)
         return self
 
     def __exit__(self, *exception) -> None:

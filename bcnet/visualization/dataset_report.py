@@ -18,6 +18,7 @@ from bcnet.data.records import ImageRecord
 from bcnet.data.source_masks import has_mask, visible_rle
 from bcnet.files import write_text
 from bcnet.visualization import style
+from bcnet.words import counted
 
 _SIDE = 180  # of a thumbnail, pixels
 _CONTEXT = 0.35  # of the box's sides around an object
@@ -52,7 +53,9 @@ def _dataset(dataset: CheckedDataset) -> str:
         f'<td><span class="bar" style="width:{20 * count / max(most, 1):.2f}em"></span></td></tr>'
         for name, count in classes
     )
-    parts.append(f"<h3>{len(classes)} classes</h3><table>{rows}</table><h3>Suspicious entries</h3>")
+    parts.append(
+        f"<h3>{counted(len(classes), 'class', 'classes')}</h3><table>{rows}</table><h3>Suspicious entries</h3>"
+    )
     parts += [_suspicion(suspicion) for suspicion in dataset.suspicions] or ["<p>none</p>"]
     return "".join(parts)
 
@@ -124,4 +127,4 @@ def _shared(names: tuple[str, str], images: Sequence[SharedImage]) -> str:
         for record in (image.first, image.second):
             figures.append(_figure(thumbnail(record, None), f"{record.file_name} ({relation})"))
     more = f"<p>and {len(images) - _SHARED} more</p>" if len(images) > _SHARED else ""
-    return f"<h2>{len(images)} images of {first} are in {second} too</h2>{''.join(figures)}{more}"
+    return f"<h2>In {first} and {second}: {counted(len(images), 'image')}</h2>{''.join(figures)}{more}"

@@ -28,6 +28,7 @@ from bcnet.visualization.overlay import draw_detections
 from bcnet.visualization.plot import picture_side
 from bcnet.visualization.training_data import detections_from_targets
 from bcnet.visualization.video import draw_video
+from bcnet.words import counted
 
 PANEL_SIDES = (800, 1200)  # bounds of a panel's longer side, pixels
 ANNOTATION_SIDE = 224  # of the masks in the panels of `draw_training_data`
@@ -114,9 +115,9 @@ class Gallery:
         return "_layers" if self.layers else "_detections"
 
     def summary(self) -> str:
-        text = f"{self.drawn} images drawn, {len(self.pictures)} pictures written"
-        text += f", {self.frames} frames of video" if self.frames else ""
-        return f"{text}, {len(self.failures)} images failed" if self.failures else text
+        text = f"{counted(self.drawn, 'image')} drawn, {counted(len(self.pictures), 'picture')} written"
+        text += f", {counted(self.frames, 'frame')} of video" if self.frames else ""
+        return f"{text}, {counted(len(self.failures), 'image')} failed" if self.failures else text
 
     def _write(self, name: str, picture: np.ndarray) -> None:
         path = os.path.join(self.folder, name)

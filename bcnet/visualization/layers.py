@@ -13,7 +13,6 @@ import numpy as np
 from bcnet.maps import BOUNDARY, MASK, OCCLUDEE, OCCLUDEE_AMODAL, UNKNOWN, MapSpec
 from bcnet.ops.paste import paste_windows
 from bcnet.structures import Detections
-from bcnet.structures.words import counted
 from bcnet.visualization import style
 from bcnet.visualization.overlay import (
     Region,
@@ -30,6 +29,7 @@ from bcnet.visualization.overlay import (
 )
 from bcnet.visualization.relations import MAX_ARROWS, depth_colors, order_panel
 from bcnet.visualization.sheet import Panel, sheet
+from bcnet.words import counted
 
 MIN_SHARE = 0.01  # of the pixels of a RoI: less of a layer's mask is not drawn
 # Title and explanation of the panel of a layer.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import os
-
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from bcnet.visualization import fonts
 
 Color = tuple[int, int, int]
 
@@ -57,17 +55,10 @@ def font_size(image_size: tuple[int, int]) -> int:
     return max(SMALLEST_FONT, round(max(image_size) / 42))
 
 
-@functools.lru_cache(maxsize=32)
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows most scripts' letters."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
-
-
 def text_size(text: str, size: int, bold: bool = False) -> tuple[int, int]:
     """Width of a text, and the height of its line, which is the same for every text of a size."""
-    ascent, descent = font(size, bold).getmetrics()
-    return int(np.ceil(font(size, bold).getlength(text))), ascent + descent
+    ascent, descent = fonts.sized(fonts.main_font(bold), size).getmetrics()
+    return int(np.ceil(sum(font.getlength(part) for font, part in fonts.runs(text, size, bold)))), ascent + descent
 
 
 def shortened(text: str, size: int, width: int, bold: bool = False) -> str:
@@ -107,7 +98,10 @@ def draw_texts(
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     for x, y, text, color in texts:
-        draw.text((x, y), text, fill=color, font=font(size, bold))
+        left, baseline = float(x), y + fonts.sized(fonts.main_font(bold), size).getmetrics()[0]
+        for font, part in fonts.runs(text, size, bold):
+            draw.text((left, baseline), part, fill=color, font=font, anchor="ls")
+            left += font.getlength(part)
     return np.asarray(picture).copy()
 
 

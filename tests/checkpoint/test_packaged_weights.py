@@ -13,6 +13,8 @@ from small_models import small_config
 import bcnet
 from bcnet.checkpoint import convert_checkpoint, local_path, packaged, read_checkpoint, write_checkpoint
 from bcnet.checkpoint.files import half_precision
+from bcnet.cli.describe import describe
+from bcnet.config import load_config
 from bcnet.modeling import build_model
 
 
@@ -61,6 +63,22 @@ def test_a_packaged_model_loads_by_its_name(trained, monkeypatch):
     monkeypatch.setattr(packaged, "FOLDER", str(trained))
     for model in (bcnet.load("lite"), bcnet.load(weights="lite")):
         assert model.class_names == ("a", "b", "c") and not model.detects
+
+
+def test_its_name_stands_wherever_weights_are_named(trained, monkeypatch, tmp_path):
+    convert_checkpoint(str(trained / "model.pth"), str(trained / "lite.safetensors"), precision="fp16")
+    monkeypatch.setattr(packaged, "FOLDER", str(trained))
+    config = tmp_path / "small.yaml"
+    config.write_text(small_config("BoxPrompted", MODEL__WEIGHTS="lite").dump())
+    name = "mask_branch.head.occluder_mask.deconv.weight"
+    expected = read_checkpoint(str(trained / "lite.safetensors"))["model"][name].float()
+    models = [bcnet.load(config), bcnet.load(config, opts=["MODEL.WEIGHTS", "lite"])]  # what training reads, too
+    for model in models:
+        assert torch.equal(model.model.state_dict()[name], expected)
+    convert_checkpoint("lite", str(tmp_path / "copy.pth"))
+    assert read_checkpoint(str(tmp_path / "copy.pth"))["class_names"] == ["a", "b", "c"]
+    assert describe("lite")["file"] == str(trained / "lite.safetensors")
+    assert load_config("lite/faster_rcnn_lite0.yaml").MODEL.WEIGHTS == "lite"
 
 
 def test_a_model_that_was_not_packed_is_an_error_that_says_what_to_do(trained, monkeypatch):

@@ -171,7 +171,7 @@ def test_predict_writes_a_coco_json_and_pictures(trained, tmp_path, capsys):
     arguments += ["--pictures", str(tmp_path / "pictures"), "--score-threshold", "0.1", "--max-detections", "4"]
     main(arguments)
     shown = capsys.readouterr()
-    assert "8 instances in 2 images, 1 images failed" in shown.out
+    assert "8 instances in 2 images, 1 image failed" in shown.out
     assert shown.err.splitlines()[-1] == "warning: 1 of 3 images failed, see above"
     assert sorted(os.listdir(tmp_path / "pictures")) == ["0_layers.jpg", "1_layers.jpg"]
     assert os.listdir(tmp_path / "new") == ["found.json"]
@@ -227,7 +227,7 @@ def test_draw_and_predict_write_the_same_pictures(trained, tmp_path, capsys):
         ]
     )
     main(["draw", *common, "--output", str(tmp_path / "drawn")])
-    assert "1 images drawn" in capsys.readouterr().out
+    assert "1 image drawn" in capsys.readouterr().out
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert {"0_layers.jpg", "0_maps.png"} <= drawn
     assert (tmp_path / "predicted/0_layers.jpg").read_bytes() == (tmp_path / "drawn/0_layers.jpg").read_bytes()
@@ -235,7 +235,7 @@ def test_draw_and_predict_write_the_same_pictures(trained, tmp_path, capsys):
 
 def test_draw_takes_the_test_sets_of_the_config(trained, tmp_path, capsys):
     main(["draw", "--weights", str(trained / "model_final.pth"), "--output", str(tmp_path), "--max-images", "1"])
-    assert "1 images drawn" in capsys.readouterr().out
+    assert "1 image drawn" in capsys.readouterr().out
 
 
 def test_data_scenes_and_draw(tmp_path, capsys):
@@ -243,7 +243,7 @@ def test_data_scenes_and_draw(tmp_path, capsys):
     main(["data", "scenes", "--output", str(tmp_path / "set"), *scenes])
     spec = capsys.readouterr().out.strip().splitlines()[-1].removeprefix("as a data set: ")
     main(["data", "draw", "--dataset", spec, "--output", str(tmp_path / "pictures"), "--max-images", "1"])
-    assert f"{spec}: 1 images drawn" in capsys.readouterr().out
+    assert f"{spec}: 1 image drawn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [["annotate"], ["data", "annotate"]])

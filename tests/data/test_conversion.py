@@ -368,7 +368,7 @@ def test_command_says_what_training_or_ultralytics_would_reject(coco, tmp_path, 
     with pytest.raises(SystemExit) as status:
         main(["data", "convert", *source, "empty", "--output", "x.json"])
     printed = capsys.readouterr()
-    assert status.value.code == 1 and "2 images do not exist" in printed.out and "no image was found" in printed.err
+    assert status.value.code == 1 and "missing: 2 images" in printed.out and "no image was found" in printed.err
 
 
 def test_command(coco, tmp_path, monkeypatch, capsys):
@@ -382,4 +382,4 @@ def test_command(coco, tmp_path, monkeypatch, capsys):
     spec = printed.split("as a data set: ")[1].strip()
     assert "2 images, 3 annotations in back.json" in printed and len(load_dataset(spec)[0][0].instances) == 3
     main(["data", "convert", *source, "--output", "s.json", "--split", "0.5", "--seed", "3", "--amodal-shapes"])
-    assert "train: 1 images" in capsys.readouterr().out
+    assert "train: 1 image, " in capsys.readouterr().out

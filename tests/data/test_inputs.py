@@ -89,6 +89,15 @@ def test_animated_images_are_videos(tmp_path, format):
     assert not is_video(path)
 
 
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_an_animation_of_unequal_durations_takes_as_long(tmp_path, format):
+    frames = [Image.new("RGB", (16, 16), (value, 0, 0)) for value in (0, 100, 200)]
+    path = str(tmp_path / "animation")
+    frames[0].save(path, format=format, save_all=True, append_images=frames[1:], duration=[100, 600, 50])
+    with open_video(path) as video:
+        assert video.rate == pytest.approx(3 / 0.75) and len(list(video.frames)) == 3
+
+
 def test_pages_of_a_tiff_are_not_a_video(tmp_path):
     pages = [Image.new("L", (8, 8), value) for value in (1, 2)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])

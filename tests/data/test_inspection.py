@@ -186,4 +186,4 @@ def test_a_data_set_without_objects_and_classes_of_one_data_set_alone(coco_files
     check = check_datasets([train, test])
     assert [dataset.errors for dataset in check.datasets] == [0, 1]
     assert "error: 1 data set without an object, which training rejects" in check.text()
-    assert f"1 classes of {test} are not in {train}: spoon" in check.remarks and len(check.remarks) >= 2
+    assert f"1 class of {test}, not in {train}: spoon" in check.remarks and len(check.remarks) >= 2

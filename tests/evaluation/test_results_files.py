@@ -170,7 +170,7 @@ def test_a_cut_by_the_maximum_number_of_detections_is_reported(tmp_path, caplog,
     command = ["evaluate", "--annotations", files[0], "--results", files[1], "--output", str(output)]
     main(command)
     assert "20 of 120 results are ignored: more than 100 per image and class" in capsys.readouterr().out
-    assert "20 of 120 results are ignored: 1 images have more than 100 results of a class (up to 120)" in caplog.text
+    assert "20 of 120 results are ignored: more than 100 of a class (up to 120) in 1 image" in caplog.text
     metrics = json.loads(output.read_text())
     assert (metrics["max_detections"], metrics["results_cut"]) == (100, 20)
     assert metrics["segm"]["AP"] == pytest.approx(100 * 84 / 101)  # of 101 recall thresholds, up to 100 / 120

@@ -11,6 +11,7 @@ from small_predictors import assert_same_detections, predictor
 import bcnet
 from bcnet.checkpoint import convert_checkpoint, write_checkpoint
 from bcnet.prediction import Predictor
+from bcnet.prediction.loading import config_of_weights
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,19 @@ def test_load_with_the_config_saved_in_the_weights(tmp_path, image):
     write_checkpoint({"model": model.state_dict(), "config": "MODEL:\n  WEIGHT: 1\n"}, str(weights))
     with pytest.raises(KeyError, match=r"'MODEL.WEIGHT' in the config in .*model_final\.pth'"):
         bcnet.load(weights=weights)
+
+
+def test_the_folder_of_a_training_is_taken_over_with_the_weights_that_lie_in_it(tmp_path):
+    """Weights of another machine name a folder of that machine, where an evaluation would write."""
+    run = tmp_path / "run"
+    cfg = small_config(OUTPUT_DIR=str(run))
+    content = {"model": predictor().model.state_dict(), "config": cfg.dump()}
+    for folder, expected in ((run, str(run)), (tmp_path / "downloads", "./output")):
+        folder.mkdir()
+        write_checkpoint(content, str(folder / "model_final.pth"))
+        assert config_of_weights(str(folder / "model_final.pth")).OUTPUT_DIR == expected
+    given = config_of_weights(str(tmp_path / "downloads" / "model_final.pth"), ["OUTPUT_DIR", str(run)])
+    assert given.OUTPUT_DIR == str(run)
 
 
 def test_the_weights_file_is_read_once(tmp_path, monkeypatch):

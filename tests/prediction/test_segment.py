@@ -57,7 +57,7 @@ def test_the_boxes_stay_those_that_were_given(image):
 
 def test_classes_of_another_detector_keep_their_names(image):
     model = predictor()
-    assert model.segment(image, BOXES).class_names == ()  # nothing is known of them
+    assert model.segment(image, BOXES).class_names == ("object",)  # nothing is known of them
     named = model.segment(image, BOXES, [3, 0], class_names=["a", "b", "c", "d"])
     assert named.class_names == ("a", "b", "c", "d")
     with pytest.raises(ValueError, match="class 7 has no name: 3 names were given"):
@@ -114,7 +114,7 @@ def test_results_of_other_packages():
     supervision = pytest.importorskip("supervision", reason="needs supervision")
     boxes = np.array(BOXES)
     plain = given(supervision.Detections(xyxy=boxes))
-    assert plain.classes.tolist() == [0, 0] and plain.scores.tolist() == [1, 1] and plain.class_names == ()
+    assert plain.classes.tolist() == [0, 0] and plain.scores.tolist() == [1, 1] and plain.names == ["object"] * 2
     data = {"class_name": np.array(["dog", "cat"])}
     full = supervision.Detections(xyxy=boxes, class_id=np.array([2, 0]), confidence=np.array([0.5, 0.25]), data=data)
     found = given(full)

@@ -109,7 +109,7 @@ def test_what_is_left_out_is_said(model, data, caplog):
     assert "3 of 6 boxes have a score below 0.3, left out" in caplog.text
     assert run(model, data).instances == 4
     assert "1 boxes of zero width or height, left out (result 0" in caplog.text
-    assert "1.png: 1 boxes lie outside its 64 x 48 pixels, left out: [500, 5, 10, 10]" in caplog.text
+    assert "1.png: 1 box outside its 64 x 48 pixels, left out: [500, 5, 10, 10]" in caplog.text
 
 
 def test_an_unreadable_image_fails_alone(model, data):

@@ -178,7 +178,7 @@ def test_files_are_predicted_on_tiles(tmp_path):
     summary = predict_files(
         model, [str(tmp_path / "a.png")], tmp_path / "a.json", pictures=tmp_path / "drawn", tile=100, progress=False
     )
-    assert str(summary) == "1 instances in 1 images" and model.seen == [(100, 100)] * 2
+    assert str(summary) == "1 instance in 1 image" and model.seen == [(100, 100)] * 2
     content = json.loads((tmp_path / "a.json").read_text())
     assert content["images"][0]["width"] == 180
     assert content["annotations"][0]["bbox"] == [30, 28, 121, 72]

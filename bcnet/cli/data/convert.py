@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from bcnet.cli.arguments import add_import_argument
+from bcnet.words import counted
 
 EXAMPLES = """examples:
   labelme to COCO:        %(prog)s --from labelme --input folder --output coco.json
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     for split, output in result.outputs.items():
         part = f"{split}: " if split else ""
-        print(f"{part}{result.images[split]} images, {result.instances[split]} annotations in {output}")
+        annotations = counted(result.instances[split], "annotation")
+        print(f"{part}{counted(result.images[split], 'image')}, {annotations} in {output}")
         if args.target_format == "coco":
             print(f"as a data set: coco:{output}:{result.image_root}")
     for what, count in result.lost.items():
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     if not any(result.instances.values()):
         print("no image has an object: training rejects such a data set")
     if result.missing:
-        print(f"{len(result.missing)} images do not exist, the first is {result.missing[0]}")
+        print(f"missing: {counted(len(result.missing), 'image')}, the first is {result.missing[0]}")
     if len(result.missing) == sum(result.images.values()):
         print("no image was found: name their folder by --images", file=sys.stderr)
         sys.exit(1)

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         "--input",
         required=True,
         metavar="FILE",
-        help="file, or URL: https://..., detectron2://... or torchvision://...",
+        help="file, 'lite', or URL: https://..., detectron2://... or torchvision://...",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help=".pth or .safetensors file to write")
     parser.add_argument("--to", choices=("bcnet", "detectron2"), default="bcnet", help="names (default: %(default)s)")

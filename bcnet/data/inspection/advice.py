@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bcnet.data.inspection.counts import DatasetCounts
+from bcnet.words import counted
 
 _COCO_IMAGES, _COCO_EPOCHS = 118_287, 12  # of detectron2's 1x schedule
 _COCO_SHORT, _COCO_LONG, _COCO_IMAGE_SHORT = 800, 1333, 480
@@ -87,8 +88,12 @@ def remarks(counts: DatasetCounts, class_names: Sequence[str]) -> list[str]:
         found.append("no order is annotated: every neighbour counts as occluder (INPUT.COMPOSITION makes order)")
     unused = [name for index, name in enumerate(class_names) if not counts.per_class[index]]
     if unused:
-        found.append(f"{len(unused)} classes have no object: {', '.join(unused[:10])}{', ...' if unused[10:] else ''}")
+        found.append(f"without an object: {_classes(unused)}")
     rare = [name for index, name in enumerate(class_names) if 0 < counts.per_class[index] < 10]
     if rare:
-        found.append(f"{len(rare)} classes have fewer than 10 objects: {', '.join(rare[:10])}")
+        found.append(f"with fewer than 10 objects: {_classes(rare)}")
     return found
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"{counted(len(names), 'class', 'classes')}: {', '.join(names[:10])}{', ...' if names[10:] else ''}"

@@ -15,6 +15,7 @@ from bcnet.data.inspection.counts import DatasetCounts, count_dataset
 from bcnet.data.inspection.shared_images import SharedImage, shared_images
 from bcnet.data.inspection.suspicions import ERROR, Suspicion, suspicions
 from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.words import counted
 
 _LISTED = 12  # classes, suspicions and shared images in the text
 
@@ -106,7 +107,7 @@ def _class_differences(first: CheckedDataset, second: CheckedDataset) -> list[st
         missing = [name for name in one.info.class_names if name not in other.info.class_names]
         if missing:
             listed = ", ".join(missing[:_LISTED]) + (", ..." if missing[_LISTED:] else "")
-            lines.append(f"{len(missing)} classes of {one.name} are not in {other.name}: {listed}")
+            lines.append(f"{counted(len(missing), 'class', 'classes')} of {one.name}, not in {other.name}: {listed}")
     return lines
 
 

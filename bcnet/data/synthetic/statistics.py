@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from bcnet.data.coco import read_annotations
 from bcnet.data.coco_json import read_coco_json
 from bcnet.data.source_masks import amodal_rle
+from bcnet.words import counted
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class OcclusionStatistics:
 
     def __str__(self) -> str:
         return (
-            f"{self.images} images, {self.objects} objects, mean hidden fraction {self.mean_hidden_fraction:.3f}, "
+            f"{counted(self.images, 'image')}, {counted(self.objects, 'object')}, mean hidden fraction "
+            f"{self.mean_hidden_fraction:.3f}, "
             f"{self.occluded_share:.1%} of the objects occluded, {self.heavily_occluded_share:.1%} by more than 0.3, "
             f"{self.overlapping_pairs_per_image:.2f} overlapping pairs per image, "
             f"{self.same_class_pair_share:.1%} of them of one class"
