@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bcnet.demo.analysis import LOWEST_SCORE, MEBIBYTE, Analysis, Shown, View, analyse, read_upload
+from bcnet.export import ExportedPredictor
 from bcnet.files import write_text
 from bcnet.prediction import Predictor
 
@@ -60,7 +61,7 @@ class Server:
 
 
 def build_page(
-    model: Predictor, *, examples: Sequence[tuple[np.ndarray, str]], max_bytes: int, folder: str
+    model: Predictor | ExportedPredictor, *, examples: Sequence[tuple[np.ndarray, str]], max_bytes: int, folder: str
 ) -> gradio.Blocks:
     """The page; nothing runs yet.
 
@@ -126,7 +127,11 @@ class Events:
     """What happens on the page. Each method takes the values of its inputs and returns those of its outputs."""
 
     def __init__(
-        self, model: Predictor, examples: Sequence[tuple[np.ndarray, str]], max_bytes: int, folder: str
+        self,
+        model: Predictor | ExportedPredictor,
+        examples: Sequence[tuple[np.ndarray, str]],
+        max_bytes: int,
+        folder: str,
     ) -> None:
         self.model = model
         self.examples = examples
@@ -174,7 +179,7 @@ class Events:
 
 
 def serve(
-    model: Predictor,
+    model: Predictor | ExportedPredictor,
     *,
     examples: Sequence[tuple[np.ndarray, str]],
     host: str = "127.0.0.1",
