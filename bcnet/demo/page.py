@@ -5,10 +5,11 @@ Nothing is loaded from elsewhere: gradio's analytics and version check are off, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,25 +203,43 @@ def serve(
     """
     folder = tempfile.TemporaryDirectory(prefix="bcnet-demo-")
     page = build_page(model, examples=examples, max_bytes=max_bytes, folder=folder.name)
-    _, url, _ = page.queue(max_size=SESSIONS).launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        inbrowser=browser,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        show_error=True,
-        max_file_size=max_bytes,
-        allowed_paths=[folder.name],
-        state_session_capacity=SESSIONS,
-        footer_links=[],
-        theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    )
+    with _without_proxy(host):
+        _, url, _ = page.queue(max_size=SESSIONS).launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inbrowser=browser,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            show_error=True,
+            max_file_size=max_bytes,
+            allowed_paths=[folder.name],
+            state_session_capacity=SESSIONS,
+            footer_links=[],
+            theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
     return Server(url, page, folder)
+
+
+@contextlib.contextmanager
+def _without_proxy(host: str) -> Iterator[None]:
+    """No proxy for this computer within the context: gradio asks its own server whether it is up."""
+    names = ("no_proxy", "NO_PROXY")
+    before = {name: os.environ.get(name) for name in names}
+    for name, value in before.items():
+        os.environ[name] = ",".join(filter(None, (value, "localhost", "127.0.0.1", host)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _image(label: str, elem_id: str | None = None) -> gradio.Image:
