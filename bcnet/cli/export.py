@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from bcnet.export.check import check_export
     from bcnet.export.formats import export_model
     from bcnet.export.runtime import ExportedPredictor
-    from bcnet.prediction.loading import load
+    from bcnet.prediction.loading import load_predictor
 
     files = None if args.check is None else find_images(args.check)
-    model = load(args.config_file, args.weights, args.opts, device="cpu")
+    model = load_predictor(args.config_file, args.weights, args.opts, device="cpu")
     info = export_model(
         model,
         args.format,

@@ -7,14 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
 from bcnet.words import counted
-
-if TYPE_CHECKING:
-    from bcnet.export.runtime import ExportedPredictor
-    from bcnet.prediction import Predictor
 
 EPILOG = """examples:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
@@ -84,12 +79,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
+    from bcnet.cli.models import load_model
     from bcnet.data import find_images
+    from bcnet.data.videos import is_video
     from bcnet.prediction.files import predict_files
     from bcnet.progress import progress_wanted
 
     files = find_images(args.input, videos=True)
-    model = _load(args, files)
+    tensors = args.pictures is not None or args.tile is not None or any(map(is_video, files))
+    model = load_model(args, tensors=tensors)
     try:
         summary = predict_files(
             model,
@@ -113,29 +111,3 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         parser.exit(1, "error: no image was predicted\n")
     if summary.failures:
         print(f"warning: {len(summary.failures)} of {counted(len(files), 'image')} failed, see above", file=sys.stderr)
-
-
-def _load(args: argparse.Namespace, files: Sequence[str]) -> Predictor | ExportedPredictor:
-    """The model; of an exported file without importing torch, unless pictures or videos need it."""
-    from bcnet.data.videos import is_video
-    from bcnet.exported_files import format_of
-
-    if format_of(args.weights) is None:
-        from bcnet.prediction.loading import load
-
-        return load(args.config_file, args.weights, args.opts, precision=args.precision)
-    for option, given in (
-        ("--config-file", args.config_file),
-        ("config keys", args.opts),
-    ):
-        if given:
-            raise ValueError(f"{option} cannot change {args.weights!r}, an exported model; export it anew")
-    from bcnet.export.runtime import ExportedPredictor
-
-    tensors = args.pictures is not None or any(map(is_video, files))
-    try:
-        return ExportedPredictor.load(args.weights, tensors=tensors, precision=args.precision)
-    except ImportError as error:
-        if tensors and error.name == "torch":
-            raise ImportError("pictures and videos of an exported model need torch, json of images does not") from error
-        raise

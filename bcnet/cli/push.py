@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     add_config_arguments(parser)
     args = parser.parse_args(arguments)
     from bcnet.checkpoint.hub import check_repo_id
-    from bcnet.prediction.loading import load
+    from bcnet.prediction.loading import load_predictor
     from bcnet.prediction.model_card import run_folder_of
 
     if args.repo:
         check_repo_id(args.repo)
-    model = load(args.config_file, args.weights, args.opts, device="cpu")
+    model = load_predictor(args.config_file, args.weights, args.opts, device="cpu")
     card = {"run": args.run or run_folder_of(args.weights), "license": args.license, "replace_card": args.replace_card}
     if args.folder:
         model.save_pretrained(args.folder, precision=args.precision, **card)

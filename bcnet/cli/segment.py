@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
-    from bcnet.prediction.loading import load
+    from bcnet.cli.models import load_model
     from bcnet.prediction.segment_files import segment_file
     from bcnet.progress import progress_wanted
 
-    model = load(args.config_file, args.weights, args.opts, precision=args.precision)
+    model = load_model(args, tensors=args.pictures is not None)
     try:
         summary = segment_file(
             model,

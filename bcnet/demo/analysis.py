@@ -10,20 +10,23 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from bcnet.data import UnreadableImageError
 from bcnet.data.image_source import rgb_image
 from bcnet.data.synthetic import SceneConfig, render_scene
-from bcnet.prediction import Predictor
+from bcnet.export import ExportedPredictor
 from bcnet.structures import Detections, SourceImage
 from bcnet.visualization import draw_heat_maps
 from bcnet.visualization.layers import layer_panels
 from bcnet.visualization.order_graph import order_graph_svg
 from bcnet.visualization.overlay import picture_size
 from bcnet.visualization.sheet import Panel, sheet
+
+if TYPE_CHECKING:
+    from bcnet.prediction import Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -142,11 +145,11 @@ class View:
         return int(areas.argmin()) if hit.any() else None
 
 
-def analyse(model: Predictor, image: np.ndarray, name: str = "") -> Analysis:
+def analyse(model: Predictor | ExportedPredictor, image: np.ndarray, name: str = "") -> Analysis:
     """Predicts an image, with all layers.
 
     Args:
-        model: a detector.
+        model: a detector; an exported one opened for tensors, as `bcnet.load` does.
         image: uint8 [H, W, 3], RGB.
         name: of its file.
     """
@@ -184,12 +187,13 @@ def example_images(count: int = 3, *, size: int = 320) -> list[np.ndarray]:
     return [render_scene(config, seed=0, index=index, split="demo").image for index in range(count)]
 
 
-def check_model(model: Predictor) -> None:
-    """Raises ValueError for a model that cannot be shown: it finds nothing itself, or has no masks."""
+def check_model(model: Predictor | ExportedPredictor) -> None:
+    """Raises ValueError for a model that cannot be shown: it finds nothing itself, or has no masks or layers."""
     if not model.detects:
         raise ValueError("the demo needs a detector; this model takes boxes, and finds none itself: see bcnet segment")
-    if getattr(model.detector, "mask_branch", None) is None:
+    if not (model.info.maps if isinstance(model, ExportedPredictor) else model.mask_branch):
         raise ValueError("the demo needs a model with masks; this detector has MODEL.MASK_ON False")
+    model.predict([], "RGB", with_occluder=True)  # refused of an exported file that has masks alone
 
 
 def read_examples(paths: Sequence[str], *, max_pixels: int) -> list[tuple[np.ndarray, str]]:

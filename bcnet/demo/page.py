@@ -5,16 +5,18 @@ Nothing is loaded from elsewhere: gradio's analytics and version check are off, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bcnet.demo.analysis import LOWEST_SCORE, MEBIBYTE, Analysis, Shown, View, analyse, read_upload
+from bcnet.export import ExportedPredictor
 from bcnet.files import write_text
 from bcnet.prediction import Predictor
 
@@ -60,7 +62,7 @@ class Server:
 
 
 def build_page(
-    model: Predictor, *, examples: Sequence[tuple[np.ndarray, str]], max_bytes: int, folder: str
+    model: Predictor | ExportedPredictor, *, examples: Sequence[tuple[np.ndarray, str]], max_bytes: int, folder: str
 ) -> gradio.Blocks:
     """The page; nothing runs yet.
 
@@ -126,7 +128,11 @@ class Events:
     """What happens on the page. Each method takes the values of its inputs and returns those of its outputs."""
 
     def __init__(
-        self, model: Predictor, examples: Sequence[tuple[np.ndarray, str]], max_bytes: int, folder: str
+        self,
+        model: Predictor | ExportedPredictor,
+        examples: Sequence[tuple[np.ndarray, str]],
+        max_bytes: int,
+        folder: str,
     ) -> None:
         self.model = model
         self.examples = examples
@@ -174,7 +180,7 @@ class Events:
 
 
 def serve(
-    model: Predictor,
+    model: Predictor | ExportedPredictor,
     *,
     examples: Sequence[tuple[np.ndarray, str]],
     host: str = "127.0.0.1",
@@ -197,25 +203,43 @@ def serve(
     """
     folder = tempfile.TemporaryDirectory(prefix="bcnet-demo-")
     page = build_page(model, examples=examples, max_bytes=max_bytes, folder=folder.name)
-    _, url, _ = page.queue(max_size=SESSIONS).launch(
-        server_name=host,
-        server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        share=False,
-        inbrowser=browser,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        show_error=True,
-        max_file_size=max_bytes,
-        allowed_paths=[folder.name],
-        state_session_capacity=SESSIONS,
-        footer_links=[],
-        theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-    )
+    with _without_proxy(host):
+        _, url, _ = page.queue(max_size=SESSIONS).launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inbrowser=browser,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            show_error=True,
+            max_file_size=max_bytes,
+            allowed_paths=[folder.name],
+            state_session_capacity=SESSIONS,
+            footer_links=[],
+            theme=Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
     return Server(url, page, folder)
+
+
+@contextlib.contextmanager
+def _without_proxy(host: str) -> Iterator[None]:
+    """No proxy for this computer within the context: gradio asks its own server whether it is up."""
+    names = ("no_proxy", "NO_PROXY")
+    before = {name: os.environ.get(name) for name in names}
+    for name, value in before.items():
+        os.environ[name] = ",".join(filter(None, (value, "localhost", "127.0.0.1", host)))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _image(label: str, elem_id: str | None = None) -> gradio.Image:

@@ -21,6 +21,7 @@ from bcnet.words import counted
 
 BOX_TOLERANCE = 1e-2  # pixels of the image
 SCORE_TOLERANCE = 1e-3  # of scores and of the maps' probabilities
+TIED = 1e-5  # scores that differ by less: rounding decides which comes first
 
 
 @dataclass
@@ -60,7 +61,8 @@ def check_export(exported: ExportedPredictor, predictor: Predictor, files: Seque
 
     Raises:
         ValueError: no image, an image that cannot be read, or results that differ: other detections or another order,
-            boxes by more than 0.01 pixels, scores or maps by more than 0.001. Names the image and the difference.
+            boxes by more than 0.01 pixels, scores or maps by more than 0.001. Names the image and the difference. Among
+            detections of equal scores (`TIED`) any order is the same.
     """
     if not files:
         raise ValueError("there are no images to check the exported model on")
@@ -82,7 +84,7 @@ def check_export(exported: ExportedPredictor, predictor: Predictor, files: Seque
                 boxes = _four_boxes(image.shape[0], image.shape[1])
                 classes = [0, 0, 0, 0]
                 expected = plain.segment(image, boxes, classes, format="RGB", with_occluder=all_maps)
-                found = exported.segment(image, boxes, classes, format="RGB")
+                found = exported.segment(image, boxes, classes, format="RGB", with_occluder=all_maps)
             else:
                 expected = plain.predict(image, "RGB", with_occluder=all_maps)
                 found = exported.predict(image, "RGB", with_occluder=all_maps)
@@ -125,6 +127,7 @@ def _compare(file: str, found: ArrayDetections, expected: Detections, report: Ch
     if len(found) != len(expected):
         raise ValueError(f"{file}: the exported model gives {len(found)} detections, eager {len(expected)}")
     classes = expected.classes.numpy()
+    found = found[_order_of_ties(found, expected)]
     if not np.array_equal(np.asarray(found.classes), classes):
         first = int(np.flatnonzero(np.asarray(found.classes) != classes)[0])
         raise ValueError(
@@ -145,6 +148,20 @@ def _compare(file: str, found: ArrayDetections, expected: Detections, report: Ch
     report.detections += len(found)
     report.boxes, report.scores = max(report.boxes, boxes), max(report.scores, scores)
     report.maps = max(report.maps, *maps.values(), 0.0)
+
+
+def _order_of_ties(found: ArrayDetections, expected: Detections) -> np.ndarray:
+    """Positions in `found`, int64 [D], that put detections of equal scores into eager's order, by class and box."""
+    order = np.arange(len(found))
+    tied = np.split(order.copy(), np.flatnonzero(-np.diff(expected.scores.numpy()) > TIED) + 1)
+    for run in (run for run in tied if len(run) > 1):
+        distance = np.abs(expected.boxes.numpy()[run][:, None] - found.boxes[run]).max(axis=2)
+        distance[expected.classes.numpy()[run][:, None] != found.classes[run]] = np.inf
+        for position, row in zip(run, distance, strict=True):
+            nearest = int(row.argmin())
+            order[position] = run[nearest]
+            distance[:, nearest] = np.inf
+    return order
 
 
 def _largest(found: np.ndarray, expected: torch.Tensor) -> float:

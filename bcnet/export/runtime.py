@@ -9,7 +9,7 @@ import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,13 @@ from bcnet.data.transforms import Transform, resized_size
 from bcnet.export.info import ExportInfo
 from bcnet.export.results import ArrayDetections
 from bcnet.export.sessions import Session, open_session
+from bcnet.maps import MapSpec
+from bcnet.prediction.boxes import given_boxes
 from bcnet.structures.source_image import SourceImage
 from bcnet.words import counted
+
+if TYPE_CHECKING:
+    from bcnet.structures import Detections
 
 
 class ExportedPredictor:
@@ -64,6 +69,11 @@ class ExportedPredictor:
     @property
     def detects(self) -> bool:
         return not self.info.takes_boxes
+
+    @property
+    def mask_classes(self) -> int:
+        """Number of classes that boxes must name for their masks, 1 for class-agnostic masks."""
+        return self.info.num_classes if self.info.takes_classes else 1
 
     @property
     def max_image_pixels(self) -> int:
@@ -125,6 +135,20 @@ class ExportedPredictor:
             results.append(self._finished(found, mask_threshold))
         return results[0] if single else results
 
+    def predict_tiled(
+        self, image: Any, format: str = "BGR", *, tile: int = 640, overlap: float = 0.2, **options: Any
+    ) -> Detections:
+        """As `bcnet.Predictor.predict_tiled`, with torch: tiles are merged by it.
+
+        Raises:
+            ValueError: as `predict`; a tile of no pixel or an overlap out of range; a file not loaded for tensors.
+        """
+        if not self.tensors:
+            raise ValueError("tiles are merged in torch: load the file with tensors=True, as bcnet.load does")
+        from bcnet.prediction.tiles import predict_on_tiles
+
+        return predict_on_tiles(self, image, format, tile=tile, overlap=overlap, **options)
+
     def segment(
         self,
         image: Any,
@@ -133,68 +157,63 @@ class ExportedPredictor:
         scores: Any = None,
         format: str = "BGR",
         *,
+        box_format: str = "xyxy",
         class_names: Sequence[str] = (),
+        with_occluder: bool = True,
         mask_threshold: float = 0.5,
     ) -> Any:
-        """Masks in given boxes, of a box-prompted model; D may be 0.
+        """As `bcnet.Predictor.segment`, of a box-prompted model; D may be 0.
 
         Args:
-            image, format: as `predict`.
-            boxes: [D, 4], xyxy in pixels of the image.
-            classes: [D] whole numbers from 0, or None for all 0, unless the masks are by class.
-            scores: [D], or None for all 1.
-            class_names: of the classes.
-            mask_threshold: as `predict`.
+            image, format, with_occluder, mask_threshold: as `predict`.
+            boxes, classes, scores, box_format, class_names: see `bcnet.prediction.boxes.given_boxes`.
 
         Raises:
-            ValueError: an image that cannot be read; boxes of another shape, without area inside the image or more than
-                the file takes; or a model that finds its boxes itself.
+            ValueError: an image that cannot be read; boxes as `given_boxes`, or more than the file takes; maps that the
+                file does not have; or a model that finds its boxes itself.
         """
         if not self.info.takes_boxes:
             raise ValueError(f"this file of a {self.info.detector} finds its boxes itself: use predict")
+        if with_occluder:
+            self._require_layers()
         pixels, source = self._read(image, format)
         size = (pixels.shape[0], pixels.shape[1])
-        corners = np.asarray(boxes, np.float32).reshape(-1, 4) if np.size(boxes) == 0 else np.asarray(boxes, np.float32)
-        if corners.ndim != 2 or corners.shape[1] != 4:
-            raise ValueError(f"boxes must be [D, 4], got {corners.shape}")
-        if self.info.takes_classes and classes is None:
-            raise ValueError(f"the model has masks of {self.num_classes} classes: give the class of each box")
-        count = len(corners)
-        corners = np.clip(corners, 0, np.array([size[1], size[0]] * 2, np.float32))
-        empty = np.flatnonzero(~((corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])))
-        if len(empty):
-            raise ValueError(f"box {empty[0]} has no area inside the image of {size[1]} x {size[0]} pixels")
+        options = {"box_format": box_format, "class_names": class_names, "mask_classes": self.mask_classes}
+        given = given_boxes(boxes, classes, scores, image_size=size, **options)
+        count = len(given.boxes)
         if self.info.fixed and count > self.info.max_detections:
             raise ValueError(f"the file takes at most {self.info.max_detections} boxes, got {count}")
-        labels = np.zeros(count, np.int64) if classes is None else np.asarray(classes, np.int64)
-        confidences = np.ones(count, np.float32) if scores is None else np.asarray(scores, np.float32)
         inputs, resized = self._inputs(pixels)
         scale = np.array([resized[1] / size[1], resized[0] / size[0]] * 2, np.float32)
         padding = (0, self.info.max_detections - count if self.info.fixed else 0)
-        inputs["boxes"] = np.pad(corners * scale, (padding, (0, 0)))
+        inputs["boxes"] = np.pad(given.boxes * scale, (padding, (0, 0)))
         if self.info.takes_classes:
-            inputs["classes"] = np.pad(labels, (padding,))
+            inputs["classes"] = np.pad(given.classes, (padding,))
         outputs = self.session.run(inputs)
+        specs = self._specs(with_occluder)
         found = ArrayDetections(
             size,
-            corners,
-            confidences,
-            labels,
-            maps={spec.name: outputs[spec.name][:count] for spec in self.info.maps},
-            class_names=tuple(class_names),
-            specs=self.info.maps,
+            given.boxes,
+            given.scores,
+            given.classes,
+            maps={spec.name: outputs[spec.name][:count] for spec in specs},
+            class_names=given.class_names,
+            specs=specs,
             roi_scale=self.info.roi_scale,
             source=source,
         )
         return self._finished(found, mask_threshold)
 
     def _require_layers(self) -> None:
-        missing = not any(spec.on_request for spec in self.info.maps)
-        if missing:
+        if not any(spec.on_request for spec in self.info.maps):
             present = ", ".join(spec.name for spec in self.info.maps) or "none"
             raise ValueError(
-                f"the occluder layer is not in this file, whose maps are: {present}; export it with --maps all"
+                f"the occluder layer is not in this file, whose maps are: {present}; ask for masks alone "
+                "(with_occluder=False), or export it with --maps all"
             )
+
+    def _specs(self, with_occluder: bool) -> tuple[MapSpec, ...]:
+        return tuple(spec for spec in self.info.maps if with_occluder or not spec.on_request)
 
     def _found(
         self, image: Any, format: str, with_occluder: bool, score_threshold: float | None, max_detections: int | None
@@ -203,7 +222,7 @@ class ExportedPredictor:
         inputs, resized = self._inputs(pixels)
         outputs = self.session.run(inputs)
         count = int(outputs["count"][0]) if self.info.fixed else len(outputs["boxes"])
-        specs = tuple(spec for spec in self.info.maps if with_occluder or not spec.on_request)
+        specs = self._specs(with_occluder)
         found = ArrayDetections(
             resized,
             outputs["boxes"][:count],

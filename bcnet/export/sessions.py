@@ -87,7 +87,7 @@ class _OnnxSession:
 
 
 class _OpenVINOSession:
-    def __init__(self, path: str, threads: int | None) -> None:
+    def __init__(self, path: str, threads: int | None, precision: str = "f32") -> None:
         import openvino
 
         core = openvino.Core()
@@ -95,7 +95,7 @@ class _OpenVINOSession:
         text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
         self.info = ExportInfo.from_json(text, path)
         # Said, because on CPUs with bfloat16 units OpenVINO rounds by itself.
-        settings: dict = {"INFERENCE_PRECISION_HINT": "f32"}
+        settings: dict = {"INFERENCE_PRECISION_HINT": precision}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.compiled = core.compile_model(model, "CPU", settings)

@@ -1,4 +1,6 @@
-"""Boxes of any detector as `Detections`: arrays, tensors, and result objects of bcnet, supervision and detectron2.
+"""Boxes of any detector, checked: arrays, tensors, and result objects of bcnet, supervision and detectron2.
+
+In numpy, so that exported models take them without torch.
 
 Letters: D boxes, H x W image.
 """
@@ -7,24 +9,49 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchvision.ops import box_convert, clip_boxes_to_image
 
-from bcnet.modeling import Detector
-from bcnet.prediction.model import InferenceModel
-from bcnet.structures import Detections
+from bcnet.structures.output import DetectionsOutput
 from bcnet.words import OBJECT, class_name
+
+if TYPE_CHECKING:
+    from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
 
 BOX_FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
-def given_detections(
+@dataclass(frozen=True)
+class GivenBoxes:
+    """Boxes that another detector found, checked.
+
+    Attributes:
+        boxes: float32 [D, 4], xyxy in pixels, clipped to the image.
+        scores: float32 [D].
+        classes: int64 [D], from 0.
+        class_names: of the classes.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    class_names: tuple[str, ...]
+
+    def to_detections(self, image_size: tuple[int, int]) -> Detections:
+        """As `Detections` in an image of (H, W), without maps."""
+        import torch
+
+        from bcnet.structures import Detections
+
+        boxes, scores, classes = map(torch.from_numpy, (self.boxes, self.scores, self.classes))
+        return Detections(image_size, boxes, scores, classes, class_names=self.class_names)
+
+
+def given_boxes(
     boxes: Any,
     classes: Any = None,
     scores: Any = None,
@@ -34,7 +61,7 @@ def given_detections(
     class_names: Sequence[str] = (),
     default_names: Sequence[str] = (),
     mask_classes: int = 1,
-) -> Detections:
+) -> GivenBoxes:
     """Boxes that another detector found, checked and clipped to the image, in their order.
 
     Args:
@@ -66,38 +93,33 @@ def given_detections(
         scores = own_scores if scores is None else scores
         class_names = class_names or own_names
     values = _values("boxes", boxes)
-    if values.numel() == 0:
+    if values.size == 0:
         values = values.reshape(0, 4)
     if values.ndim != 2 or values.shape[1] != 4:
         hint = "; one box is [[x0, y0, x1, y1]]" if values.shape == (4,) else ""
-        raise ValueError(f"boxes must be [D, 4], got {tuple(values.shape)}{hint}")
-    corners = _checked(box_convert(values, box_format, "xyxy"), values, image_size, box_format)
+        raise ValueError(f"boxes must be [D, 4], got {values.shape}{hint}")
+    corners = _checked(_corners(values, box_format), values, image_size, box_format)
     count = len(corners)
     if classes is None and mask_classes > 1:
         raise ValueError(f"the model has masks of {mask_classes} classes: give the class of each box")
     class_names = class_names or ((OBJECT,) if classes is None else default_names)
-    labels = torch.zeros(count) if classes is None else _values("classes", classes)
-    confidences = torch.ones(count) if scores is None else _values("scores", scores)
+    labels = np.zeros(count, np.float32) if classes is None else _values("classes", classes)
+    confidences = np.ones(count, np.float32) if scores is None else _values("scores", scores)
     for name, value in (("classes", labels), ("scores", confidences)):
         if value.shape != (count,):
-            raise ValueError(f"{name} must be [{count}] like the boxes, got {tuple(value.shape)}")
-    if bool(((labels < 0) | (labels != labels.round())).any()):
+            raise ValueError(f"{name} must be [{count}] like the boxes, got {value.shape}")
+    if ((labels < 0) | (labels != labels.round())).any():
         raise ValueError(f"classes must be whole numbers from 0, got {labels.tolist()[:10]}")
     if 1 < mask_classes <= float(labels.max() if count else 0):
         raise ValueError(f"class {int(labels.max())} is not one of the {mask_classes} that the model has masks of")
-    return Detections(image_size, corners, confidences, labels.long(), class_names=tuple(class_names))
-
-
-def mask_classes_of(model: InferenceModel) -> int:
-    """Number of mask classes of a model, 1 for class-agnostic masks."""
-    detector = next((module for module in model.modules() if isinstance(module, Detector)), None)
-    return 1 if detector is None or detector.mask_branch is None else detector.mask_branch.num_classes
+    return GivenBoxes(corners, confidences, labels.astype(np.int64), tuple(class_names))
 
 
 def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
     """Boxes (xyxy), classes, scores and class names of a result object; None for another kind."""
-    if isinstance(boxes, Detections):
-        return boxes.boxes, boxes.classes, boxes.scores, tuple(boxes.class_names)
+    if isinstance(boxes, DetectionsOutput):
+        own: Any = boxes
+        return own.boxes, own.classes, own.scores, tuple(own.class_names)
     if hasattr(boxes, "pred_boxes"):  # detectron2's Instances
         return boxes.pred_boxes.tensor, getattr(boxes, "pred_classes", None), getattr(boxes, "scores", None), ()
     if hasattr(boxes, "xyxy"):
@@ -115,30 +137,41 @@ def _names(classes: Any, names: Any) -> tuple[str, ...]:
     return tuple(by_class.get(label, class_name(label, ())) for label in range(max(by_class, default=-1) + 1))
 
 
-def _values(name: str, values: Any) -> Tensor:
-    """As float32 on the CPU.
+def _values(name: str, values: Any) -> np.ndarray:
+    """As float32.
 
     Raises:
         ValueError: not numbers, or one that is not finite, with its position.
     """
+    if hasattr(values, "detach"):  # a tensor, of any device and dtype: numpy has no bfloat16
+        values = values.detach().cpu().float().numpy()
     try:
-        tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, dtype=np.float64))
+        array = np.asarray(values, dtype=np.float64).astype(np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers [D{', 4' * (name == 'boxes')}]: {error}") from error
-    tensor = tensor.detach().cpu().float()
-    if not bool(tensor.isfinite().all()):
-        position = torch.nonzero(~tensor.isfinite())[0].tolist()
-        raise ValueError(f"{name} must be finite; at {position} there is {tensor[tuple(position)].item()}")
-    return tensor
+    if not np.isfinite(array).all():
+        position = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(f"{name} must be finite; at {position} there is {array[tuple(position)].item()}")
+    return array
 
 
-def _checked(corners: Tensor, values: Tensor, image_size: tuple[int, int], box_format: str) -> Tensor:
+def _corners(values: np.ndarray, box_format: str) -> np.ndarray:
+    """Boxes as xyxy."""
+    if box_format == "xyxy":
+        return values
+    start, sides = values[:, :2], values[:, 2:]
+    if box_format == "xywh":
+        return np.concatenate([start, start + sides], axis=1)
+    return np.concatenate([start - np.float32(0.5) * sides, start + np.float32(0.5) * sides], axis=1)
+
+
+def _checked(corners: np.ndarray, values: np.ndarray, image_size: tuple[int, int], box_format: str) -> np.ndarray:
     """Boxes, xyxy, clipped to the image."""
     height, width = image_size
-    clipped = clip_boxes_to_image(corners, image_size)
+    clipped = np.clip(corners, 0, np.array([width, height, width, height], np.float32))
     for kind, kept in (("without area", corners), (f"outside the image of {width} x {height} pixels", clipped)):
-        empty = torch.nonzero((kept[:, 2] <= kept[:, 0]) | (kept[:, 3] <= kept[:, 1]))[:, 0].tolist()
-        if empty:
+        empty = np.flatnonzero((kept[:, 2:] <= kept[:, :2]).any(axis=1))
+        if len(empty):
             raise ValueError(
                 f"{len(empty)} of {len(corners)} boxes are {kind}, the first is box {empty[0]}, "
                 f"{values[empty[0]].tolist()} as {box_format} (box_format may be {', '.join(BOX_FORMATS)})"

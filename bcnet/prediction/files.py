@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pycocotools.mask as maskUtils
@@ -116,11 +116,11 @@ def predict_files(
     def predict(images: list[np.ndarray], score_threshold: float | None = score_threshold) -> list[Detections]:
         wanted = {**options, "score_threshold": score_threshold, "batch_size": batch_size}
         if tiles:
-            return [cast("Predictor", model).predict_tiled(image, "RGB", **tiles, **wanted) for image in images]
+            return [model.predict_tiled(image, "RGB", **tiles, **wanted) for image in images]
         return model.predict(images, "RGB", **wanted)
 
     def predict_path(file: str) -> Detections:
-        return cast("Predictor", model).predict_tiled(file, **tiles, **options, batch_size=batch_size)
+        return model.predict_tiled(file, **tiles, **options, batch_size=batch_size)
 
     for file in files:
         if is_webcam(file):
@@ -131,8 +131,6 @@ def predict_files(
     if tiles:
         from bcnet.prediction.tiles import tile_windows  # needs torch, which exported models do not
 
-        if not hasattr(model, "predict_tiled"):
-            raise ValueError(f"tile {tile}: an exported model predicts whole images; tiles need the model's weights")
         tile_windows((1, 1), **tiles)
     output = os.fspath(output)
     os.makedirs(os.path.dirname(output) or ".", exist_ok=True)

@@ -1,10 +1,11 @@
-"""Models for prediction: config and weights from files (`bcnet.load`)."""
+"""Models for prediction (`bcnet.load`): config and weights from files, or an exported file."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import yaml
@@ -13,10 +14,13 @@ from bcnet.checkpoint import load_weights, local_path, read_model_file
 from bcnet.checkpoint.packaged import is_packaged_model
 from bcnet.config import CfgNode, Level, get_cfg, load_config
 from bcnet.data import dataset_files, load_dataset
-from bcnet.exported_files import refuse_exported
+from bcnet.exported_files import exported_file, refuse_exported
 from bcnet.modeling import build_model
 from bcnet.modeling.precision import precision_dtype
 from bcnet.prediction.predictor import Predictor
+
+if TYPE_CHECKING:
+    from bcnet.export.runtime import ExportedPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     precision: str = "fp32",
-) -> Predictor:
+) -> Predictor | ExportedPredictor:
     """A model with its weights in place, in eval mode.
 
     ``bcnet.load("model_final.pth")`` suffices for weights that bcnet trained: they carry their config and the names of
@@ -40,12 +44,15 @@ def load(
     ``bcnet.load("hf://owner/name")``. Others need a config,
     ``bcnet.load("faster_rcnn/bcnet_R_50_FPN_3x.yaml", "weights.pkl")``.
 
+    A file of ``bcnet export`` is all there is to a model, ``bcnet.load("model.onnx")``: what comes back predicts and
+    segments as a `Predictor` does, with the same results (`bcnet.export.ExportedPredictor`).
+
     Args:
         config_file: YAML file, or the name of one that comes with the package (``fcos/fcos_imprv_R_50_FPN.yaml``); None
             takes the config that training saved with the weights. Weights may stand here alone, and so may the name of
             a model that comes with the package ("lite").
         weights: weights file, model folder or URL (see `bcnet.checkpoint`), which is read once; None takes
-            MODEL.WEIGHTS of the config, "" leaves the model random.
+            MODEL.WEIGHTS of the config, "" leaves the model random. Or an exported file.
         opts: ``KEY VALUE`` pairs in one list, e.g. ``["TEST.DETECTIONS_PER_IMAGE", 20]``.
         device: "cpu", "cuda", "cuda:1"; None takes MODEL.DEVICE of the config, and the CPU on a machine without a GPU.
         precision: "fp32"; or "bf16" or "fp16" for autocast, which GPUs (and, for bf16, some CPUs) compute faster in.
@@ -56,8 +63,30 @@ def load(
         KeyError: an unknown config key.
         ValueError: a config value that makes no sense, weights that do not fit the model (with a table), no config
             file and none in the weights file, or an unknown precision.
-        ImportError: ``hf://`` needs huggingface_hub.
+        ImportError: ``hf://`` needs huggingface_hub, an exported file the package that runs it.
         OSError: a download failed; says what to do.
+    """
+    if (exported := exported_file(config_file, weights, opts)) is None:
+        return load_predictor(config_file, weights, opts, device=device, precision=precision)
+    if device is not None:
+        raise ValueError(f"device {str(device)!r} cannot be chosen for {exported!r}, an exported model")
+    from bcnet.export.runtime import ExportedPredictor
+
+    return ExportedPredictor.load(exported, tensors=True, precision=precision)
+
+
+def load_predictor(
+    config_file: str | os.PathLike | None = None,
+    weights: str | os.PathLike | None = None,
+    opts: Sequence[object] = (),
+    *,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+) -> Predictor:
+    """As `load`, for weights alone.
+
+    Raises:
+        ValueError: as `load`; an exported file.
     """
     precision_dtype(precision)  # an unknown one is an error before the weights are read
     for name in (config_file, weights):

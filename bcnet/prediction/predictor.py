@@ -15,17 +15,15 @@ from bcnet.config import CfgNode
 from bcnet.data import ImageSource
 from bcnet.data.augmentation import Augmentation
 from bcnet.data.classes import listed
-from bcnet.data.image_source import source_image
-from bcnet.data.image_windows import ImageWindows
 from bcnet.data.images import MAX_IMAGE_PIXELS
 from bcnet.modeling import Thresholds
+from bcnet.modeling.mask_branch import MaskBranch
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
-from bcnet.ops.paste import Window
-from bcnet.prediction.boxes import given_detections, mask_classes_of
+from bcnet.prediction.boxes import given_boxes
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.preparation import Prepared, equal_size_batches, prepare
-from bcnet.prediction.tiles import merge_tiles, tile_windows
+from bcnet.prediction.tiles import predict_on_tiles
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
 from bcnet.words import counted
@@ -117,6 +115,16 @@ class Predictor(nn.Module):
     @property
     def detects(self) -> bool:
         return self.model.detects
+
+    @property
+    def mask_branch(self) -> MaskBranch | None:
+        """The detector's mask branch; None without masks."""
+        return getattr(self.detector, "mask_branch", None)
+
+    @property
+    def mask_classes(self) -> int:
+        """Number of classes that boxes must name for their masks, 1 for class-agnostic masks."""
+        return 1 if self.mask_branch is None else self.mask_branch.num_classes
 
     def __repr__(self) -> str:
         names = f" ({listed(self.class_names, limit=8)})" if self.class_names else ""
@@ -306,17 +314,8 @@ class Predictor(nn.Module):
         Raises:
             ValueError: as `predict`; a tile of no pixel or an overlap out of range.
         """
-        found: list[tuple[Window, Detections]] = []
-        with ImageWindows(image, format, max_pixels=self.max_image_pixels) as windows:
-            tiles = tile_windows(windows.size, tile, overlap)
-            for first in range(0, len(tiles), batch_size):
-                batch = tiles[first : first + batch_size]
-                pixels = [windows.read(*window) for window in batch]
-                results = self.predict(pixels, "RGB", max_detections=max_detections, batch_size=batch_size, **options)
-                # Without the source, which would keep the pixels of all tiles.
-                found += zip(batch, (replace(result, source=None) for result in results), strict=True)
-        source = source_image(image, format, self.max_image_pixels)
-        return replace(merge_tiles(found, windows.size, max_detections), source=source)
+        options |= {"max_detections": max_detections, "batch_size": batch_size}
+        return predict_on_tiles(self, image, format, tile=tile, overlap=overlap, **options)
 
     def segment(
         self,
@@ -337,7 +336,7 @@ class Predictor(nn.Module):
 
         Args:
             image: one image, as `predict` takes it.
-            boxes, classes, scores, box_format: see `bcnet.prediction.boxes.given_detections`; boxes are in pixels of
+            boxes, classes, scores, box_format: see `bcnet.prediction.boxes.given_boxes`; boxes are in pixels of
                 the image as `predict` sees it, EXIF orientation applied.
             format: channel order of arrays and tensors, "BGR" or "RGB".
             class_names: names of the classes. By default those that come with the boxes; else, if classes are given to
@@ -348,11 +347,11 @@ class Predictor(nn.Module):
             Detections: one for each box, in the order of the boxes, on the CPU.
 
         Raises:
-            ValueError: as `predict` for the image and `given_detections` for the boxes; masks by class (a head that is
+            ValueError: as `predict` for the image and `given_boxes` for the boxes; masks by class (a head that is
                 not class-agnostic) and no classes, or one that the model does not have; or a model without masks.
         """
         prepared = self._prepared(image, format)
-        given = given_detections(
+        given = given_boxes(
             boxes,
             classes,
             scores,
@@ -360,11 +359,11 @@ class Predictor(nn.Module):
             box_format=box_format,
             class_names=class_names,
             default_names=self.class_names if self.detects else (),
-            mask_classes=mask_classes_of(self.model),
+            mask_classes=self.mask_classes,
         )
         with autocast(self.device, self.amp_dtype):
             (found,) = self.model.inference_masks(
-                [prepared.pixels], [given.to(self.device)], with_occluder=with_occluder
+                [prepared.pixels], [given.to_detections(prepared.size).to(self.device)], with_occluder=with_occluder
             )
         return replace(with_relations(found.to("cpu")), mask_threshold=mask_threshold, source=prepared.source)
 

@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pycocotools.mask as maskUtils
@@ -33,12 +34,14 @@ from bcnet.data.findings import Findings
 from bcnet.failures import Failures
 from bcnet.files import read_json, write_json, write_json_list
 from bcnet.maps import BOUNDARY
-from bcnet.prediction.boxes import mask_classes_of
 from bcnet.prediction.files import PredictionSummary
-from bcnet.prediction.predictor import Predictor
 from bcnet.side_file import SideFile
-from bcnet.structures import Detections
 from bcnet.words import OBJECT, counted
+
+if TYPE_CHECKING:
+    from bcnet.export.runtime import ExportedPredictor
+    from bcnet.prediction.predictor import Predictor
+    from bcnet.structures import Detections
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ class BoxFile:
 
 
 def segment_file(
-    model: Predictor,
+    model: Predictor | ExportedPredictor,
     boxes: str | os.PathLike,
     images: str | os.PathLike,
     output: str | os.PathLike,
@@ -90,7 +93,7 @@ def segment_file(
     The results are kept in ``<output>.partial`` as they come, for `resume`; at the end it is removed.
 
     Args:
-        model: as `bcnet.load` gives it.
+        model: as `bcnet.load` gives it; an exported one, not opened for tensors, needs no torch.
         boxes: json file: COCO results, a list of ``image_id`` and ``bbox`` (xywh in pixels), with or without
             ``category_id`` and ``score``; or a COCO file whose annotations are such, as ``bcnet predict`` writes it.
         images: folder of the images.
@@ -135,7 +138,7 @@ def segment_file(
                         [entry.get("score", 1.0) for entry in kept],
                         "RGB",
                         box_format="xywh",
-                        class_names=given.shown_names if mask_classes_of(model) == 1 else (),
+                        class_names=given.shown_names if model.mask_classes == 1 else (),
                         mask_threshold=mask_threshold,
                         with_occluder=with_occluder,
                     )
@@ -229,10 +232,10 @@ def _check_entry(entry: object) -> None:
     check_box_numbers("bbox", entry["bbox"])
 
 
-def _classes(model: Predictor, given: BoxFile) -> Callable[[dict], int]:
+def _classes(model: Predictor | ExportedPredictor, given: BoxFile) -> Callable[[dict], int]:
     """The class of an entry: the position of its category, or the model's class of that name for masks by class."""
     positions: Sequence[int | None] = range(len(given.category_ids))
-    if mask_classes_of(model) > 1:
+    if model.mask_classes > 1:
         if not given.class_names or not model.class_names:
             raise ValueError("the model's masks are by class: categories with names are needed (--annotations)")
         positions = class_positions(given.class_names, model.class_names, "the boxes", "the model")

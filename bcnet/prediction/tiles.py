@@ -14,16 +14,24 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from bcnet.data import ImageSource
+from bcnet.data.image_source import source_image
+from bcnet.data.image_windows import ImageWindows
 from bcnet.occlusion import with_relations
 from bcnet.ops.boxes import scaled_boxes
 from bcnet.ops.paste import Window, paste_windows
 from bcnet.structures import Detections
+
+if TYPE_CHECKING:
+    from bcnet.export.runtime import ExportedPredictor
+    from bcnet.prediction.predictor import Predictor
 
 SAME = 0.5  # IoU of two masks in the part that both tiles show, from which they are of one object
 FINEST = 4  # at most so many times the side of the head's maps: those of an object of several tiles are put together
@@ -43,6 +51,31 @@ def tile_windows(image_size: tuple[int, int], tile: int, overlap: float) -> list
         starts.append([round(i * (side - tile) / (count - 1)) if count > 1 else 0 for i in range(count)])
     height, width = image_size
     return [Window(x, y, min(x + tile, width), min(y + tile, height)) for y in starts[0] for x in starts[1]]
+
+
+def predict_on_tiles(
+    model: Predictor | ExportedPredictor,
+    image: ImageSource,
+    format: str = "BGR",
+    *,
+    tile: int,
+    overlap: float,
+    max_detections: int | None = None,
+    batch_size: int = 4,
+    **options: Any,
+) -> Detections:
+    """`Predictor.predict_tiled`, of a model whose results are `Detections`."""
+    found: list[tuple[Window, Detections]] = []
+    with ImageWindows(image, format, max_pixels=model.max_image_pixels) as windows:
+        tiles = tile_windows(windows.size, tile, overlap)
+        for first in range(0, len(tiles), batch_size):
+            batch = tiles[first : first + batch_size]
+            pixels = [windows.read(*window) for window in batch]
+            results = model.predict(pixels, "RGB", max_detections=max_detections, batch_size=batch_size, **options)
+            # Without the source, which would keep the pixels of all tiles.
+            found += zip(batch, (replace(result, source=None) for result in results), strict=True)
+    source = source_image(image, format, model.max_image_pixels)
+    return replace(merge_tiles(found, windows.size, max_detections), source=source)
 
 
 def merge_tiles(

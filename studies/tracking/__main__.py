@@ -18,7 +18,7 @@ from tqdm import tqdm
 from bcnet.data.synthetic import SceneConfig, SceneObject
 from bcnet.data.synthetic.motion import clip_truth, render_clip
 from bcnet.files import write_json
-from bcnet.prediction.loading import load
+from bcnet.prediction.loading import load_predictor
 from bcnet.prediction.predictor import Predictor
 from bcnet.structures import Detections
 from bcnet.tracking import InstanceTracker
@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     variants = KNOWLEDGE if arguments.weights is None else ("model",)
     counts = {(name, label): Counter() for name in variants for label in PATIENCE}
-    model = None if arguments.weights is None else load(None, arguments.weights)
+    model = None if arguments.weights is None else load_predictor(None, arguments.weights)
     for index in tqdm(range(arguments.clips), unit="clip"):
         for key, frames in detected_clip(arguments.seed, index, arguments.frames, model).items():
             for label, hidden_patience in PATIENCE.items():

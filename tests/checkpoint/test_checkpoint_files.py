@@ -188,7 +188,7 @@ def test_what_is_no_model_file(tmp_path):
         read_checkpoint(str(path))
     for name in ("model.onnx", "model.xml"):
         (tmp_path / name).write_bytes(b"<?xml")
-        with pytest.raises(ValueError, match=rf"{name}' is an exported model: bcnet predict .* run it"):
+        with pytest.raises(ValueError, match=rf"{name}' is an exported model, .* needs the weights"):
             read_checkpoint(str(tmp_path / name))
     path.write_bytes(b"epoch,loss\n1,0.5\n")
     with pytest.raises(ValueError, match="cannot be read"):

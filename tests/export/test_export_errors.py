@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from exported_models import small_predictor
 
-from bcnet.export import ExportedPredictor, export_model
+import bcnet
+from bcnet.export import ExportedPredictor, check, export_model
+from bcnet.export.check import CheckReport
 from bcnet.export.info import ExportInfo
+from bcnet.export.results import ArrayDetections
 from bcnet.exported_files import format_of
 from bcnet.maps import PUBLISHED_MAPS
 
@@ -110,3 +113,55 @@ def test_images_are_resized_to_fit_and_results_scaled_back():
 def test_thresholds_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         ExportedPredictor(_Session()).predict([], **options)
+
+
+def test_load_opens_exported_files(tmp_path, monkeypatch):
+    from bcnet.export import runtime
+
+    opened = {}
+
+    def open_session(path, **options):
+        opened.update(options, path=path)
+        return _Session()
+
+    monkeypatch.setattr(runtime, "open_session", open_session)
+    for arguments in (("m.onnx",), (None, "m.onnx")):
+        model = bcnet.load(*arguments, precision="fp32")
+        assert isinstance(model, ExportedPredictor) and opened.pop("path") == "m.onnx"
+        found = model(np.zeros((64, 64, 3), np.uint8), score_threshold=0.5)
+        assert isinstance(found, bcnet.Detections) and found.boxes.tolist() == [[1, 2, 31, 22]]
+    for arguments, options, message in (
+        (("config.yaml", "m.onnx"), {}, r"a config file cannot change 'm\.onnx', an exported model; export it anew"),
+        (("m.onnx",), {"opts": ["SEED", 1]}, "config keys cannot change"),
+        (("m.onnx",), {"device": "cuda"}, r"device 'cuda' cannot be chosen for 'm\.onnx', an exported model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bcnet.load(*arguments, **options)
+    assert not opened.keys() - {"threads", "precision"}
+
+
+def test_equal_scores_may_come_in_any_order():
+    eager = ArrayDetections(
+        (64, 64),
+        np.array([[0, 0, 9, 9], [5, 5, 20, 20], [5, 5, 20, 21], [1, 1, 4, 4]], np.float32),
+        np.array([1, 1, 1 - 1e-6, 0.5], np.float32),
+        np.array([0, 1, 1, 0]),
+    ).to_torch()
+    swapped = eager[[2, 0, 1, 3]]
+    found = ArrayDetections(
+        (64, 64), swapped.boxes.numpy() + np.float32(1e-4), eager.scores.numpy(), swapped.classes.numpy()
+    )
+    report = CheckReport()
+    check._compare("a.jpg", found, eager, report)
+    assert report.detections == 4 and 5e-5 < report.boxes < 2e-4
+    with pytest.raises(ValueError, match=r"a\.jpg: detection 3 has class 1, eager 0: other detections"):
+        check._compare("a.jpg", found[[0, 1, 3, 2]], eager, report)
+
+
+def test_tiles_need_tensors():
+    with pytest.raises(ValueError, match="load the file with tensors=True"):
+        ExportedPredictor(_Session()).predict_tiled(np.zeros((9, 9, 3), np.uint8))
+    found = ExportedPredictor(_Session(), tensors=True).predict_tiled(
+        np.zeros((64, 110, 3), np.uint8), tile=64, score_threshold=0.5
+    )
+    assert found.boxes.tolist() == [[1, 2, 31, 22], [47, 2, 77, 22]]  # one in each tile

@@ -61,7 +61,7 @@ def test_a_model_is_exported_checked_and_predicts_without_torch(tmp_path, capsys
 
     pictures = [*command, "--pictures", str(tmp_path / "pictures")]
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *pictures], capture_output=True, text=True)
-    assert done.returncode == 1 and "pictures and videos of an exported model need torch" in done.stderr
+    assert done.returncode == 1 and "pictures, videos and tiles of an exported model need torch" in done.stderr
     with pytest.raises(SystemExit):
         main([*command, "MODEL.DEVICE", "cpu"])
     assert "config keys cannot change" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch
 from small_models import DETECTORS, finding_detector, small_config
 
 from bcnet.modeling import build_model
-from bcnet.prediction.boxes import given_detections
+from bcnet.prediction.boxes import given_boxes
 from bcnet.prediction.predictor import Predictor
 from bcnet.structures import Detections
 
@@ -92,7 +92,7 @@ def test_a_model_without_masks_says_so(image):
 
 
 def given(boxes, *arguments, **keywords):
-    return given_detections(boxes, *arguments, image_size=SIZE, **keywords)
+    return given_boxes(boxes, *arguments, image_size=SIZE, **keywords)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_results_of_other_packages():
     assert found.classes.tolist() == [2, 0] and found.scores.tolist() == [0.5, 0.25]
     assert found.class_names == ("cat", "class 1", "dog")
     assert given(full, [1, 1], [0.75, 1]).classes.tolist() == [1, 1]
-    assert len(given(supervision.Detections.empty())) == 0
+    assert given(supervision.Detections.empty()).boxes.shape == (0, 4)
     tensor = torch.tensor(BOXES)
     ultralytics = SimpleNamespace(xyxy=tensor, cls=torch.tensor([1.0, 2.0]), conf=torch.tensor([0.5, 1.0]), data=tensor)
     assert given(ultralytics).classes.tolist() == [1, 2]
