@@ -113,8 +113,8 @@ def load_predictor(
             if weights is not None or config_file is None:
                 raise
             raise ValueError(
-                f"MODEL.WEIGHTS of {config_file}, {source!r}, are no trained model of it. If they are what training starts "
-                f"from, train first (bcnet train --config-file {config_file}); trained weights are given beside the "
+                f"MODEL.WEIGHTS of {config_file}, {source!r}, are no trained model of it. If they are what training "
+                f"starts from, train first (bcnet train --config-file {config_file}); trained weights are given beside the "
                 f'config: bcnet.load("{config_file}", "model_final.pth")'
             ) from error
     else:

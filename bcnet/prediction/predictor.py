@@ -128,7 +128,7 @@ class Predictor(nn.Module):
 
     def __repr__(self) -> str:
         names = f" ({listed(self.class_names, limit=8)})" if self.class_names else ""
-        in_boxes = not self.detects and mask_classes_of(self.model) == 1
+        in_boxes = not self.detects and self.mask_classes == 1
         classes = "boxes of any class" if in_boxes else counted(self.num_classes, "class", "classes") + names
         return f"<Predictor: {type(self.detector).__name__}, {classes}, on {self.device}>"
 

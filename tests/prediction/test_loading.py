@@ -93,7 +93,7 @@ def test_a_config_whose_weights_only_start_a_training(tmp_path):
     backbone = {key: value for key, value in predictor().model.state_dict().items() if key.startswith("backbone.")}
     write_checkpoint({"model": backbone}, str(tmp_path / "backbone.pth"))
     (tmp_path / "config.yaml").write_text(small_config(MODEL__WEIGHTS=str(tmp_path / "backbone.pth")).dump())
-    message = r"config\.yaml, '.*backbone\.pth', are no trained model.* train first \(bcnet train --config-file .*load\("
+    message = r"config\.yaml, '.*backbone\.pth', are no trained model.* train first \(bcnet train .*load\("
     with pytest.raises(ValueError, match=message):
         bcnet.load(tmp_path / "config.yaml")
     with pytest.raises(ValueError, match="tensors"):  # given by name: the table of what is missing
