@@ -52,4 +52,5 @@ __getattr__ = lazy_attributes(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # Without the names that this module is made with.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

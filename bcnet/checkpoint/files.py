@@ -23,6 +23,8 @@ from bcnet.files import atomic_write
 _TORCH_ZIP = b"PK\x03\x04"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _REFUSED_BY_TORCH = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"Unsupported ([^\n]+)"))
+# First bytes of files that are given for weights by mistake.
+_OTHER_FILES = {b"\x89PNG": "a PNG image", b"\xff\xd8\xff": "a JPEG image", b"GIF8": "a GIF image", b"BM": "a BMP image"}
 # Keys under which training code saves a model's state dict, and its moving average.
 _STATES = ("model", "state_dict", "model_state", "model_state_dict", "module", "network", "blobs")
 _AVERAGES = ("ema", "model_ema", "ema_model", "ema_state", "ema_state_dict", "state_dict_ema", "averaged_model")
@@ -111,6 +113,9 @@ def read_checkpoint(path: str) -> dict:
         raise ValueError(f"{described} is a web page, not a model file; download the file itself")
     if start.startswith(b"version https://git-lfs"):
         raise ValueError(f"{described} is a Git LFS pointer, not a model file; run `git lfs pull`")
+    for header, kind in _OTHER_FILES.items():
+        if start.startswith(header):
+            raise ValueError(f"{described} is {kind}, not a weights file")
     if start.startswith((_TORCH_ZIP, _TORCH_LEGACY)):
         content = _read_torch(path, described)
     elif start[8:9] == b"{":  # after the header's length in 8 bytes

@@ -138,6 +138,9 @@ class _Unpickler(pickle.Unpickler):
         except KeyError:
             raise RefusedPickleError(f"{module}.{name}") from None
 
+    def persistent_load(self, pid: object) -> object:
+        raise pickle.UnpicklingError("it refers to data outside of the file")
+
 
 def array_of(value: object) -> object:
     """The numpy array of a `PickledArray`; any other value unchanged."""

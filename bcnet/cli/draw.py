@@ -52,8 +52,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         inputs = cfg.DATASETS.TEST
     files = find_images(inputs, videos=True)
     model = load(args.config_file, args.weights, args.opts)
+    predict = functools.partial(model.predict, format="RGB", with_occluder=True)
+    predict([], score_threshold=args.score_threshold)  # a model that takes boxes is an error before images are read
     gallery = draw_predictions(
-        functools.partial(model.predict, format="RGB", with_occluder=True),
+        predict,
         files,
         args.output,
         score_threshold=args.score_threshold,

@@ -105,6 +105,11 @@ def is_url(name: str) -> bool:
 def _open(name: str, max_pixels: int) -> Image.Image:
     if is_url(name):
         return open_image(_download(name), name, max_pixels=max_pixels)
+    if os.path.isdir(os.path.expanduser(name)):
+        raise UnreadableImageError(
+            f"{name!r} is a folder, and an image was expected: bcnet predict --input takes folders, and in Python "
+            f"model(bcnet.data.find_images([{name!r}]))"
+        )
     return open_image(os.path.expanduser(name), max_pixels=max_pixels)
 
 

@@ -16,6 +16,11 @@ from bcnet.modeling.registry import DETECTOR_REGISTRY, Backbone, build_backbone,
 from bcnet.modeling.thresholds import Thresholds
 from bcnet.structures import Targets
 
+NO_DETECTOR = (
+    "this model has no detector (MODEL.META_ARCHITECTURE is 'BoxPrompted'): give it boxes, with "
+    "model.segment(image, boxes) or bcnet segment"
+)
+
 
 class BoxPromptedAdapter(CheckpointAdapter):
     """detectron2 has no such model: the mask head has the place that it has in a Mask R-CNN."""
@@ -99,7 +104,4 @@ class BoxPrompted(Detector):
         image_sizes: Sequence[tuple[int, int]],
         thresholds: Thresholds | None = None,
     ) -> NoReturn:
-        raise ValueError(
-            "this model has no detector (MODEL.META_ARCHITECTURE is 'BoxPrompted'): give it boxes, with "
-            "model.segment(image, boxes) or bcnet segment"
-        )
+        raise ValueError(NO_DETECTOR)

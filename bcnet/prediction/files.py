@@ -125,9 +125,8 @@ def predict_files(
     for file in files:
         if is_webcam(file):
             raise ValueError(f"{file!r} has no end, and its results no file to belong to; bcnet draw draws webcams")
-    model.predict(
-        [], "RGB", **options, batch_size=batch_size
-    )  # rejects thresholds out of range before anything is written
+    # Rejects thresholds out of range, and models that take boxes, before anything is read or written.
+    model.predict([], "RGB", **options, batch_size=batch_size)
     if tiles:
         from bcnet.prediction.tiles import tile_windows  # needs torch, which exported models do not
 

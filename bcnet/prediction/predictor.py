@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
@@ -11,18 +10,22 @@ from typing import Any, TypeVar, cast, overload
 import torch
 from torch import Tensor, nn
 
+from bcnet import hints
 from bcnet.config import CfgNode
 from bcnet.data import ImageSource
 from bcnet.data.augmentation import Augmentation
 from bcnet.data.classes import listed
 from bcnet.data.images import MAX_IMAGE_PIXELS
+from bcnet.hints import AttributeHints, with_option_hints
 from bcnet.modeling import Thresholds
+from bcnet.modeling.box_prompted import NO_DETECTOR
 from bcnet.modeling.mask_branch import MaskBranch
 from bcnet.modeling.precision import autocast, precision_dtype
 from bcnet.occlusion import with_relations
 from bcnet.prediction.boxes import given_boxes
 from bcnet.prediction.model import InferenceModel
 from bcnet.prediction.preparation import Prepared, equal_size_batches, prepare
+from bcnet.prediction.pretrained import Pretrained
 from bcnet.prediction.tiles import predict_on_tiles
 from bcnet.prediction.tta import with_test_time_augmentation
 from bcnet.structures import Detections
@@ -31,7 +34,7 @@ from bcnet.words import counted
 Source = TypeVar("Source", bound=ImageSource)
 
 
-class Predictor(nn.Module):
+class Predictor(AttributeHints, Pretrained, nn.Module):
     """A detector with what it needs to take an image as it comes: size, channel order, precision, class names.
 
     Calling it is `predict`. It is a module around the detector: `to`, `eval` and `parameters` reach the detector, and
@@ -43,6 +46,7 @@ class Predictor(nn.Module):
         cfg: the config that the model was built from; None if it is not known.
     """
 
+    attribute_hints = hints.PREDICTOR
     cfg: CfgNode | None = None
 
     def __init__(
@@ -114,7 +118,7 @@ class Predictor(nn.Module):
 
     @property
     def detects(self) -> bool:
-        return self.model.detects
+        return getattr(self.model, "detects", True)
 
     @property
     def mask_branch(self) -> MaskBranch | None:
@@ -144,55 +148,6 @@ class Predictor(nn.Module):
         """The detector's `inference_masks`, with prepared images and its keywords."""
         return self.model.inference_masks(images, detections, **keywords)
 
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike,
-        *,
-        run: str | os.PathLike | None = None,
-        license: str | None = None,
-        precision: str = "fp32",
-        replace_card: bool = False,
-    ) -> None:
-        """Writes the model into a folder that `bcnet.load` takes: safetensors weights, config, class names, model card.
-
-        Written are ``model.safetensors``, ``config.json`` and, if there is none yet, ``README.md``, each atomically.
-
-        Args:
-            folder: made if missing.
-            run: OUTPUT_DIR of the training, whose commands and results the card quotes.
-            license: of the weights, such as "mit" or "cc-by-4.0", for the card.
-            precision: "fp32", or "fp16" for half the size; loading makes float32 of it.
-            replace_card: write the card over an existing one.
-
-        Raises:
-            ValueError: the model has no config, or an unknown precision.
-            FileNotFoundError: `run` is not the folder of a training.
-            OSError: the folder cannot be written to.
-        """
-        from bcnet.prediction.hub import save_pretrained
-
-        options = {"run": run, "license": license, "precision": precision, "replace_card": replace_card}
-        save_pretrained(self, folder, **options)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads what `save_pretrained` writes to the Hugging Face Hub; ``bcnet.load("hf://owner/name")`` loads it.
-
-        Args:
-            repo_id: "owner/name"; made if it does not exist. The card of one that has a card stays.
-            options: of `save_pretrained`; and ``private=True`` for a new repository, ``message=`` of the commit.
-
-        Returns:
-            str: the URL of the repository.
-
-        Raises:
-            ImportError: huggingface_hub is not installed (extra ``hub``).
-            PermissionError: nobody is logged in, or may not write there.
-            OSError: the upload failed.
-        """
-        from bcnet.prediction.hub import push_to_hub
-
-        return push_to_hub(self, repo_id, **options)
-
     @overload
     def predict(
         self,
@@ -221,6 +176,7 @@ class Predictor(nn.Module):
         batch_size: int = 4,
     ) -> list[Detections]: ...
 
+    @with_option_hints
     def predict(
         self,
         images: ImageSource | list[Any] | tuple[Any, ...],
@@ -264,8 +220,10 @@ class Predictor(nn.Module):
 
         Raises:
             ValueError: an image of another type, shape, dtype or format, with values outside 0..255, or that cannot
-                be read (names its place in a list); a threshold out of range.
+                be read (names its place in a list); a threshold out of range; a model that takes boxes (`segment`).
         """
+        if not self.detects:
+            raise ValueError(NO_DETECTOR)
         detect = functools.partial(
             self._detect,
             thresholds=Thresholds(score_threshold, nms_threshold, max_detections),
@@ -317,6 +275,7 @@ class Predictor(nn.Module):
         options |= {"max_detections": max_detections, "batch_size": batch_size}
         return predict_on_tiles(self, image, format, tile=tile, overlap=overlap, **options)
 
+    @with_option_hints
     def segment(
         self,
         image: ImageSource,

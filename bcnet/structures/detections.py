@@ -61,7 +61,7 @@ class Detections(DetectionsOutput):
     occluded_by: Tensor | None = None
     class_names: Sequence[str] = field(default=(), repr=False)
     mask_threshold: float = 0.5
-    specs: tuple[MapSpec, ...] = field(default=BUILT_IN_MAPS, repr=False)
+    specs: tuple[MapSpec, ...] = field(default_factory=lambda: BUILT_IN_MAPS, repr=False)
     roi_scale: float = 1.0
     track_ids: Tensor | None = None
     hidden_tracks: tuple[HiddenTrack, ...] = ()

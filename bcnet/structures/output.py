@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from bcnet import hints
 from bcnet.files import atomic_write, write_text
+from bcnet.hints import AttributeHints
 from bcnet.structures import export, words
 from bcnet.structures.source_image import SourceImage
 
@@ -27,8 +29,10 @@ NOTEBOOK_SIDE = 1000  # longest side of the image that a notebook shows, pixels
 QUALITY = {".jpg": {"quality": 92}, ".jpeg": {"quality": 92}, ".webp": {"quality": 92}}
 
 
-class DetectionsOutput:
+class DetectionsOutput(AttributeHints):
     """Base of `Detections`: its output. The fields are those of `Detections`."""
+
+    attribute_hints = hints.DETECTIONS
 
     source: SourceImage | None
     image_size: tuple[int, int]

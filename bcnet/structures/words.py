@@ -22,8 +22,10 @@ def short_representation(detections: Detections) -> str:
         best = sorted(range(len(scores)), key=lambda index: -scores[index])[:SHOWN]
         named = [_with_score(detections, index) for index in best]
         parts[0] += f" ({', '.join(named + ['...'] * (len(detections) > SHOWN))})"
-    if detections.occluded_by is not None:
-        parts.append(counted(len(detections.occlusion.order.kept), "occlusion"))
+    # Of a part of an image's detections, relations to the others are not known: one alone has none to speak of.
+    if detections.occluded_by is not None and len(detections) > 1:
+        count = len(detections.occlusion.order.kept)
+        parts.append(counted(count, "occlusion") + " among them" * (count == 0))
     height, width = detections.image_size
     parts.append(f"image {width} x {height}")
     return f"<Detections: {', '.join(parts)}>"

@@ -6,6 +6,7 @@ Letters: H x W image.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -37,5 +38,10 @@ def show_picture(picture: Image.Image) -> None:
     """See `Detections.show`."""
     if "ipykernel" in sys.modules:
         importlib.import_module("IPython.display").display(picture)
-    elif not ImageShow.show(picture, title="bcnet"):
+    elif not _has_screen() or not ImageShow.show(picture, title="bcnet"):
         raise OSError("there is no image viewer here; write the picture to a file with save(), or open plot() yourself")
+
+
+def _has_screen() -> bool:
+    """Whether an image viewer can open a window: without one, Linux' viewers write a page of their own errors."""
+    return not sys.platform.startswith("linux") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bcnet.checkpoint import read_checkpoint, weights_of, write_checkpoint, write_weights
 
@@ -280,3 +281,17 @@ def test_code_beside_numpys_numbers_does_not_run(tmp_path):
     with pytest.raises(ValueError, match="was refused, and nothing in it was executed"):
         read_checkpoint(path)
     assert not marker.exists()
+
+
+def test_an_image_is_no_weights_file(tmp_path):
+    path = tmp_path / "photo.pth"
+    Image.new("RGB", (8, 8)).save(path, "PNG")
+    with pytest.raises(ValueError, match=r"photo\.pth' \(\d+ bytes\) is a PNG image, not a weights file$"):
+        read_checkpoint(str(path))
+
+
+def test_a_pickle_that_refers_to_other_files_is_refused_in_our_words(tmp_path):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(b"\x80\x02Pelsewhere\n.")
+    with pytest.raises(ValueError, match="not a weights file: it refers to data outside of the file$"):
+        read_checkpoint(str(path))

@@ -316,3 +316,20 @@ def test_results_know_their_image(image, tmp_path):
     with pytest.raises(ValueError, match=r"cannot read the image .*photo\.png"):
         of_file.plot()
     assert of_file._repr_jpeg_() is None
+
+
+def test_options_and_names_of_other_packages_are_translated(image):
+    model = predictor()
+    with pytest.raises(TypeError, match=r"predict has no option 'conf'; did you mean score_threshold\?"):
+        model(image, conf=0.5)
+    with pytest.raises(TypeError, match=r"predict has no option 'max_detection'; did you mean max_detections\?"):
+        model.predict(image, max_detection=3)
+    with pytest.raises(TypeError, match="segment has no option 'quite_another_thing'$"):
+        model.segment(image, [], quite_another_thing=1)
+    with pytest.raises(AttributeError, match=r"Predictor has no attribute 'names'; did you mean class_names\?"):
+        _ = model.names
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(ValueError, match=r"is a folder, and an image was expected: bcnet predict --input takes folders"):
+        predictor()(str(tmp_path))

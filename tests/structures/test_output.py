@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 from pycocotools import mask as coco_mask
 
 import bcnet
@@ -58,7 +60,7 @@ def test_short_representation():
     assert repr(detections()) == shown
     four = replace(detections(relations=False)[[0, 1, 2, 0]], class_names=())
     assert repr(four) == "<Detections: 4 instances (class 1 98%, class 1 98%, class 0 75%, ...), image 60 x 40>"
-    assert repr(detections(0)) == "<Detections: no instance, no occlusion, image 60 x 40>"
+    assert repr(detections(0)) == "<Detections: no instance, image 60 x 40>"
     assert len(repr(detections(2))) < 120
 
 
@@ -200,8 +202,8 @@ def test_notebooks_show_the_picture():
 
 
 def test_show_says_where_there_is_no_viewer(monkeypatch):
-    from PIL import ImageShow
-
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", ":0")
     shown = []
     monkeypatch.setattr(ImageShow, "show", lambda picture, title: shown.append(picture.size) or True)
     detections().show(long_side=900)
@@ -213,7 +215,34 @@ def test_show_says_where_there_is_no_viewer(monkeypatch):
 
 def test_the_packages_names_are_listed_and_importable():
     assert {"load", "Detections", "Predictor", "draw_layers", "load_config"} <= set(dir(bcnet))
-    assert set(bcnet.__all__) <= set(dir(bcnet))
+    assert set(bcnet.__all__) == {name for name in dir(bcnet) if name == "__version__" or name[:2] != "__"}
+    assert len(str(inspect.signature(bcnet.Detections))) < 900
     for name in bcnet.__all__:
         assert getattr(bcnet, name)
     assert "bcnet.load(" in bcnet.__doc__
+
+
+def test_one_of_several_detections_says_nothing_of_occlusions():
+    """The others may cover it: their relations to it are not among its own."""
+    assert repr(detections()[2]) == "<Detections: 1 instance (person 50%), image 60 x 40>"
+    assert "(person 98%, sofa 75%), 1 occlusion, image" in repr(detections()[[0, 1]])
+    assert "(person 98%, person 50%), no occlusion among them, image" in repr(detections()[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("xyxy", "boxes"), ("mask", "masks"), ("conf", "scores"), ("mask_rle", "mask_rles"), ("tracker_id", "track_ids")],
+)
+def test_names_of_other_packages_are_translated(name, meant):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; did you mean {meant}\\?"):
+        getattr(detections(), name)
+    assert not hasattr(detections(), "quite_another_thing")
+
+
+def test_no_viewer_is_opened_without_a_screen(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(ImageShow, "show", lambda picture, title: pytest.fail("a viewer was opened"))
+    with pytest.raises(OSError, match="no image viewer here"):
+        detections().show()
