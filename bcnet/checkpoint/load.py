@@ -60,7 +60,8 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
         content: of the source, if it was read before (`read_model_file`).
 
     Returns:
-        LoadReport: which tensors were loaded, skipped, reshaped or missing. It is logged as one table.
+        LoadReport: which tensors were loaded, skipped, reshaped or missing. It is logged as one table if anything
+        is unexpected, else as one line.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -101,8 +102,11 @@ def fit_weights(
         report.warnings.extend(adapter.warnings(model, conversion, author if isinstance(author, str) else ""))
     _refuse_another_model(model, report, strict=strict)
 
-    unexpected = report.warnings or (report.differs and not report.is_backbone)
-    logger.log(logging.WARNING if unexpected else logging.INFO, "%s", report.table())
+    if report.warnings or (report.differs and not report.is_backbone):
+        logger.warning("%s", report.table())
+    else:
+        logger.info("%s", report.title())
+        logger.debug("%s", report.table())
     return report, {key: conversion.state[key] for key in report.loaded}
 
 
@@ -170,9 +174,10 @@ def _refuse_another_model(model: nn.Module, report: LoadReport, *, strict: bool)
     if not loaded:
         raise ValueError(f"no tensor of {report.source!r} fits the model:\n{report.table()}")
     if 2 * len(loaded) < min(in_file, len(own)):
+        logger.debug("%s", report.table())
         raise ValueError(
             f"the weights of {report.source!r} are of another architecture, only {len(loaded)} of {in_file} tensors "
-            f"fit the model:\n{report.table()}"
+            f"fit the model ({report.examples()})"
         )
     for adapter in _adapters(model):
         if (fault := adapter.fault(report)) is not None:

@@ -59,15 +59,29 @@ class LoadReport:
         for module, keys in _by_module(self.missing):
             rows.append(("missing", str(len(keys)), module, "-: stays as initialised"))
         rows += _skipped_rows(self.skipped)
+        lines = [self.title(), *_table([("", "tensors", "in the model", "in the file"), *rows])]
+        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+
+    def title(self) -> str:
+        """The report in one line."""
         total = len(self.loaded) + len(self.reshaped) + len(self.missing)
         name = os.path.basename(self.source.rstrip("/"))  # of a model folder too
-        title = (
+        return (
             f"{name} ({self.origin}) -> {self.model}: {len(self.loaded)} of the model's "
             f"{total} tensors loaded, {len(self.reshaped)} reshaped, {len(self.missing)} missing; {len(self.skipped)} "
             "of the file skipped"
         )
-        lines = [title, *_table([("", "tensors", "in the model", "in the file"), *rows])]
-        return "\n".join(lines + [f"  warning: {warning}" for warning in self.warnings])
+
+    def examples(self, limit: int = 3) -> str:
+        """Some modules of which nothing was loaded, of the model and of the file."""
+        missing = [module for module, _ in _by_module(self.missing)]
+        skipped = [module for module, _ in _by_module([entry.key for entry in self.skipped if not entry.harmless])]
+        sides = (("the model's", missing), ("the file's", skipped))
+        return "; ".join(
+            f"{side} {', '.join(modules[:limit])}{', ...' if modules[limit:] else ''} alone"
+            for side, modules in sides
+            if modules
+        )
 
     def __str__(self) -> str:
         return self.table()

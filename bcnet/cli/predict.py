@@ -12,6 +12,7 @@ from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse
 from bcnet.words import counted
 
 EPILOG = """examples:
+  %(prog)s --weights output/quick/model_final.pth --input photos/ --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input walk.mp4 --output walk.json --pictures pictures --layers
   %(prog)s --weights output/quick/model_final.pth --input aerial.tif --output aerial.json --tile 640 --overlap 0.2
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         metavar="INPUT",
         help="image and video files, URLs, folders, patterns, data set names or specs",
     )
-    parser.add_argument("--output", required=True, metavar="FILE", help="json file to write")
+    parser.add_argument(
+        "--output", metavar="FILE", help="json file to write (default: predictions.json in the folder of --pictures)"
+    )
     parser.add_argument("--pictures", metavar="FOLDER", help="folder for a picture of each image or video")
     parser.add_argument(
         "--layers",
@@ -77,6 +80,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     add_config_arguments(parser)
     args = parse_with_keys(parser, arguments, "input")
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    if args.output is None:
+        if args.pictures is None:
+            parser.error("name what to write: --output FILE.json, --pictures FOLDER, or both")
+        args.output = os.path.join(args.pictures, "predictions.json")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
     from bcnet.cli.models import load_model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         "names: 000000000139.jpg is image 139)",
     )
     parser.add_argument("--pictures", metavar="FOLDER", help="folder for a picture of each image")
+    parser.add_argument(
+        "--layers", action="store_true", help="pictures are sheets of both layers, relations and depth order"
+    )
     parser.add_argument("--score-threshold", type=float, help="lowest score of the boxes (default: all)")
     parser.add_argument(
         "--mask-threshold",
@@ -50,9 +54,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         default="fp32",
         help="autocast precision (default: %(default)s)",
     )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say what is loaded and done, not only what goes wrong"
+    )
     add_config_arguments(parser)
     args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
     from bcnet.cli.models import load_model
@@ -68,6 +75,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             args.output,
             annotations=args.annotations,
             pictures=args.pictures,
+            layers=args.layers,
             score_threshold=args.score_threshold,
             mask_threshold=args.mask_threshold,
             with_occluder=not args.masks_only,
@@ -76,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         )
     except KeyboardInterrupt:
         parser.exit(130, f"\ninterrupted; {args.output}.partial holds the results so far, and --resume continues\n")
-    print(f"{summary}, in {args.output}")
+    print(f"{summary}, in {args.output}" + (f" and {args.pictures}{os.sep}" if args.pictures else ""))
     if not summary.images:
         parser.exit(1, "error: no image was segmented\n")
     if summary.failures:

@@ -155,8 +155,9 @@ def both(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str], limit: int = 20) -> str:
-    """Class names for a message; a long list is truncated, followed by its length."""
-    return ", ".join(names) if len(names) <= limit else f"{', '.join(names[:limit])}, ... ({len(names)})"
+    """Class names for a message; a long list is truncated: "person, bicycle, and 78 more"."""
+    more = len(names) - limit
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:limit])}, and {more} more"
 
 
 def _unique_matches(names: Sequence[str], others: Sequence[str]) -> list[int | None]:

@@ -23,6 +23,7 @@ from bcnet.data.serialized_list import SerializedList
 from bcnet.data.source_masks import missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+from bcnet.words import counted
 
 _logger = logging.getLogger(__name__)
 
@@ -282,7 +283,10 @@ def _joined_training_sets(
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         total = len(records)
         records = [record for record in records if any(not instance.iscrowd for instance in record.instances)]
-        _logger.info("%d of %d images have objects to train on; the others are left out", len(records), total)
+        if len(records) == total:
+            _logger.info("%s to train on", counted(total, "image"))
+        else:
+            _logger.info("%d of %d images have objects to train on; the others are left out", len(records), total)
     if not records:
         raise ValueError(f"no image with an object to train on in DATASETS.TRAIN {tuple(names)}")
     if cfg.MODEL.MASK_ON:

@@ -177,7 +177,7 @@ class CocoEvaluator:
         metrics = evaluate_results(
             truth,
             results,
-            source=f"{len(self._results)} images",
+            source=counted(len(self._results), "image"),
             score_threshold=self._score_threshold,
             max_detections=self._max_detections,
             with_masks=self._has_masks,

@@ -73,7 +73,8 @@ class Predictor(AttributeHints, Pretrained, nn.Module):
         """
         super().__init__()
         if class_names and len(class_names) != model.num_classes:
-            raise ValueError(f"{len(class_names)} class names were given for a model of {model.num_classes} classes")
+            classes = counted(model.num_classes, "class", "classes")
+            raise ValueError(f"{counted(len(class_names), 'class name')} given for a model of {classes}")
         self.model: InferenceModel = model
         self.augmentation = augmentation
         self.image_format = image_format

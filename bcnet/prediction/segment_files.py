@@ -77,6 +77,7 @@ def segment_file(
     *,
     annotations: str | os.PathLike | None = None,
     pictures: str | os.PathLike | None = None,
+    layers: bool = False,
     score_threshold: float | None = None,
     mask_threshold: float = 0.5,
     with_occluder: bool = True,
@@ -100,7 +101,7 @@ def segment_file(
         output: the json file to write.
         annotations: COCO json that says which file belongs to an image id. Without it the boxes' own list of images
             says so, else the file names: the id, or the number that they end with (``000000000139.jpg`` is image 139).
-        pictures: folder for a picture of each image.
+        pictures: folder for a picture of each image: the detections, or with `layers` a sheet with both layers.
         score_threshold: lowest score of the boxes to keep; None keeps all.
         mask_threshold, with_occluder: as `Predictor.segment` takes them.
 
@@ -117,7 +118,7 @@ def segment_file(
     checksum = zlib.crc32(json.dumps(list(given.by_image.values())).encode())
     options = {"mask_threshold": mask_threshold, "with_occluder": with_occluder, "score_threshold": score_threshold}
     description = {"segmentations": 1, "boxes": checksum, **options}
-    draw = None if pictures is None else _drawer(list(files.values()), pictures)
+    draw = None if pictures is None else _drawer(list(files.values()), pictures, layers=layers)
     failures = Failures()
     summary = PredictionSummary(failures=failures)
     with contextlib.closing(SideFile(f"{output}.partial", description, restart=not resume)) as side:
@@ -164,11 +165,13 @@ def segment_file(
     return summary
 
 
-def _drawer(files: Sequence[str], folder: str | os.PathLike) -> Callable[[str, np.ndarray, Detections], object]:
+def _drawer(
+    files: Sequence[str], folder: str | os.PathLike, *, layers: bool
+) -> Callable[[str, np.ndarray, Detections], object]:
     # Imported here: the fonts and colours of pictures take a second.
     from bcnet.visualization.gallery import Gallery, output_names
 
-    gallery = Gallery(folder, heat_maps=False)
+    gallery = Gallery(folder, layers=layers, heat_maps=False)
     names = dict(zip(files, output_names(files), strict=True))
     return lambda file, pixels, detections: gallery.add(names[file], pixels, detections)
 

@@ -40,8 +40,6 @@ class Recorder:
         return self
 
     def __exit__(self, *exception) -> None:
-        if exception[0] is None:
-            self._occluders.finish()
         if self.log is not None:
             self.log.__exit__(*exception)
 
@@ -86,6 +84,17 @@ class Recorder:
         if self._pending is not None:
             step, self._pending = self._pending, None
             self._record(step)
+
+    def finish(self) -> None:
+        """Records and logs all that is pending, after the last iteration.
+
+        Raises:
+            NonFiniteLossError: as `flush`.
+        """
+        self.flush()
+        self._occluders.finish()
+        if self.log is not None:
+            self.log.write()
 
     def _record(self, step: StepValues) -> None:
         step.require_finite()

@@ -227,12 +227,17 @@ def record_run(cfg, *, config_name: str = "config.yaml") -> None:
     logger.info("%s", summary_of_run(run))
     logger.debug("Run:\n%s", yaml.safe_dump(run, sort_keys=False).rstrip())  # for log.txt
     path = os.path.join(cfg.OUTPUT_DIR, config_name)
-    changed = "\n".join(f"  {key}: {value}" for key, value in sorted(cfg.set_above(Level.BASE).items()))
-    logger.info("Config, where it differs from its base (all keys are in %s):\n%s", path, changed or "  nowhere")
+    logger.info("Config keys set for this run (all keys are in %s):\n%s", path, _key_lines(cfg, Level.FILE))
+    logger.debug("Config, where it differs from its base:\n%s", _key_lines(cfg, Level.BASE))  # for log.txt
     logger.debug("All keys of the config:\n%s", cfg.dump().rstrip())  # for log.txt
     write_text(cfg.dump(), path)
     with open(os.path.join(cfg.OUTPUT_DIR, "runs.jsonl"), "a", encoding="utf-8") as file:
         file.write(json.dumps(run) + "\n")
+
+
+def _key_lines(cfg, level: Level) -> str:
+    """The keys whose values come from a higher level, one a line."""
+    return "\n".join(f"  {key}: {value}" for key, value in sorted(cfg.set_above(level).items())) or "  none"
 
 
 def _log_config_changes(saved: str, cfg) -> None:

@@ -99,6 +99,7 @@ class Trainer:
                     recorder.write_pictures(iteration, self.pictures(state.model, batches[0], state.class_names))
                 if evaluation_due:
                     recorder.write_metrics(iteration, self.evaluation(state.evaluated_model))
+            recorder.finish()
             self.checkpointer.write_final()
             metrics = self.evaluation(state.evaluated_model)
             recorder.write_metrics(self.max_iter - 1, metrics)

@@ -221,12 +221,18 @@ def draw_training_data(
 def output_names(sources: Iterable[str]) -> list[str]:
     """Names of the pictures of each file, URL or camera: its own without folder and suffix, and no two alike.
 
-    Of a URL only the path counts. Files that share a name get a number: ``x``, ``x_2``.
+    Of a URL only the path counts. Names that differ in their suffix alone keep it: ``x.jpg``, ``x.png``. Files of one
+    name in several folders get a number: ``x``, ``x_2``.
     """
+    sources = list(sources)
+    stems = [_stem(source) for source in sources]
+    suffixes: dict[str, set[str]] = {}
+    for source, stem in zip(sources, stems, strict=True):
+        suffixes.setdefault(stem.casefold(), set()).add(_suffix(source).casefold())
     names: list[str] = []
     taken: set[str] = set()
-    for source in sources:
-        stem = name = _stem(source)
+    for source, own in zip(sources, stems, strict=True):
+        stem = name = own + (_suffix(source) if len(suffixes[own.casefold()]) > 1 else "")
         number = 2
         while name.casefold() in taken:  # some file systems do not tell cases apart
             name, number = f"{stem}_{number}", number + 1
@@ -235,9 +241,16 @@ def output_names(sources: Iterable[str]) -> list[str]:
     return names
 
 
+def _suffix(source: str) -> str:
+    return os.path.splitext(_path(source))[1]
+
+
+def _path(source: str) -> str:
+    return unquote(urlsplit(source).path) if is_url(source) else source
+
+
 def _stem(source: str) -> str:
-    path = unquote(urlsplit(source).path) if is_url(source) else source
-    stem = os.path.splitext(os.path.basename(path))[0]
+    stem = os.path.splitext(os.path.basename(_path(source)))[0]
     stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     return _NOT_IN_NAMES.sub("_", stem) or "image"
 

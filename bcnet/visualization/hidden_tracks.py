@@ -27,5 +27,5 @@ def draw_hidden_boxes(canvas: np.ndarray, tracks: Sequence[HiddenTrack]) -> None
 
 
 def hidden_labels(tracks: Sequence[HiddenTrack]) -> list[str]:
-    """The label of each track, such as "[3] behind [1]"."""
-    return [f"[{track.track_id}] behind [{track.behind}]" for track in tracks]
+    """The label of each track, such as "#4 behind #2" of track 3 behind track 1: pictures count from 1."""
+    return [f"#{track.track_id + 1} behind #{track.behind + 1}" for track in tracks]

@@ -45,12 +45,12 @@ def draw_layers(
     detections: Detections,
     *,
     long_side: int | None = None,
-    numbered: bool = False,
+    numbered: bool = True,
     scores: bool = True,
     columns: int = 2,
     keep_places: bool = False,
 ) -> np.ndarray:
-    """Panels two by two: detections, occluder layer, occludee layer or amodal masks, depth order.
+    """Panels two by two, or three in a row: detections, occluder layer, occludee layer or amodal masks, depth order.
 
     The occluder panel shows the occluder mask predicted inside the box of each detection, in that detection's colour;
     the occludee panel shows the detection's own mask. Predicted boundaries are the bright bands. Detections with amodal
@@ -63,9 +63,9 @@ def draw_layers(
         image: uint8 [H, W, 3], RGB.
         detections: of this image, with the maps of both layers (``with_occluder=True`` in inference).
         long_side: pixels of each panel's longer side; None keeps the image's.
-        numbered: labels begin with the detection's position, from 1.
+        numbered: labels begin with the detection's position, from 1, as the discs of the depth order have it.
         scores: labels end with the score. Without, these are annotations, and the first panel says so.
-        columns: panels beside each other.
+        columns: panels beside each other, where there are more than three.
         keep_places: panels of which only a sentence is left keep their places, as in the frames of a video.
 
     Returns:
@@ -83,7 +83,7 @@ def layer_panels(
     detections: Detections,
     *,
     long_side: int | None = None,
-    numbered: bool = False,
+    numbered: bool = True,
     scores: bool = True,
 ) -> dict[str, Panel]:
     """The panels of `draw_layers`, each under its name, in their order.
@@ -143,8 +143,8 @@ def _layer_panel(scene: Scene, spec: MapSpec) -> Panel:
     if (boundary := detections.find(spec.layer, BOUNDARY)) is not None:
         _glow(canvas, detections[kept], boundary.name, colors)
     draw_boxes(canvas, detections[kept], colors)
-    numbers = [scene.numbers[i] for i in kept] if scene.numbers else []
-    shown = Scene(canvas, detections[kept], colors, texts, texts, numbers)
+    numbers = [scene.numbers[i] for i in kept]
+    shown = Scene(canvas, detections[kept], colors, texts, texts, numbers, scene.numbered)
     if unknown:
         explanation += "; grey: not known"
     return Panel(draw_labels(canvas, shown, texts), title, explanation)
@@ -156,6 +156,9 @@ def _nothing_in(detections: Detections, spec: MapSpec) -> str:
         return "empty: there is no object"
     highest = float(detections.maps[spec.name].max())
     what = "nothing covers an object" if spec.layer == "occluder" else "no object has a mask"
+    if spec.layer == "occluder" and detections.occluded_by is not None and detections.occlusion.order.kept:
+        sources = "hidden parts too" if detections.has_hidden_parts else "so few pixels too"
+        return f"empty: no occluder mask fills {MIN_SHARE:.0%} of a box. The depth order comes from {sources}"
     if highest >= detections.mask_threshold:
         return f"empty: {what}, but for less than {MIN_SHARE:.0%} of a box"
     return f"empty: {what}. No probability reaches {detections.mask_threshold:g}; the highest is {highest:.2f}"
@@ -192,7 +195,7 @@ def _order_panel(scene: Scene) -> Panel:
     colors = depth_colors(int(order.depth.max(initial=0)))
     words = [str(depth) for depth in range(len(colors))]
     words[0], words[-1] = "0 in front", f"{words[-1]} behind"
-    picture = order_panel(_faded(scene.canvas), detections, regions, scene.colors)
+    picture = order_panel(_faded(scene.canvas), detections, regions, scene.colors, scene.numbers)
     return Panel(picture, title, explanation, list(zip(colors, words, strict=True)))
 
 

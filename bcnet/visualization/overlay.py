@@ -20,6 +20,8 @@ from bcnet.visualization.hidden_tracks import draw_hidden_boxes, hidden_labels
 from bcnet.visualization.labels import place_labels
 from bcnet.visualization.relations import draw_arrows
 
+CROWDED = 8  # more labels than these are smaller
+
 Region = tuple[Window, np.ndarray]  # a window in the canvas, and bool [h, w] there
 
 
@@ -33,7 +35,9 @@ class Scene:
         colors: of each.
         names: what its label says: number and class, of all near-identical ones.
         labels: the same with scores.
-        numbers: what the label says where there is no place for more; empty if detections are not numbered.
+        numbers: of each, such as "#1" (`instance_numbers`).
+        numbered: whether labels begin with the number, which is then also what they say where there is no place for
+            more.
         merged: number of detections that are not drawn, because a near-identical one is.
     """
 
@@ -43,6 +47,7 @@ class Scene:
     names: list[str]
     labels: list[str]
     numbers: list[str]
+    numbered: bool
     merged: int = 0
 
 
@@ -57,7 +62,7 @@ def scene_of(
     names = label_texts(detections, numbered, scores=False)
     labels = label_texts(detections, numbered, scores)
     canvas, detections = canvas_for(image, detections, long_side)
-    groups = near_identical(detections)
+    groups, numbers = near_identical(detections), instance_numbers(detections)
     firsts = [group[0] for group in groups]
     return Scene(
         canvas,
@@ -65,7 +70,8 @@ def scene_of(
         [colors[first] for first in firsts],
         [" = ".join(names[index] for index in group) for group in groups],
         [" = ".join(labels[index] for index in group) for group in groups],
-        [f"#{first + 1}" for first in firsts] if numbered else [],
+        [numbers[first] for first in firsts],
+        numbered or detections.track_ids is not None,
         len(detections) - len(groups),
     )
 
@@ -97,7 +103,8 @@ def draw_detections(
             canvas for labels to be legible.
         opacity: of the masks, 0..1.
         boxes, labels: whether they are drawn.
-        numbered: labels begin with the detection's position, from 1.
+        numbered: labels begin with the detection's position, from 1; those of tracked instances always with their
+            track's, from 1 too.
         scores: labels end with the score.
         relations: arrows from each occluder to its occludee, for detections with relations and masks.
 
@@ -136,6 +143,12 @@ def instance_colors(detections: Detections) -> list[style.Color]:
     """The colour of each detection, by its track or its position."""
     tracks = detections.track_ids
     return [style.instance_color(i) for i in (range(len(detections)) if tracks is None else tracks.tolist())]
+
+
+def instance_numbers(detections: Detections) -> list[str]:
+    """How pictures call each detection: "#1" is position 0 or, of tracked instances, track 0."""
+    tracks = detections.track_ids
+    return [f"#{i + 1}" for i in (range(len(detections)) if tracks is None else tracks.tolist())]
 
 
 def check_image(image: np.ndarray, detections: Detections) -> None:
@@ -234,13 +247,12 @@ def draw_boxes(canvas: np.ndarray, detections: Detections, colors: Sequence[styl
 def label_texts(detections: Detections, numbered: bool = False, scores: bool = True) -> list[str]:
     """Class name and score of each detection, such as "person 98%"; without names, "class 0 98%".
 
-    Tracked instances have their track in front, "[7] person 98%".
+    Numbered and tracked instances have their number in front, "#1 person 98%".
     """
-    texts = []
-    tracks = [] if detections.track_ids is None else detections.track_ids.tolist()
-    for index, (name, score) in enumerate(zip(detections.names, detections.scores.tolist(), strict=True)):
-        words = [f"#{index + 1}"] if numbered else []
-        words += [f"[{tracks[index]}]"] if tracks else []
+    texts, numbered = [], numbered or detections.track_ids is not None
+    numbers = instance_numbers(detections)
+    for number, name, score in zip(numbers, detections.names, detections.scores.tolist(), strict=True):
+        words = [number] if numbered else []
         words.append(name)
         words += [f"{100 * score:.0f}%"] if scores else []
         texts.append(" ".join(words))
@@ -253,6 +265,8 @@ def draw_labels(canvas: np.ndarray, scene: Scene, texts: Sequence[str]) -> np.nd
     A text that is wider than the canvas is shortened; one without a place is replaced by the detection's number.
     """
     size = style.font_size(canvas.shape[:2])
+    if len(texts) > CROWDED:
+        size = max(style.SMALLEST_FONT, round(0.75 * size))
     margin = max(2, size // 5)
     hidden = scene.detections.hidden_tracks
     texts = [*texts, *hidden_labels(hidden)]
@@ -261,7 +275,8 @@ def draw_labels(canvas: np.ndarray, scene: Scene, texts: Sequence[str]) -> np.nd
     boxes = [*scene.detections.boxes.tolist(), *(track.box for track in hidden)]
     colors = [*scene.colors, *(style.instance_color(track.track_id) for track in hidden)]
     rectangles = place_labels(boxes, plates, canvas.shape[:2])
-    without = [index for index, rectangle in enumerate(rectangles) if rectangle is None and index < len(scene.numbers)]
+    replaceable = len(scene.numbers) if scene.numbered else 0
+    without = [index for index, rectangle in enumerate(rectangles) if rectangle is None and index < replaceable]
     if without:
         plates = [_plate(scene.numbers[index], size, margin) for index in without]
         taken = [rectangle for rectangle in rectangles if rectangle is not None]

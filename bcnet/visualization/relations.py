@@ -58,11 +58,17 @@ def draw_arrows(
 
 
 def order_panel(
-    canvas: np.ndarray, detections: Detections, regions: Sequence[Region], colors: Sequence[style.Color]
+    canvas: np.ndarray,
+    detections: Detections,
+    regions: Sequence[Region],
+    colors: Sequence[style.Color],
+    numbers: Sequence[str],
 ) -> np.ndarray:
-    """Masks bright in front and dark behind, arrows, and on each mask its depth: a new image.
+    """Masks bright in front and dark behind, arrows, and on each mask a disc with its number: a new image.
 
-    Args: as `draw_arrows`.
+    Args:
+        canvas, detections, regions, colors: as `draw_arrows`.
+        numbers: of each detection, as labels have them.
     """
     base, canvas = canvas, canvas.copy()
     depth = detections.occlusion.order.depth
@@ -76,12 +82,13 @@ def order_panel(
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(area, contours, -1, colors[index], style.line_width(canvas.shape[:2]), cv2.LINE_AA)
     size = style.font_size(canvas.shape[:2])
-    radius = round(0.75 * max(style.text_size(str(len(shades) - 1), size, bold=True)[0], size))
+    widest = max((style.text_size(number, size, bold=True)[0] for number in numbers), default=0)
+    radius = round(0.6 * max(widest, size))
     anchors = place_anchors(regions, detections.boxes.tolist(), radius + 2)
     draw_arrows(canvas, detections, regions, colors, margin=radius + 2, anchors=anchors)
     written = []
     for index, (x, y) in enumerate((round(x), round(y)) for x, y in anchors):
-        text = str(depth[index])
+        text = numbers[index]
         width, height = style.text_size(text, size, bold=True)
         cv2.circle(canvas, (x, y), radius + 2, style.WHITE, -1, cv2.LINE_AA)
         cv2.circle(canvas, (x, y), radius, colors[index], -1, cv2.LINE_AA)

@@ -38,7 +38,7 @@ def sheet(panels: Sequence[Panel], *, columns: int = 2, keep_places: bool = Fals
 
     Args:
         panels: the pictures, of one size, the first of which exists.
-        columns: panels beside each other.
+        columns: panels beside each other; three pictures are in one row, not in two of two places.
         keep_places: a panel without a picture keeps its place, with its sentence; so the sheets of a video have one
             layout. Otherwise the sentences stand together where a row has a place left, or below the panels.
     """
@@ -58,7 +58,8 @@ def sheet(panels: Sequence[Panel], *, columns: int = 2, keep_places: bool = Fals
             cells.append(panel)
         elif keep_places:
             cells.append([panel])
-    columns = min(columns, len(cells))
+    # Three pictures have a row of their own rather than a place without one.
+    columns = 3 if (columns, len(cells)) == (2, 3) else min(columns, len(cells))
     below: list[Panel] = []
     if sentences and not keep_places:
         if len(cells) % columns:

@@ -293,5 +293,5 @@ def test_an_image_is_no_weights_file(tmp_path):
 def test_a_pickle_that_refers_to_other_files_is_refused_in_our_words(tmp_path):
     path = tmp_path / "weights.pkl"
     path.write_bytes(b"\x80\x02Pelsewhere\n.")
-    with pytest.raises(ValueError, match="not a weights file: it refers to data outside of the file$"):
+    with pytest.raises(ValueError, match=r"not a weights file: it refers to data outside of the file$"):
         read_checkpoint(str(path))

@@ -194,6 +194,8 @@ def test_predict_writes_a_coco_json_and_pictures(trained, tmp_path, capsys):
 def test_predictions_that_fail_say_why(trained, tmp_path, capsys, monkeypatch):
     weights = ["predict", "--weights", str(trained / "model_final.pth")]
     image = str(trained / "data" / "images" / "0.png")
+    status, line = failure([*weights, "--input", image], capsys)
+    assert status == 2 and "name what to write: --output FILE.json, --pictures FOLDER, or both" in line
     for arguments, message in (
         ([*weights, "--input", "absent/", "--output", "a.json"], "no images found for the input 'absent/'"),
         ([*weights, "--input", image, "--output", str(tmp_path)], "--output names the json file to write"),

@@ -74,12 +74,11 @@ def test_config_keys_may_follow_the_inputs():
 def test_prediction_is_quiet_unless_asked(trained, tmp_path):
     command = [sys.executable, "-m", "bcnet", "predict", "--weights", str(trained / "model_final.pth")]
     command += ["--input", str(trained / "data/images/0.png"), "--pictures", str(tmp_path / "drawn")]
-    command += ["--output", str(tmp_path / "found.json")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     shown = subprocess.run([*command, "-v"], capture_output=True, text=True, check=True, env=env)
     assert "tensors loaded" in shown.stderr and shown.stdout.endswith(f"{tmp_path}/drawn/\n")
     main([*command[3:]])
-    assert os.listdir(tmp_path / "drawn") == ["0_detections.jpg"]
+    assert sorted(os.listdir(tmp_path / "drawn")) == ["0_detections.jpg", "predictions.json"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from bcnet.config import load_config
 from bcnet.data import load_dataset
 from bcnet.data.duplicates import content_groups
 from bcnet.data.findings import collected_findings
-from bcnet.data.inspection.advice import config_lines
+from bcnet.data.inspection.advice import config_lines, remarks
 from bcnet.data.inspection.counts import DatasetCounts, count_dataset
 from bcnet.data.inspection.dataset_check import check_datasets
 from bcnet.data.inspection.shared_images import shared_images
@@ -139,15 +139,25 @@ def test_files_by_content(tmp_path):
 def test_the_config_is_valid(images, side):
     counts = DatasetCounts(images=images, objects=9, with_amodal=9, ordered_pairs=3)
     counts.heights, counts.widths, counts.areas = [side] * 3, [2 * side] * 3, [500.0]
-    lines = config_lines(counts, 7, "coco:a.json:b", "coco:c.json:d")
+    counts.small = 1 if images == 3000 else 3
+    lines = config_lines(counts, "coco:a.json:b", "coco:c.json:d")
     cfg = load_config("Base-RCNN-FPN.yaml", [part for line in lines for part in (line.split(" ", 1)[0], value(line))])
-    assert cfg.DATASETS.TRAIN == ("coco:a.json:b",) and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 7
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("coco:a.json:b",), ("coco:c.json:d",))
     assert cfg.SOLVER.STEPS[0] < cfg.SOLVER.STEPS[1] < cfg.SOLVER.MAX_ITER
     assert cfg.INPUT.MIN_SIZE_TRAIN[0] <= cfg.INPUT.MAX_SIZE_TRAIN
     assert cfg.MODEL.BILAYER.AMODAL and cfg.MODEL.BILAYER.OCCLUDER_TARGET == "front"
     if images == 118287:  # COCO's own: detectron2's 1x schedule
         assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH) == (89000, 0.02, 16)
         assert (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN) == ((800,), 1333)
+
+
+def test_images_are_enlarged_for_small_objects_alone():
+    counts = DatasetCounts(images=20, objects=8, small=2)
+    counts.heights, counts.widths = [427] * 3, [640] * 3
+    assert {"INPUT.MIN_SIZE_TRAIN '(448,)'", "INPUT.MAX_SIZE_TRAIN 672"} <= set(config_lines(counts, "a", "b"))
+    counts.small = 3
+    assert {"INPUT.MIN_SIZE_TRAIN '(736,)'"} <= set(config_lines(counts, "a", "b"))
+    assert "3 of 8 objects are small: images are enlarged for them" in remarks(counts, ())
 
 
 def value(line):
@@ -160,7 +170,8 @@ def test_command_and_report(coco_files, tmp_path, capsys):
     assert sum(len(suspicion.examples) for suspicion in dataset.suspicions) == 4  # crowds, and what is wrong with 5
     main(["data", "check", spec(files), "--output", str(tmp_path / "out/report.html")])
     printed = capsys.readouterr().out
-    assert "objects                     4, and 1 crowds" in printed and "MODEL.ROI_HEADS.NUM_CLASSES 2" in printed
+    assert "objects                     4, and 1 crowd;" in printed and "DATASETS.TEST '()'" in printed
+    assert "note: no test set was named" in printed and "--split 0.8" in printed
     report = (tmp_path / "out/report.html").read_text()
     assert "boxes of zero width or height" in report and report.count("<img") == 4
     assert "<td>cat</td><td>3</td>" in report and 'src="data:image/jpeg;base64,' in report

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
 import yaml
 from training_toys import ToyModel, toy_config, toy_trainer
 
@@ -22,6 +25,20 @@ def test_the_first_iteration_is_said_at_once(tmp_path, caplog):
     assert yaml.safe_load((tmp_path / "metrics.json").read_text())["iteration"] == 3
 
 
+def test_the_averages_come_before_the_evaluation(tmp_path, caplog):
+    caplog.set_level("INFO")
+
+    def evaluation(model):
+        logging.getLogger("bcnet.evaluation").info("the tables")
+        return {"AP": 1.0}
+
+    toy_trainer(toy_config(tmp_path, SOLVER__LOG_PERIOD=100), ToyModel(), evaluate=evaluation).run()
+    said = [record.getMessage() for record in caplog.records]
+    assert said[-1] == "the tables" and [line for line in said if line.startswith("eta: ")]
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert "total_loss" in metrics[0] and metrics[1] == {"AP": 1.0, "iteration": 3}
+
+
 def test_the_console_has_what_differs_and_the_file_has_all(tmp_path, capsys):
     (tmp_path / "base.yaml").write_text("SOLVER:\n  BASE_LR: 0.5\n")
     (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 7\n")
@@ -30,10 +47,14 @@ def test_the_console_has_what_differs_and_the_file_has_all(tmp_path, capsys):
     set_up_logging(str(output))
     record_run(cfg)
     shown, logged = capsys.readouterr().out, (output / "log.txt").read_text()
-    assert f"  OUTPUT_DIR: {output}\n  SEED: 3\n  SOLVER.MAX_ITER: 7\n" in shown
+    assert f"  OUTPUT_DIR: {output}\n  SEED: 3\n" in shown and "MAX_ITER" not in shown  # what the file sets
     assert "BASE_LR" not in shown and "torchvision" not in shown and "torch " in shown
     assert len(shown.splitlines()) < 10
-    assert "BASE_LR: 0.5" in logged and "torchvision: " in logged
+    assert (
+        f"{output}\n  SEED: 3\n  SOLVER.MAX_ITER: 7\n" in logged
+        and "BASE_LR: 0.5" in logged
+        and "torchvision: " in logged
+    )
     assert yaml.safe_load((output / "config.yaml").read_text())["SOLVER"]["BASE_LR"] == 0.5
 
 

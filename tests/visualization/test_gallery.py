@@ -80,7 +80,7 @@ def test_predictions_go_on_after_unreadable_files(tmp_path, caplog):
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["x_2_layers.jpg", "x_2_maps.png", "x_layers.jpg", "x_maps.png"]
     # Small images are enlarged, for legible labels.
-    assert picture_size(tmp_path / "out/x_layers.jpg")[0] == 2 * 800 + 12
+    assert picture_size(tmp_path / "out/x_layers.jpg")[0] == 3 * 800 + 2 * 12
 
 
 def test_predictions_go_on_after_an_image_that_fails(tmp_path):
@@ -103,7 +103,8 @@ def test_a_folder_that_cannot_be_written_ends_the_job(tmp_path):
 
 def test_names_of_pictures():
     sources = ["a/x.png", "b/x.png", "c/x_2.jpg", "d/X.jpg", "webcam:1", "https://host/y%20z.jpg?token=a/secret.png"]
-    assert output_names(sources) == ["x", "x_2", "x_2_2", "X_3", "webcam_1", "y z"]
+    assert output_names(sources) == ["x.png", "x.png_2", "x_2", "X.jpg", "webcam_1", "y z"]
+    assert output_names(["a/x.png", "b/x.png", "c/x_2.png"]) == ["x", "x_2", "x_2_2"]
     strange = ["https://host/?id=3", "https://host/a%2F..%2F%3Fq.png", f"{'é' * 120}.png"]
     assert output_names(strange) == ["image", "_q", "é" * 100]
 

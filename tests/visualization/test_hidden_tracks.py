@@ -32,6 +32,6 @@ def test_a_dashed_box_in_the_colour_of_the_track():
 
 
 def test_the_label_says_what_is_in_front():
-    assert hidden_labels([HIDDEN]) == ["[3] behind [1]"]
+    assert hidden_labels([HIDDEN]) == ["#4 behind #2"]
     with_label, without = (draw_detections(GREY, frame(HIDDEN), labels=labels) for labels in (True, False))
     assert (with_label != without).any() and (draw_detections(GREY, frame()) == 90).all()

@@ -47,8 +47,8 @@ def test_an_empty_layer_has_a_sentence_instead_of_a_panel():
     assert (two[-30:] != 255).any()  # the sentence, below them
     found.occluder_mask[:] = 1
     three = draw_layers(image(), found)
-    assert three.shape[0] > two.shape[0] and len(panels_of(found)) == 3
-    assert (three[-20:, 120 + GAP :] == 255).all()  # the fourth place is free
+    assert three.shape[1] == 3 * 120 + 2 * GAP and len(panels_of(found)) == 3
+    assert all((three[-20:, start : start + 120] != 255).any() for start in (0, 132, 264))  # no place is free
 
 
 def test_panels_of_videos_keep_their_places():
@@ -60,7 +60,7 @@ def test_panels_of_videos_keep_their_places():
     assert abs(empty.shape[0] - full.shape[0]) < 100 and empty.shape[1] == full.shape[1]
 
 
-def test_panels_stand_two_by_two_and_sentences_fill_the_free_place():
+def test_three_panels_stand_in_a_row_and_sentences_below_or_in_the_free_place():
     white, black = (np.full((50, 240, 3), value, np.uint8) for value in (250, 0))
     panels = [
         Panel(black, "a", "one two three four five six"),
@@ -69,9 +69,11 @@ def test_panels_stand_two_by_two_and_sentences_fill_the_free_place():
         Panel(black, "d"),
     ]
     picture = sheet(panels)
-    assert picture.shape[1] == 2 * 240 + GAP
-    assert (picture[-50:, :240] == 0).all()  # the third picture stands below the first one
-    assert (picture[-50:, 240 + GAP :] < 100).any()  # the sentence beside it
+    assert picture.shape[1] == 3 * 240 + 2 * GAP
+    assert (picture[:, 2 * (240 + GAP) :] == 0).all(axis=(1, 2)).sum() == 50  # the third picture in the same row
+    assert (picture[-30:, :240] < 100).any()  # the sentence below
+    picture = sheet([*panels, Panel(black, "e"), Panel(white, "f")], columns=3)
+    assert picture.shape[1] == 3 * 240 + 2 * GAP and (picture[-50:, 2 * (240 + GAP) :] < 100).any()  # beside the last
     legend = [((200, 30, 40), "red"), ((30, 200, 40), "green")]
     with_legend = sheet([Panel(black, "a", legend=legend)])
     assert (with_legend == (200, 30, 40)).all(axis=2).any() and (with_legend == (30, 200, 40)).all(axis=2).any()

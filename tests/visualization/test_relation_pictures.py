@@ -11,6 +11,8 @@ from bcnet.ops.paste import Window
 from bcnet.structures import Detections
 from bcnet.visualization import draw_detections, draw_layers
 from bcnet.visualization.arrows import ArrowRouter
+from bcnet.visualization.layers import layer_panels
+from bcnet.visualization.overlay import label_texts
 from bcnet.visualization.relations import depth_colors, place_anchors
 from bcnet.visualization.style import instance_color
 
@@ -74,18 +76,31 @@ def test_arrows_need_relations():
 
 
 def test_the_order_has_a_panel_of_its_own_where_there_are_relations():
-    found = scene([[0.0, 1.0], [0.0, 0.0]])
-    with_order = draw_layers(GREY, found)
-    found.occluded_by = None
-    without = draw_layers(GREY, found)
-    assert with_order.shape[0] > without.shape[0] and with_order.shape[1] == without.shape[1]
+    with_relations = scene([[0.0, 1.0], [0.0, 0.0]])
+    with_order = draw_layers(GREY, with_relations)
+    without = draw_layers(GREY, replace(with_relations, occluded_by=None))
+    assert with_order.shape[1] > without.shape[1]
     # What lies in front is the brighter one; a corner of each mask, away from numbers and arrows.
-    panel = with_order[-SIZE[0] :, : SIZE[1]].astype(int).sum(axis=2)
+    panel = layer_panels(GREY, with_relations)["order"].picture.astype(int).sum(axis=2)
     assert panel[34:40, 130:136].mean() > panel[34:40, 14:20].mean() + 100
     # The colours of its legend are those of the masks, up to the image below.
     legend = depth_colors(1)
-    head = with_order[-SIZE[0] - 40 : -SIZE[0]]
-    assert all((head == color).all(axis=2).sum() > 50 for color in legend)
+    assert all((with_order == color).all(axis=2).sum() > 50 for color in legend)
+
+
+def test_discs_have_the_numbers_of_the_labels_and_the_empty_layer_does_not_deny_the_arrows():
+    found = scene([[0.0, 1.0], [0.0, 0.0]])
+    panels = layer_panels(GREY, found)
+    assert panels["occluder"].explanation == (
+        "empty: no occluder mask fills 1% of a box. The depth order comes from so few pixels too"
+    )
+    renamed = layer_panels(GREY, replace(found, track_ids=torch.tensor([0, 41])))["order"].picture
+    swapped = layer_panels(GREY, replace(found, track_ids=torch.tensor([0, 1])))["order"].picture
+    assert np.array_equal(swapped, panels["order"].picture) and not np.array_equal(renamed, swapped)
+    assert label_texts(replace(found, track_ids=torch.tensor([0, 41]))) == ["#1 class 0 90%", "#42 class 0 80%"]
+    assert layer_panels(GREY, scene([[0.0, 0.0], [0.0, 0.0]]))["occluder"].explanation.startswith(
+        "empty: nothing covers an object. No probability reaches 0.5"
+    )
 
 
 def test_an_empty_image_has_an_empty_order():

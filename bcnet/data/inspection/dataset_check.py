@@ -84,8 +84,12 @@ def check_datasets(names: Sequence[str]) -> DatasetCheck:
     train = check.datasets[0]
     test = check.datasets[1].name if len(check.datasets) > 1 else None
     if train.counts.images:
-        check.config = config_lines(train.counts, train.info.num_classes, train.name, test)
+        check.config = config_lines(train.counts, train.name, test)
     check.remarks = remarks(train.counts, train.info.class_names)
+    if test is None:
+        check.remarks.append(
+            "no test set was named, so none is evaluated on; bcnet data convert --split 0.8 makes two sets of one"
+        )
     for first, second in combinations(check.datasets, 2):
         check.remarks += _class_differences(first, second)
     return check
@@ -117,7 +121,7 @@ def count_lines(dataset: CheckedDataset) -> list[tuple[str, str]]:
     objects = max(counts.objects, 1)
     lines = [
         ("images", f"{counts.images}, {counts.empty} without objects"),
-        ("objects", f"{counts.objects}, and {counts.crowds} crowds; {_spread(counts.per_image)} per image"),
+        ("objects", f"{counts.objects}, and {counted(counts.crowds, 'crowd')}; {_spread(counts.per_image)} per image"),
         ("image sides", f"{_spread(counts.widths)} x {_spread(counts.heights)}"),
         (
             "object areas",
