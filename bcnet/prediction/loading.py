@@ -114,8 +114,8 @@ def load_predictor(
                 raise
             raise ValueError(
                 f"MODEL.WEIGHTS of {config_file}, {source!r}, are no trained model of it. If they are what training "
-                f"starts from, train first (bcnet train --config-file {config_file}); trained weights are given beside the "
-                f'config: bcnet.load("{config_file}", "model_final.pth")'
+                f"starts from, train first (bcnet train --config-file {config_file}); trained weights are given beside "
+                f'the config: bcnet.load("{config_file}", "model_final.pth")'
             ) from error
     else:
         logger.warning("No weights were given and MODEL.WEIGHTS is empty: the model is random")
