@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 UPWARDS = {
     ("bcnet.config.loading", "bcnet.modeling"),  # the registered backbones, whose own keys a config may have
     ("bcnet.config.validate", "bcnet.modeling"),  # the registered names, for the error about an unknown one
-    ("bcnet.config.loading", "bcnet.modeling"),  # keys that the registered backbone derives from its section
+    ("bcnet.prediction.loading", "bcnet.export"),  # `bcnet.load("model.onnx")`
     ("bcnet.structures.output", "bcnet.detectron2"),  # `Detections.to_detectron2`
     ("bcnet.structures.output", "bcnet.visualization"),  # `Detections.plot`
     ("bcnet.cli.train_processes", "bcnet.detectron2"),  # ``--host detectron2``
