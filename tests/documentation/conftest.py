@@ -37,8 +37,7 @@ def prepared(tmp_path_factory):
     for split in ("train", "val"):
         generate_dataset(folder / "datasets/synthetic", 4, SceneConfig.preset("easy"), seed=1, split=split)
     write_small_data_set(folder / "my")
-    for split in ("train", "val"):
-        shutil.copy(folder / "my/annotations.json", folder / f"my/{split}.json")
+    _split(folder / "my/annotations.json")
     with Image.open(folder / "datasets/synthetic/images/val/000000.png") as photo:
         for name in ("photo.jpg", "photos/1.jpg", "more/2.jpg"):
             (folder / name).parent.mkdir(exist_ok=True)
@@ -49,6 +48,16 @@ def prepared(tmp_path_factory):
     _write_model(folder / "output/quick/model_final.pth")
     os.link(folder / "output/quick/model_final.pth", folder / "model_final.pth")
     return folder
+
+
+def _split(annotation_file) -> None:
+    """Its first three images as train.json, the others as val.json."""
+    content = json.loads(annotation_file.read_text())
+    for split, images in (("train", content["images"][:3]), ("val", content["images"][3:])):
+        ids = {image["id"] for image in images}
+        annotations = [entry for entry in content["annotations"] if entry["image_id"] in ids]
+        part = {**content, "images": images, "annotations": annotations}
+        annotation_file.with_name(f"{split}.json").write_text(json.dumps(part))
 
 
 def _write_video(photo, path) -> None:

@@ -71,7 +71,7 @@ def test_a_box_prompted_model_takes_boxes(box_prompted, images):
     assert len(none) == 0 and none.maps["occluder_mask"].shape == (0, 28, 28)
     masks = found.segment(images[0], [[4.5, 3, 30, 40], [10, 10, 60, 47]], class_names=["thing"])
     assert masks.masks.shape == (2, 48, 64) and masks.names == ["thing", "thing"] and masks.occluded_by.shape == (2, 2)
-    with pytest.raises(ValueError, match="box 1 has no area inside the image of 64 x 48 pixels"):
+    with pytest.raises(ValueError, match="outside the image of 64 x 48 pixels, the first is box 1"):
         found.segment(images[0], [[0, 0, 9, 9], [70, 0, 90, 9]])
     with pytest.raises(ValueError, match="give it boxes"):
         found.predict(images[0])

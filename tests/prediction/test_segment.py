@@ -114,7 +114,7 @@ def test_results_of_other_packages():
     supervision = pytest.importorskip("supervision", reason="needs supervision")
     boxes = np.array(BOXES)
     plain = given(supervision.Detections(xyxy=boxes))
-    assert plain.classes.tolist() == [0, 0] and plain.scores.tolist() == [1, 1] and plain.names == ["object"] * 2
+    assert plain.classes.tolist() == [0, 0] and plain.scores.tolist() == [1, 1] and plain.class_names == ("object",)
     data = {"class_name": np.array(["dog", "cat"])}
     full = supervision.Detections(xyxy=boxes, class_id=np.array([2, 0]), confidence=np.array([0.5, 0.25]), data=data)
     found = given(full)
