@@ -29,7 +29,9 @@ from bcnet.structures import Detections
 
 PAGE = (pathlib.Path(CONFIGS).parent / "docs" / "detectron2.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-SHELL = next(text for text in re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL) if "--host detectron2" in text)
+SHELL = next(
+    text for text in re.findall(r"```bash\n(bcnet .*?)```", PAGE, flags=re.DOTALL) if "--host detectron2" in text
+)
 SMALL_IMAGES = [
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TRAIN", "96"),
     *("TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.MAX_SIZE", "96", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
