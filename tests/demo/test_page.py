@@ -271,3 +271,15 @@ def test_without_gradio(monkeypatch):
     monkeypatch.delitem(sys.modules, "bcnet.demo.page", raising=False)
     with pytest.raises(ImportError, match=r"needs the package gradio: pip install 'bcnet\[demo\]'"):
         import bcnet.demo.page  # noqa: F401
+
+
+def test_no_proxy_for_this_computer_while_the_server_starts(monkeypatch):
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'bcnet[demo]'")
+    from bcnet.demo.page import _without_proxy
+
+    monkeypatch.setenv("no_proxy", "example.org")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with _without_proxy("10.0.0.5"):
+        assert os.environ["no_proxy"] == "example.org,localhost,127.0.0.1,10.0.0.5"
+        assert os.environ["NO_PROXY"] == "localhost,127.0.0.1,10.0.0.5"
+    assert os.environ["no_proxy"] == "example.org" and "NO_PROXY" not in os.environ
