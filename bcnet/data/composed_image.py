@@ -76,8 +76,7 @@ class ComposedImage:
         near = (boxes[:, :2] < covered[:2] + covered[2:]) & (boxes[:, :2] + boxes[:, 2:] > covered[:2])
         for index in np.flatnonzero(near.all(axis=1)):
             self.objects[index].visible = rle_difference(self.objects[index].visible, rle)
-        self.objects.append(ComposedObject(rle, rle, category=pasted.category))
-        self.pasted.append(True)
+        self._add(ComposedObject(rle, rle, category=pasted.category), in_front=True)
 
     def paste_behind(self, pasted: PastedObject, shadow: dict | None = None, feather: float = 0.0) -> None:
         """Adds an object behind all others; `feather` blurs its edge along what lies on it."""
@@ -95,11 +94,14 @@ class ComposedImage:
         uncovered[part] = coverage[part] * ~occupied[window]
         self._blend(replace(pasted, coverage=opacity, colours=colours), None)
         visible = self._rle(replace(pasted, coverage=uncovered))
-        self.objects.append(ComposedObject(self._rle(pasted), visible, category=pasted.category))
-        self.pasted.append(False)
+        self._add(ComposedObject(self._rle(pasted), visible, category=pasted.category), in_front=False)
+
+    def _add(self, item: ComposedObject, *, in_front: bool) -> None:
+        self.objects.append(item)
+        self.pasted.append(in_front)
+        self._occupied = None
 
     def _blend(self, pasted: PastedObject, shadow: dict | None) -> None:
-        self._occupied = None
         margin = 0 if shadow is None else 3 * shadow["spread"]
         height, width = pasted.coverage.shape
         shape = (height + 2 * margin, width + 2 * margin)

@@ -51,7 +51,6 @@ class Cutout:
             scale: factor of both sides.
             mirrored: flip horizontally.
             feather: standard deviation in pixels of the edge's blur; 0 leaves it sharp.
-
         """
         height, width = self.mask.shape
         size = (max(round(width * scale), 1), max(round(height * scale), 1))

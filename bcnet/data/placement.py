@@ -82,6 +82,7 @@ def contact_towards(cutout: ScaledCutout, angles: np.ndarray) -> np.ndarray:
 
 
 def anywhere(x: int, y: int) -> bool:
+    """For objects behind others: their contour ends at what lies on them."""
     return True
 
 

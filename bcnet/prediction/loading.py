@@ -163,6 +163,9 @@ def config_of_weights(weights: str | None, opts: Sequence[object] = (), *, conte
 
 
 def _lies_in(weights: str, folder: str) -> bool:
+    """Whether local weights lie in a folder; those of a URL, which is not resolved once more, do not."""
+    if "://" in weights:
+        return False
     return os.path.realpath(os.path.dirname(local_path(weights))) == os.path.realpath(folder)
 
 
