@@ -187,6 +187,9 @@ def test_what_is_no_model_file(tmp_path):
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     with pytest.raises(ValueError, match="Git LFS pointer"):
         read_checkpoint(str(path))
+    Image.new("RGB", (8, 8)).save(path, "PNG")
+    with pytest.raises(ValueError, match=r"model\.pth' \(\d+ bytes\) is a PNG image, not a weights file$"):
+        read_checkpoint(str(path))
     for name in ("model.onnx", "model.xml"):
         (tmp_path / name).write_bytes(b"<?xml")
         with pytest.raises(ValueError, match=rf"{name}' is an exported model, .* needs the weights"):
@@ -281,13 +284,6 @@ def test_code_beside_numpys_numbers_does_not_run(tmp_path):
     with pytest.raises(ValueError, match="was refused, and nothing in it was executed"):
         read_checkpoint(path)
     assert not marker.exists()
-
-
-def test_an_image_is_no_weights_file(tmp_path):
-    path = tmp_path / "photo.pth"
-    Image.new("RGB", (8, 8)).save(path, "PNG")
-    with pytest.raises(ValueError, match=r"photo\.pth' \(\d+ bytes\) is a PNG image, not a weights file$"):
-        read_checkpoint(str(path))
 
 
 def test_a_pickle_that_refers_to_other_files_is_refused_in_our_words(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model as build_detectron2_model
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
 from mask_layers import two_layers
 
 from bcnet.checkpoint import to_detectron2
@@ -71,6 +72,17 @@ def both_hosts(config_file, *opts):
     plugin.load_state_dict(to_detectron2(engine.state_dict()), strict=True)
     # The engine's layout, so that both take the same kernels: random weights magnify rounding a thousandfold.
     return engine, plugin.to(memory_format=torch.channels_last)
+
+
+def assert_same_losses(engine, plugin):
+    """The losses of `images` with `targets` are equal in training; returns the engine's."""
+    expected = engine.train()(images(), targets())
+    with EventStorage():
+        found = plugin.train()(inputs(objects=3))
+    assert found.keys() == expected.keys()
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name], loss, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+    return expected
 
 
 def images():

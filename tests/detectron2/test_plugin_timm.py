@@ -10,8 +10,14 @@ pytest.importorskip("timm", reason="needs timm: pip install 'bcnet[backbones]'")
 import timm
 import torch
 from detectron2.modeling import build_model as build_detectron2_model
-from detectron2.utils.events import EventStorage
-from plugin_samples import FASTER_RCNN, FCOS, both_hosts, engine_cfg, images, inputs, plugin_cfg, targets
+from plugin_samples import (
+    FASTER_RCNN,
+    FCOS,
+    assert_same_losses,
+    both_hosts,
+    engine_cfg,
+    plugin_cfg,
+)
 from test_plugin_training import arguments, logged
 from test_same_numbers import EVERYTHING
 
@@ -41,12 +47,7 @@ def test_the_same_features_and_losses(config_file, name):
     for level, features in expected.items():
         assert torch.equal(found[level], features) and shapes[level].channels == features.shape[1]
         assert shapes[level].stride == engine.backbone.strides[level]
-    losses = engine.train()(images(), targets())
-    with EventStorage():
-        found = plugin.train()(inputs(objects=3))
-    assert found.keys() == losses.keys()
-    for loss, value in losses.items():
-        torch.testing.assert_close(found[loss], value, rtol=1e-4, atol=1e-6, msg=lambda text, n=loss: f"{n}: {text}")
+    assert_same_losses(engine, plugin)
 
 
 @pytest.mark.parametrize("config_file", [FASTER_RCNN, FCOS])

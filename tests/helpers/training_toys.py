@@ -1,6 +1,8 @@
-"""A small model, stream of batches and config that stand in for the real ones."""
+"""A small model, stream of batches and config that stand in for the real ones, and what a training with them wrote."""
 
 from __future__ import annotations
+
+import json
 
 import torch
 from mask_layers import two_layers
@@ -10,6 +12,7 @@ from bcnet.config import get_cfg
 from bcnet.structures import Targets
 from bcnet.training import Trainer, build_trainer
 from bcnet.training.checkpoints import Checkpoints
+from bcnet.training.reproducibility import seed_everything
 
 
 def with_overrides(cfg, overrides):
@@ -108,3 +111,30 @@ def toy_trainer(cfg, model, stream=None, evaluate=None, *, resume: bool = False)
     content = checkpoints.read_last() if resume else None
     loader = stream(content["iteration"] + 1 if content else 0)
     return build_trainer(cfg, model, loader, evaluate, checkpoints=checkpoints, resume_from=content)
+
+
+def read(path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def same(left, right) -> bool:
+    """Whether two checkpoint contents are equal to the last bit."""
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
+def metrics(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def trained(cfg, stream=None, resume=False, evaluate=None) -> Trainer:
+    model = ToyModel()
+    seed_everything(cfg.SEED)
+    trainer = toy_trainer(cfg, model, stream, evaluate, resume=resume)
+    trainer.run()
+    return trainer
