@@ -10,6 +10,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import IO, Any
 
+import orjson
 import portalocker
 
 from bcnet.lazy_json import parse_lazily
@@ -106,6 +107,10 @@ def parse_json(content: bytes, source: str | os.PathLike, *, lazy_lists: Collect
     Of an object, the lists under the keys `lazy_lists` are parsed element by element when they are asked for
     (`bcnet.lazy_json.LazyList`).
     """
+    if not lazy_lists:
+        with contextlib.suppress(ValueError):
+            return orjson.loads(content)  # some three times faster than json
+    # What is not strict JSON in UTF-8: NaN and Infinity, UTF-16, a byte order mark; or the error as json words it.
     try:
         return parse_lazily(content, lazy_lists) if lazy_lists else json.loads(content)
     # JSONDecodeError, bytes that are not text, a number of too many digits; or brackets nested without end

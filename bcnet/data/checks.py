@@ -86,6 +86,12 @@ class MaskBoxCheck:
             what = "masks that disagree with their boxes (IoU of the mask's extents and the box below 0.5)"
             self._findings.note(what, label, f"{spans}, its box is {list(bbox)}")
 
+    def add_agreeing(self, objects: int, largest: float, smallest_side: float) -> None:
+        """Adds objects whose masks agree with their boxes: their number, largest coordinate and smallest image side."""
+        self._objects += objects
+        self._largest = max(self._largest, largest)
+        self._smallest_side = min(self._smallest_side, smallest_side)
+
     def finish(self) -> None:
         """Adds the findings that concern the file as a whole."""
         if self._objects and self._fractional and self._largest <= _FRACTIONS:

@@ -344,6 +344,8 @@ def missing(entry: object, keys: tuple[str, ...]) -> str | None:
 
 def is_id(value: object) -> TypeGuard[int | float | str]:
     """Whether a value is a string, or an integer of at most 64 bits (as int or float)."""
+    if type(value) is int:  # the usual case
+        return abs(value) < 2**63
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False
     return isinstance(value, str) or (abs(value) < 2**63 and value == int(value))

@@ -12,12 +12,16 @@ from bcnet.data.records import ImageRecord
 # `ImageRecord.in_front`: pairs (i, j), j in front of i.
 Pairs = list[tuple[int, int]]
 
+_KEYS = frozenset(("depth", "in_front", "unordered_with"))
+
 
 def annotated_order(record: ImageRecord, annotations: Sequence[dict], findings: Findings) -> Pairs | None:
     """The order by the annotations' ``in_front``, lists of ids, or else by their ``depth``; smaller is nearer.
 
     The ids of ``unordered_with`` give `ImageRecord.unordered_pairs`.
     """
+    if all(_KEYS.isdisjoint(annotation) for annotation in annotations):
+        return None
     undecided = _pairs_of_ids(record, annotations, findings, "unordered_with")
     record.unordered_pairs = tuple(sorted({(min(pair), max(pair)) for pair in undecided}))
     if any(annotation.get("in_front") is not None for annotation in annotations):

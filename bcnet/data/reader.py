@@ -33,8 +33,11 @@ from bcnet.data.coco_json import (
 )
 from bcnet.data.findings import AnnotationError, Findings, Tally
 from bcnet.data.order import Pairs, annotated_order
+from bcnet.data.plain_annotations import plain_instances
 from bcnet.data.records import ImageRecord, InstanceRecord
 from bcnet.lazy_json import LazyList
+
+_BATCH = 64  # images whose annotations are looked at together
 
 # A share of crowds among the annotations above this is noted in the warning; COCO has 1.2 %.
 _MANY_CROWDS = 0.1
@@ -145,11 +148,28 @@ class CocoReader:
     def __iter__(self) -> Iterator[ReadImage]:
         images = self._read_images()
         groups = self._positions_by_image(images)
-        for image_id in list(images):
-            position, record = images.pop(image_id)  # popped, so that records are freed when the caller drops them
-            if record is not None:
-                yield self._read_image(position, record, groups.pop(image_id))
+        usable = {image_id: (place, record) for image_id, (place, record) in images.items() if record is not None}
+        del images
+        ids = list(usable)
+        for start in range(0, len(ids), _BATCH):
+            # Popped, so that records are freed when the caller drops them.
+            batch = [(*usable.pop(image_id), groups.pop(image_id)) for image_id in ids[start : start + _BATCH]]
+            yield from self._read_batch(batch)
         self._finish()
+
+    def _read_batch(self, batch: list[tuple[int, ImageRecord, list[int]]]) -> Iterator[ReadImage]:
+        """Reads images with their positions and those of their annotations: plain annotations in bulk."""
+        annotations = [self._annotations[candidate] for _, _, candidates in batch for candidate in candidates]
+        plain: list[InstanceRecord | None] = [None] * len(annotations)
+        if self._format.translate is None:
+            records = [record for _, record, candidates in batch for _ in candidates]
+            plain, largest, smallest_side = plain_instances(annotations, records, self._class_of)
+            self._check.add_agreeing(sum(instance is not None for instance in plain), largest, smallest_side)
+        first = 0
+        for position, record, candidates in batch:
+            own = slice(first, first + len(candidates))
+            yield self._read_image(position, record, candidates, annotations[own], plain[own])
+            first = own.stop
 
     def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
         """Position and record by image id; the record is None for an unusable image."""
@@ -175,19 +195,20 @@ class CocoReader:
     def _positions_by_image(self, images: dict) -> dict[int | str, list[int]]:
         """Positions of the annotations of each usable image; other annotations are added to the findings."""
         groups: dict[int | str, list[int]] = {image_id: [] for image_id in images}
-        seen: set[int | str] = set()
+        seen: set[int | str | None] = set()
         for position, annotation in enumerate(self._annotations):
             fault = missing(annotation, ("id", "image_id"))
             named = fault is None
+            own_id = None
             if named and not (is_id(annotation["id"]) and is_id(annotation["image_id"])):
                 fault = f"its ids must be integers or strings, its image_id is {short(annotation['image_id'])}"
-            elif named and normal_id(annotation["id"]) in seen:
+            elif named and (own_id := normal_id(annotation["id"])) in seen:
                 fault = "its id is used twice"
             if fault is not None:
                 label = annotation_label(annotation) if named else f"annotation at position {position}"
                 self.findings.fault(label, AnnotationError(fault, "annotations without valid, unique ids"))
                 continue
-            seen.add(normal_id(annotation["id"]))
+            seen.add(own_id)
             image_id = annotation["image_id"]
             if image_id not in groups and (listed := _id_of_other_type(image_id)) in groups:
                 error = f"image_id is {short(image_id)}, the image's id is {listed!r}: strings and numbers differ"
@@ -201,25 +222,39 @@ class CocoReader:
                 groups[image_id].append(position)
         return groups
 
-    def _read_image(self, position: int, record: ImageRecord, candidates: list[int]) -> ReadImage:
-        kept = []
-        for candidate in candidates:
-            annotation = self._annotations[candidate]
-            label = annotation_label(annotation)
+    def _read_image(
+        self,
+        position: int,
+        record: ImageRecord,
+        candidates: list[int],
+        annotations: list[dict],
+        plain: list[InstanceRecord | None],
+    ) -> ReadImage:
+        kept, kept_annotations = [], []
+        for candidate, annotation, instance in zip(candidates, annotations, plain, strict=True):
             try:
-                translate = self._format.translate
-                translated = annotation if translate is None else translate(annotation, record, self.findings)
-                if translated is not None:
-                    record.instances.append(self._read_instance(label, translated, record))
-                    kept.append(candidate)
+                if instance is None:
+                    instance = self._read_annotation(annotation, record)
             except ValueError as error:
-                self.findings.fault(label, error)
+                self.findings.fault(annotation_label(annotation), error)
+                continue
+            if instance is not None:
+                self._count(instance, annotation)
+                record.instances.append(instance)
+                kept.append(candidate)
+                kept_annotations.append(annotation)
         try:
-            pairs = self._format.order(record, [self._annotations[k] for k in kept], self.findings)
+            pairs = self._format.order(record, kept_annotations, self.findings)
             record.in_front = None if pairs is None else [pair for pair in pairs if _of_objects(pair, record)]
         except ValueError as error:
             self.findings.fault(f"{image_label(record)}, {record.file_name!r}", error, of_annotation=False)
         return ReadImage(record, position, kept)
+
+    def _read_annotation(self, annotation: dict, record: ImageRecord) -> InstanceRecord | None:
+        """Reads an annotation by all rules; None if its format drops it."""
+        translate = self._format.translate
+        translated = annotation if translate is None else translate(annotation, record, self.findings)
+        return None if translated is None else self._read_instance(annotation_label(annotation), translated, record)
 
     def _read_instance(self, label: str, annotation: dict, record: ImageRecord) -> InstanceRecord:
         category_id = annotation.get("category_id")
@@ -247,13 +282,15 @@ class CocoReader:
             self._read_object(label, annotation, record, instance)
             if mask is not None:
                 self._check.compare(label, "segmentation", mask, instance.bbox, record)
+        return instance
+
+    def _count(self, instance: InstanceRecord, annotation: dict) -> None:
         self._kinds.add((instance.iscrowd, isinstance(instance.segmentation, dict)))
         self.counts["annotations"] += 1
         if instance.iscrowd:
             self.counts["crowds"] += 1
-            self._crowds.add(label, "", 1)
+            self._crowds.add(annotation_label(annotation), "", 1)
         self.used_classes.add(instance.category)
-        return instance
 
     def _read_crowd(self, label: str, annotation: dict) -> bool:
         iscrowd, ignore = (read_flag(key, annotation.get(key)) for key in ("iscrowd", "ignore"))

@@ -256,7 +256,7 @@ def test_a_frozen_trunk_needs_weights(folder, tmp_path):
         execute_heads_runs(plan, str(tmp_path), plan.runs()[:1])
 
 
-@pytest.mark.parametrize("name", ["heads_shapes", "heads_coco", "heads_candidates"])
+@pytest.mark.parametrize("name", ["heads_shapes", "heads_coco"])
 def test_the_plans_of_the_repository_are_valid(name):
     plan = load_heads_plan(f"studies/{name}.yaml")
     assert {"plain_8_convs_boundary", "bilayer"} <= plan.arms.keys()
