@@ -13,6 +13,7 @@ from typing import IO, Any
 import orjson
 import portalocker
 
+from bcnet.garbage_collection import garbage_collection_paused
 from bcnet.lazy_json import parse_lazily
 
 _NO_SPACE = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -101,6 +102,7 @@ def read_json(path: str | os.PathLike) -> Any:
         return parse_json(file.read(), path)
 
 
+@garbage_collection_paused()
 def parse_json(content: bytes, source: str | os.PathLike, *, lazy_lists: Collection[str] = ()) -> Any:
     """Parses JSON bytes as `read_json` does; `source` names them in errors.
 

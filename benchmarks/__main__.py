@@ -43,7 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's default)")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time, for a busy machine; use with --threads 1")
     parser.add_argument("--quick", action="store_true", help="small images and networks, as a smoke test")
-    parser.add_argument("--annotations", help="COCO json for the occluder benchmark (default: random scenes)")
+    parser.add_argument("--annotations", help="COCO json of the rows occluders and mapper (default: random scenes)")
+    parser.add_argument("--images", help="folder of the json's images, for the row mapper")
     parser.add_argument("--max-images", type=int, help="maximum number of images of the COCO json (default: all)")
     parser.add_argument("--evaluation-images", type=int, help="images of the evaluation benchmark (default: 500)")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
@@ -68,6 +69,7 @@ def main() -> None:
             cpu_time=args.cpu_time,
             quick=args.quick,
             annotations=args.annotations,
+            images=args.images,
             max_images=args.max_images,
             evaluation_images=args.evaluation_images,
         )

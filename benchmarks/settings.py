@@ -28,7 +28,8 @@ class BenchmarkSettings:
         cpu_time: measure the process' CPU time instead of wall-clock time, which on a busy machine varies severalfold.
             With several threads it includes the time they spend busy-waiting for each other.
         quick: small images, shallow networks and little data, as a smoke test; the ratios are meaningless.
-        annotations: COCO json for the occluder benchmark; None: random scenes.
+        annotations: COCO json for the benchmarks of occluders and of the mapper; None: random scenes.
+        images: folder of its images, which the mapper's needs.
         max_images: maximum number of images of that json, or of random scenes.
         evaluation_images: images of the evaluation benchmark; None: 500, or 4 with `quick`.
         seed: seed of all random numbers.
@@ -45,6 +46,7 @@ class BenchmarkSettings:
     cpu_time: bool = False
     quick: bool = False
     annotations: str | None = None
+    images: str | None = None
     max_images: int | None = None
     evaluation_images: int | None = None
     seed: int = 0

@@ -12,6 +12,7 @@ from bcnet.training.reproducibility import hardware, versions
 from benchmarks.evaluation import benchmark_evaluation
 from benchmarks.inference import benchmark_fast_inference, benchmark_fcos_inference, benchmark_inference
 from benchmarks.lite import benchmark_lite
+from benchmarks.mapper import benchmark_mapper
 from benchmarks.memory import benchmark_memory
 from benchmarks.occluders import benchmark_occluders
 from benchmarks.paste import benchmark_paste
@@ -48,6 +49,7 @@ ROWS: dict[str, Callable[[BenchmarkSettings], list[BenchmarkRow]]] = {
     "paste": benchmark_paste,
     "evaluation": benchmark_evaluation,
     "memory": benchmark_memory,
+    "mapper": benchmark_mapper,
 }
 
 

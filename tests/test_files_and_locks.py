@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 
 from bcnet.checkpoint import write_checkpoint
 from bcnet.checkpoint.files import write_weights
-from bcnet.files import atomic_write, open_locked, write_json, write_json_list, write_text
+from bcnet.files import atomic_write, open_locked, read_json, write_json, write_json_list, write_text
+from bcnet.garbage_collection import garbage_collection_paused
 
 MANY = 100_000
 
@@ -80,3 +82,35 @@ def test_a_lock_of_a_deleted_file_is_none(tmp_path, monkeypatch):
     with open_locked(path, "a", "taken"):
         second = subprocess.run([sys.executable, "-c", LOCK, str(path)], capture_output=True, text=True)
     assert "BlockingIOError: taken" in second.stderr and len(calls) == 2 and calls[0].closed
+
+
+def test_json_that_is_not_strict_is_read_and_errors_are_worded_by_json(tmp_path):
+    path = tmp_path / "a.json"
+    for content, expected in (
+        (b'{"a": [1, 2.5, "\xc3\xa9"]}', {"a": [1, 2.5, "é"]}),
+        (b"[Infinity, -Infinity]", [float("inf"), -float("inf")]),
+        ("[3]".encode("utf-16"), [3]),
+        (b"\xef\xbb\xbf[3]", [3]),
+        (b"[1e400]", [float("inf")]),
+        (b'"\\ud800"', "\ud800"),
+    ):
+        path.write_bytes(content)
+        assert read_json(path) == expected
+    path.write_bytes(b'{"a": 1,}')
+    with pytest.raises(
+        ValueError, match=r"a\.json is not valid JSON .*Expecting property name enclosed in double quotes"
+    ):
+        read_json(path)
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_garbage_collection_is_paused_and_left_as_it_was(was_enabled):
+    before = gc.isenabled()
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        with pytest.raises(KeyError), garbage_collection_paused():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == was_enabled
+    finally:
+        (gc.enable if before else gc.disable)()

@@ -104,6 +104,7 @@ from bcnet.data.coco_json import check_coco_json, is_id, normal_id, read_coco_js
 from bcnet.data.findings import Findings
 from bcnet.data.reader import COCO, AnnotationFormat, CocoReader
 from bcnet.data.records import DatasetInfo, ImageRecord
+from bcnet.garbage_collection import garbage_collection_paused
 from bcnet.lazy_json import LazyList
 from bcnet.words import counted
 
@@ -146,6 +147,7 @@ def load_coco_used(annotation_file: str, image_root: str, name: str = "") -> tup
     )
 
 
+@garbage_collection_paused()
 def read_annotations(
     content: dict,
     annotation_file: str,

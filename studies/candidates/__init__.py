@@ -1,12 +1,12 @@
 """Candidates for a mask head with maps of occludee and occluder; importing registers them (MODEL.ROI_MASK_HEAD.NAME).
 
-None is chosen yet: they are arms for `python -m studies.heads --plan studies/heads_candidates.yaml`.
+Arms of `studies/heads_shapes.yaml` and `studies/heads_coco.yaml`.
 """
 
 from studies.candidates.base import CandidateHead
 from studies.candidates.gated import GatedHead
 from studies.candidates.occludee_first import OccludeeFirstHead
-from studies.candidates.one_stack import OneStackHead
+from studies.candidates.one_stack import OneStackHead, OneStackNeighboursHead
 from studies.candidates.split_late import SplitLateHead
 
-__all__ = ["CandidateHead", "GatedHead", "OccludeeFirstHead", "OneStackHead", "SplitLateHead"]
+__all__ = ["CandidateHead", "GatedHead", "OccludeeFirstHead", "OneStackHead", "OneStackNeighboursHead", "SplitLateHead"]

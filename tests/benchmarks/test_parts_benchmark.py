@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from bcnet.bilayer import MapTarget
 from bcnet.evaluation import GroundTruth
 from benchmarks import BenchmarkSettings, evaluation, paste, targets
 from benchmarks.evaluation import benchmark_evaluation, figures, pycocotools_figures, random_results
+from benchmarks.mapper import benchmark_mapper
 from benchmarks.paste import benchmark_paste, random_detections
 from benchmarks.scene import crowded_image
 from benchmarks.targets import benchmark_targets
@@ -97,3 +100,15 @@ def test_random_results_are_neither_perfect_nor_hopeless():
         ours = figures(truth, kept, iou_type)
         assert np.allclose(ours, pycocotools_figures(content, kept, iou_type), rtol=0, atol=1e-6, equal_nan=True)
         assert 1 < ours[0] < 90
+
+
+def test_mapper_rows():
+    without_peer, half, composed = benchmark_mapper(QUICK)
+    check(half, "mapper-composition-half", 1.3)
+    check(composed, "mapper-composition", None)
+    assert half.theirs == composed.theirs and half.as_cost
+    assert without_peer.name == "mapper"
+    if find_spec("detectron2") is None:
+        assert without_peer.skipped == "detectron2 is not installed"
+    else:
+        assert without_peer.ours == half.theirs and min(without_peer.theirs) > 0
