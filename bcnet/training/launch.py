@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import logging
 import os
 import pickle
@@ -158,6 +159,9 @@ def _run_in_group(main: Callable, args: tuple, use_gpus: bool, local_rank: int, 
     # Gloo in addition to NCCL: gathered objects (random states, results) are on the CPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if use_gpus else "gloo", timeout=TIMEOUT, **group)
     main(*args)
+    # A reference cycle, such as the traceback of a caught error, may hold a model and thereby the group. Its threads
+    # would outlive the group's end, and one that asks for the interpreter while this shuts down aborts the process.
+    gc.collect()
     # Not after an error: other processes may be inside a collective operation, on which this would block.
     dist.destroy_process_group()
 

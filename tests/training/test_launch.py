@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,6 +94,36 @@ def test_torchrun_is_recognised(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
     assert started_by_torchrun()
+
+
+def hold_the_group_in_a_cycle(folder) -> None:
+    """A model in the traceback of a caught error, as `pytest.raises` leaves it; at exit the threads are listed."""
+
+    def fail():
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+        model(torch.ones(1, 2)).sum().backward()
+        raise ValueError("with the model in its traceback")
+
+    def list_threads() -> None:
+        names = [(path / "comm").read_text().strip() for path in Path("/proc/self/task").iterdir()]
+        (folder / f"threads_{number}").write_text("\n".join(names))
+
+    number = rank()
+    atexit.register(list_threads)
+    cycle = []
+    try:
+        fail()
+    except ValueError as error:
+        cycle.extend((error, cycle))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux alone")
+def test_threads_of_the_group_end_with_it(tmp_path):
+    """Otherwise one of them may abort the process while the interpreter shuts down."""
+    launch(hold_the_group_in_a_cycle, (tmp_path,), num_processes=2)
+    names = [name for number in range(2) for name in (tmp_path / f"threads_{number}").read_text().splitlines()]
+    assert len(names) >= 2
+    assert not [name for name in names if "gloo" in name]
 
 
 class Share:
