@@ -6,10 +6,19 @@ import torch
 from bcnet.bilayer import BilayerMaskHead
 from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 from bcnet.modeling import MASK_HEAD_REGISTRY
-from studies.candidates import CandidateHead, GatedHead, OccludeeFirstHead, OneStackHead, SplitLateHead
+from studies.candidates import (
+    CandidateHead,
+    DeepVisibleHead,
+    DeepVisibleNeighboursHead,
+    GatedHead,
+    OccludeeFirstHead,
+    OneStackHead,
+    OneStackNeighboursHead,
+    SplitLateHead,
+)
 from studies.cost import mask_head_cost
 
-HEADS = (OneStackHead, SplitLateHead, OccludeeFirstHead, GatedHead)
+HEADS = (OneStackHead, SplitLateHead, DeepVisibleHead, OccludeeFirstHead, GatedHead)
 MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
 
 
@@ -73,3 +82,33 @@ def test_both_layers_of_the_split_stack_see_the_shared_features():
     after = features_of(head, x)
     assert not torch.equal(before["occluder"], after["occluder"])
     assert not torch.equal(before["occludee"], after["occludee"])
+
+
+def test_visible_and_amodal_mask_share_the_first_convolutions_alone():
+    head, x = DeepVisibleHead(8, maps=MAPS).eval(), torch.randn(1, 8, 14, 14)
+
+    def changed_by(layer) -> set[str]:
+        with torch.no_grad():
+            before = head(x)
+            layer.convs[-1].bias += 1.0
+            after = head(x)
+        return {name for name, values in after.items() if not torch.equal(values, before[name])}
+
+    visible, front = {"occludee_mask", "occludee_boundary"}, {"occluder_mask", "occluder_boundary", "occludee_amodal"}
+    assert changed_by(head.visible) == visible
+    assert changed_by(head.front) == front
+    assert changed_by(head.shared) == visible | front
+    with torch.no_grad():
+        assert torch.equal(head(x, ["occludee_mask"])["occludee_mask"], head(x)["occludee_mask"])
+
+
+@pytest.mark.parametrize(
+    ("head", "base"), [(OneStackNeighboursHead, OneStackHead), (DeepVisibleNeighboursHead, DeepVisibleHead)]
+)
+def test_the_neighbours_are_one_more_map_that_masks_do_without(head, base):
+    ours, theirs = head(64, maps=MAPS), base(64, maps=MAPS)
+    added = ours.maps[-1]
+    assert ours.maps[:-1] == theirs.maps and (added.name, added.target) == ("neighbours_mask", "neighbours")
+    costs = [mask_head_cost(module, 64, 14) for module in (ours, theirs)]
+    assert costs[0]["multiply_adds_masks_only"] == costs[1]["multiply_adds_masks_only"]
+    assert costs[0]["multiply_adds_all_maps"] > costs[1]["multiply_adds_all_maps"]

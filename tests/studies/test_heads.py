@@ -261,4 +261,5 @@ def test_the_plans_of_the_repository_are_valid(name):
     plan = load_heads_plan(f"studies/{name}.yaml")
     assert {"plain_8_convs_boundary", "bilayer"} <= plan.arms.keys()
     for arm, head in build_arms(plan, tuple(plan.arms), 64, seed=1).items():
-        assert ("occludee_boundary" in {spec.name for spec in head.maps}) == (arm not in ("plain", "plain_8_convs"))
+        without = arm in ("plain_8_convs", "bilayer_no_boundary")
+        assert ("occludee_boundary" in {spec.name for spec in head.maps}) != without
