@@ -1,4 +1,4 @@
-"""Mask heads whose visible mask lies eight convolutions deep, with a branch for what is in front and what is hidden."""
+"""Mask head whose visible mask lies eight convolutions deep, with a branch for what is in front and what is hidden."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from bcnet.bilayer.layer import MaskLayer
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates.base import CandidateHead
-from studies.candidates.neighbours import LearnsNeighbours
 
 
 @MASK_HEAD_REGISTRY.register()
 class DeepVisibleHead(CandidateHead):
-    """Four shared convolutions, four more for visible mask and boundary, and two for occluder and amodal mask.
+    """Four shared convolutions, four more for visible mask and boundary, a short branch for occluder and amodal mask.
 
     The amodal mask is decoded beside the occluder, not from the visible mask's features, which it would pull towards
-    the whole object. There is no graph convolution. Masks alone cost as much as the plain head of eight convolutions.
+    the whole object. The graph convolution is among the shared ones. The branch has one convolution, or two without
+    graph convolution, so that the head costs no more than the published one.
     """
 
     def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
-        options = {**options, "use_gcn": False}
+        own = {**options, "use_gcn": False}
         self.shared = MaskLayer(channels, channels, num_conv=num_conv, **options)
-        self.visible = MaskLayer(channels, channels, num_conv=num_conv, **options)
-        self.front = MaskLayer(channels, channels, num_conv=max(num_conv // 2, 1), **options)
+        self.visible = MaskLayer(channels, channels, num_conv=num_conv, **own)
+        self.front = MaskLayer(channels, channels, num_conv=1 if options["use_gcn"] else 2, **own)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         shared = self.shared(x)
@@ -36,8 +36,3 @@ class DeepVisibleHead(CandidateHead):
         return {
             spec.name: self.decoders[spec.name](features[OCCLUDER if spec in in_front else OCCLUDEE]) for spec in wanted
         }
-
-
-@MASK_HEAD_REGISTRY.register()
-class DeepVisibleNeighboursHead(LearnsNeighbours, DeepVisibleHead):
-    """`DeepVisibleHead` that learns the neighbours too."""

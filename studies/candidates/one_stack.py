@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from bcnet.bilayer.layer import MaskLayer
-from bcnet.maps import OCCLUDEE, OCCLUDER
+from bcnet.data.source_masks import NEIGHBOURS
+from bcnet.maps import OCCLUDEE, OCCLUDER, PUBLISHED_MAPS, MapSpec
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates.base import CandidateHead
-from studies.candidates.neighbours import LearnsNeighbours
+
+NEIGHBOURS_MASK = MapSpec(
+    name="neighbours_mask",
+    short_name="neighbours_mask",
+    layer=OCCLUDEE,
+    target=NEIGHBOURS,
+    loss_name="loss_neighbours_mask",
+    weight=0.25,
+    balanced_by=NEIGHBOURS,
+    title="neighbours",
+)
 
 
 @MASK_HEAD_REGISTRY.register()
@@ -24,5 +37,8 @@ class OneStackHead(CandidateHead):
 
 
 @MASK_HEAD_REGISTRY.register()
-class OneStackNeighboursHead(LearnsNeighbours, OneStackHead):
-    """`OneStackHead` that learns the neighbours too."""
+class OneStackNeighboursHead(OneStackHead):
+    """Learns the neighbours too, whatever their order, as the published head does; inference has no use for them."""
+
+    def __init__(self, channels: int, *, maps: Sequence[MapSpec] = PUBLISHED_MAPS, **options) -> None:
+        super().__init__(channels, maps=[*maps, NEIGHBOURS_MASK], **options)

@@ -9,7 +9,6 @@ from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates import (
     CandidateHead,
     DeepVisibleHead,
-    DeepVisibleNeighboursHead,
     GatedHead,
     OccludeeFirstHead,
     OneStackHead,
@@ -102,11 +101,8 @@ def test_visible_and_amodal_mask_share_the_first_convolutions_alone():
         assert torch.equal(head(x, ["occludee_mask"])["occludee_mask"], head(x)["occludee_mask"])
 
 
-@pytest.mark.parametrize(
-    ("head", "base"), [(OneStackNeighboursHead, OneStackHead), (DeepVisibleNeighboursHead, DeepVisibleHead)]
-)
-def test_the_neighbours_are_one_more_map_that_masks_do_without(head, base):
-    ours, theirs = head(64, maps=MAPS), base(64, maps=MAPS)
+def test_the_neighbours_are_one_more_map_that_masks_do_without():
+    ours, theirs = OneStackNeighboursHead(64, maps=MAPS), OneStackHead(64, maps=MAPS)
     added = ours.maps[-1]
     assert ours.maps[:-1] == theirs.maps and (added.name, added.target) == ("neighbours_mask", "neighbours")
     costs = [mask_head_cost(module, 64, 14) for module in (ours, theirs)]
