@@ -129,8 +129,8 @@ def steps(output: str, dry_run: bool = False) -> list[Step]:
         rows("rows_bf16", 180, "bf16", "inference", "training", "memory", "targets", "paste"),
         rows("rows_compiled", 180, "bf16", "inference-compiled"),
         Step("stages_bf16", 90, stages),
-        Step("study", 400, module(*study, *chosen, *values)),
-        Step("study_report", 60, module(*study, "--report-only", *values)),
+        Step("study", 370, module(*study, *chosen, *values)),
+        Step("study_report", 90, module(*study, "--report-only", *values)),
     ]
 
 
