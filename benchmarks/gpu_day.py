@@ -128,9 +128,9 @@ def steps(output: str, dry_run: bool = False) -> list[Step]:
         rows("rows_fp32", 210, "fp32", "inference", "training", "memory", "fcos-inference", "fcos-training"),
         rows("rows_bf16", 180, "bf16", "inference", "training", "memory", "targets", "paste"),
         rows("rows_compiled", 180, "bf16", "inference-compiled"),
-        Step("stages_bf16", 60, stages),
-        Step("study", 400, module(*study, *chosen, *values)),
-        Step("study_report", 60, module(*study, "--report-only", *values)),
+        Step("stages_bf16", 90, stages),
+        Step("study", 370, module(*study, *chosen, *values)),
+        Step("study_report", 90, module(*study, "--report-only", *values)),
     ]
 
 
@@ -192,7 +192,10 @@ def report(outcomes: Sequence[Outcome], rows: Sequence[dict], environment: dict)
         ("work", "ours: median (range)", "peer: median (range)", "ours / peer", "verdict", "peer"),
         *map(_row_cells, rows),
     ]
-    parts = ["# GPU day", f"{gpus}, torch {environment['versions']['torch']}", markdown_table(steps_table)]
+    setting = f"{gpus}, torch {environment['versions']['torch']}"
+    if any("--quick" in shlex.split(outcome.command) for outcome in outcomes):
+        setting += "\n\nA dry run: small images and networks, figures and verdicts are meaningless."
+    parts = ["# GPU day", setting, markdown_table(steps_table)]
     return "\n\n".join([*parts, markdown_table(rows_table) if rows else "no benchmark row was written"]) + "\n"
 
 

@@ -12,6 +12,7 @@ import portalocker
 import pytest
 import torch
 
+from bcnet import files
 from bcnet.checkpoint import write_checkpoint
 from bcnet.checkpoint.files import write_weights
 from bcnet.files import atomic_write, open_locked, read_json, write_json, write_json_list, write_text
@@ -101,6 +102,13 @@ def test_json_that_is_not_strict_is_read_and_errors_are_worded_by_json(tmp_path)
         ValueError, match=r"a\.json is not valid JSON .*Expecting property name enclosed in double quotes"
     ):
         read_json(path)
+
+
+@pytest.mark.parametrize("spaces", [0, files._CHUNK - 23, files._CHUNK - 10, files._CHUNK - 2, files._CHUNK])
+@pytest.mark.parametrize("number", [2**63, 2**64, -(2**63) - 1, 10**25])
+def test_integers_of_more_than_64_bits_stay_integers(spaces, number):
+    value = files.parse_json(b'{"id":%b%d}' % (b" " * spaces, number), "a.json")["id"]
+    assert (type(value), value) == (int, number)
 
 
 @pytest.mark.parametrize("was_enabled", [True, False])

@@ -50,6 +50,7 @@ class PlainInstances(NamedTuple):
     smallest_side: float
 
 
+@np.errstate(over="ignore", invalid="ignore")  # infinite and huge values are not plain
 def plain_instances(
     annotations: Sequence[object], records: Sequence[ImageRecord], class_of: Mapping[int, int]
 ) -> PlainInstances:
@@ -173,5 +174,4 @@ def _polygon_areas(points: np.ndarray, first: np.ndarray, lengths: np.ndarray) -
     following = np.arange(1, len(points) + 1)
     following[first + lengths - 1] = first
     (x, y), (next_x, next_y) = points.T, points[following].T
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.abs(np.add.reduceat(x * next_y - next_x * y, first)) / 2
+    return np.abs(np.add.reduceat(x * next_y - next_x * y, first)) / 2

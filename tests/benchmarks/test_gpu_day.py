@@ -64,6 +64,7 @@ def test_a_step_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path, 
     assert [step["status"] for step in content["steps"]] == ["failed", "out of time", "ok"]
     assert content["rows"] == [ROW, SKIPPED] and "torch" in content["environment"]["versions"]
     page = (tmp_path / "gpu_day.md").read_text()
+    assert "dry run" not in page
     assert r"no such \| file" in page
     assert "| inference (bf16) | 30 ms (20-40) | 60 ms (60-60) | 0.50 | met | torchvision Mask R-CNN |" in page
     assert "| inference (bf16) | - | - | needs --device cuda | not measured | torchvision Mask R-CNN |" in page
@@ -96,6 +97,12 @@ def test_the_study_of_a_day_is_a_valid_plan(dry_run):
     chosen = [study[i + 1] for i, word in enumerate(study) if word == "--only"]
     started_from = ["shapes/faster_rcnn/start/seed_1"]
     assert [run.name for run in plan.chosen(chosen)] == started_from + chosen
+
+
+def test_the_page_of_a_dry_run_says_so(tmp_path):
+    quick = Step("rows", 30.0, ("-c", "print('done')", "--quick"))
+    gpu_day.run_steps([quick], str(tmp_path))
+    assert "A dry run: small images and networks" in (tmp_path / "gpu_day.md").read_text()
 
 
 def test_tests_of_the_day_exist():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from bcnet.bilayer import MapTarget
+from bcnet.data.donors import Donors
 from bcnet.evaluation import GroundTruth
 from benchmarks import BenchmarkSettings, evaluation, paste, targets
 from benchmarks.evaluation import benchmark_evaluation, figures, pycocotools_figures, random_results
@@ -100,8 +102,13 @@ def test_random_results_are_neither_perfect_nor_hopeless():
         assert 1 < ours[0] < 90
 
 
-def test_mapper_rows():
+def test_mapper_rows(monkeypatch):
+    threads, cache_bytes = cv2.getNumThreads(), []
+    cut = Donors._cut
+    monkeypatch.setattr(Donors, "_cut", lambda self, record: cache_bytes.append(self.cache_bytes) or cut(self, record))
     without_peer, half, composed = benchmark_mapper(QUICK)
+    assert cv2.getNumThreads() == threads
+    assert set(cache_bytes) == {0}  # as in a large data set, every donor is read
     check(half, "mapper-composition-half", 1.3)
     check(composed, "mapper-composition", None)
     assert half.theirs == composed.theirs and half.as_cost

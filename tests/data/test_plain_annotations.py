@@ -134,6 +134,14 @@ def test_random_boxes_and_polygons_are_read_as_by_the_rules_alone(monkeypatch):
     assert both[1]  # others are faults
 
 
+@pytest.mark.parametrize("factor", [math.inf, -math.inf, 1e308, 1e200])
+def test_infinite_and_huge_coordinates_are_faults_without_a_warning(monkeypatch, factor):
+    huge = [factor * value for value in polygon(*BOX)]
+    rows = [annotation(5, bbox=[factor * value for value in BOX], segmentation=[huge, huge]), annotation(6)]
+    both = read(rows)
+    assert repr(both) == repr(read(rows, monkeypatch)) and len(both[1]) == 1
+
+
 @pytest.mark.parametrize("unit", [100, 120])
 def test_coordinates_in_fractions_are_still_recognised(monkeypatch, unit):
     annotations = [annotation(k, 0.1, 0.2, 0.3 + k / 100, 0.4) for k in range(5)]
