@@ -1,9 +1,8 @@
-"""Checkpoint adapter of ResNet-FPN: names in other code, numbering of pyramid levels, settings of the training."""
+"""Checkpoint adapter of ResNet-FPN: names in other code, settings of the training."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from bcnet.modeling.checkpoint_adapter import (
     CheckpointAdapter,
     Rule,
 )
+from bcnet.modeling.pyramid_checkpoints import first_stage, renumber_levels
 
 if TYPE_CHECKING:
     from bcnet.checkpoint.convert import Conversion
@@ -44,20 +44,7 @@ class ResNetFPNAdapter(CheckpointAdapter):
         return rules[dialect]() if dialect in rules else ()
 
     def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-        """Renumbers FPN blocks: they count from the finest level, which differs between Faster R-CNN and FCOS."""
-        theirs, ours = first_stage(conversion.state), first_stage(own)
-        if theirs is None or ours is None or theirs == ours:
-            return
-        moved = {key: key.split(".") for key in conversion.state if key.startswith("backbone.fpn.")}
-        # In an order in which no key overwrites one that is still to be moved.
-        for key, parts in sorted(moved.items(), key=lambda item: item[1], reverse=theirs > ours):
-            if parts[2] not in ("inner_blocks", "layer_blocks"):
-                continue
-            level = int(parts[3]) + theirs - ours
-            if level < 0:
-                conversion.leave_out(key, "the model has no such pyramid level", harmless=False)
-            else:
-                conversion.rename(key, ".".join([*parts[:3], str(level), *parts[4:]]))
+        renumber_levels(conversion, own)
 
     def fault(self, report: LoadReport) -> str | None:
         """Rejects a ResNet of which only some tensors fit: it is another architecture."""
@@ -74,21 +61,6 @@ class ResNetFPNAdapter(CheckpointAdapter):
 
     def warnings(self, model: nn.Module, conversion: Conversion, author: str) -> list[str]:
         return settings_warnings(model, conversion, author)
-
-
-def first_stage(keys: Iterable[str]) -> int | None:
-    """The ResNet stage of the pyramid's finest level, 2 or 3; None without an FPN."""
-    levels = set()
-    for key in keys:
-        match = re.match(r"backbone\.(?:fpn_lateral|fpn\.inner_blocks\.)(\d+)\.", key)
-        if match:
-            levels.add((int(match[1]), "fpn_lateral" in key))
-    if not levels:
-        return None
-    if any(named_by_stage for _, named_by_stage in levels):
-        return min(level for level, _ in levels)
-    # Levels counted from 0 end with stage 5.
-    return 5 - max(level for level, _ in levels)
 
 
 # -- Names -------------------------------------------------------------------------------------------------

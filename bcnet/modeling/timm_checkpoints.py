@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bcnet.modeling.checkpoint_adapter import DETECTRON2, CheckpointAdapter, Rule
+from bcnet.modeling.pyramid_checkpoints import renumber_levels
 
 if TYPE_CHECKING:
     from bcnet.checkpoint.convert import Conversion
@@ -35,7 +36,8 @@ class TimmAdapter(CheckpointAdapter):
         return _lite0() if dialect == LITE0 else ()
 
     def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-        """Leaves out the classifier's last layers."""
+        """Matches pyramid levels by stride; leaves out the classifier's last layers."""
+        renumber_levels(conversion, own)
         if conversion.dialect not in self.dialects:
             return
         for key in [key for key in conversion.state if key not in own]:

@@ -71,6 +71,23 @@ def test_trains_and_comes_back_from_a_file(name, detector, tmp_path):
     assert all(torch.equal(features[0][level], features[1][level]) for level in features[0])
 
 
+def test_pyramid_levels_of_a_file_are_matched_by_stride(tmp_path):
+    """The pyramid of Faster R-CNN and box-prompted models begins with stride 4, that of FCOS with stride 8."""
+    torch.manual_seed(0)
+    models = [build_model(timm_config("test_efficientnet", kind)) for kind in ("BoxPrompted", "BCNetFCOS")]
+    path = str(tmp_path / "boxes.safetensors")
+    write_weights(models[0].state_dict(), path)
+    report = load_weights(models[1], path, strict=False)
+    boxes, fcos = (model.state_dict() for model in models)
+    for kept in ("inner_blocks.{}.0.weight", "inner_blocks.{}.0.bias", "layer_blocks.{}.0.weight"):
+        for level in range(3):
+            assert torch.equal(fcos[f"backbone.fpn.{kept.format(level)}"], boxes[f"backbone.fpn.{kept.format(level + 1)}"])
+    left_out = [entry.key for entry in report.skipped if entry.reason == "the model has no such pyramid level"]
+    assert len(left_out) == 4 and not report.reshaped
+    assert {key.split(".")[0] for key in report.missing} == {"head", "backbone"}
+    assert all("fpn.extra_blocks" in key for key in report.missing if key.startswith("backbone"))
+
+
 @pytest.mark.skipif(torch.__version__ < (2, 5), reason="torch 2.4's tracer fails on the feature pyramid")
 def test_is_captured_whole_by_torch_compile():
     """Also the position embeddings, which are interpolated to the image; timm's fast norms once broke the graph."""
@@ -166,6 +183,10 @@ def test_images_are_those_of_timms_data_config():
         cfg = load_config(opts=[*opts, name])
         assert (cfg.MODEL.PIXEL_MEAN, cfg.INPUT.FORMAT) == (mean, "RGB")
         assert load_config(text=cfg.dump()).dump() == cfg.dump()
+    for config in ("timm/convnext_tiny_faster_rcnn.yaml", "timm/swin_tiny_fcos.yaml"):
+        for name, mean in (("convnext_atto", [123.675, 116.28, 103.53]), ("test_vit", [127.5, 127.5, 127.5])):
+            cfg = load_config(config, ["MODEL.TIMM.NAME", name])
+            assert (cfg.MODEL.PIXEL_MEAN, cfg.INPUT.FORMAT) == (mean, "RGB")
     wrong = load_config(opts=[*opts, LITE0, "MODEL.PIXEL_STD", [1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match=r"MODEL\.PIXEL_STD is \[1\.0, 2\.0, 3\.0\]; timm's data config .*DATA_CONFIG"):
         build_backbone(wrong)
