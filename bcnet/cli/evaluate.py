@@ -24,6 +24,7 @@ _OF_A_FILE = {
     "score_threshold": "",
     "mask_target": "; set INPUT.MASK_TARGET",
     "split_lists": "",
+    "class_agnostic": "",
     "output": "; metrics.json is written to OUTPUT_DIR/inference/<data set>/",
 }
 
@@ -70,6 +71,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     file.add_argument("--score-threshold", type=float, help="for counts and relations (default: 0.5)")
     file.add_argument(
         "--mask-target", choices=("visible", "amodal"), help="target of the model's masks (default: visible)"
+    )
+    file.add_argument(
+        "--class-agnostic",
+        action="store_true",
+        default=None,
+        help="compare without categories, which the results need not have then",
     )
     file.add_argument(
         "--split-lists",
@@ -127,6 +134,7 @@ def _evaluate_file(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         "mask_target": args.mask_target,
         "olac_labels": args.olac,
         "metrics": args.metrics,
+        "class_agnostic": args.class_agnostic,
     }
     with one_line_errors(parser):
         metrics = evaluate_files(

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     except KeyboardInterrupt:
         parser.exit(130, f"\ninterrupted; {args.output}.partial holds the results so far, and --resume continues\n")
     print(f"{summary}, in {args.output}" + (f" and {args.pictures}{os.sep}" if args.pictures else ""))
-    if not summary.images:
+    if summary.failures and not summary.images:
         parser.exit(1, "error: no image was segmented\n")
     if summary.failures:
         print(f"warning: {counted(len(summary.failures), 'image')} failed, see above", file=sys.stderr)

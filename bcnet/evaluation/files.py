@@ -24,6 +24,7 @@ def evaluate_files(
     split_lists: Mapping[str, str | os.PathLike] | None = None,
     olac_labels: str | os.PathLike | None = None,
     metrics: Sequence[str] = (),
+    class_agnostic: bool = False,
 ) -> dict:
     """Computes the metrics of a results file; see `evaluate_results` for what they are.
 
@@ -39,6 +40,7 @@ def evaluate_files(
             "separated".
         olac_labels: COCO-OLAC's file (`read_olac_labels`).
         metrics: names in `METRIC_REGISTRY`; none chooses all.
+        class_agnostic: compare without categories, which the results then need not have: boxes and masks alone.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: as `ground_truth_of`, `read_results` and `evaluate_results`.
@@ -47,18 +49,20 @@ def evaluate_files(
     truth = ground_truth_of(str(annotations), mask_target)
     if not truth.annotations:
         raise ValueError(f"{annotations} has no annotations: there is nothing to compare with")
-    lists = None
-    if split_lists:
-        lists = {
-            name: GroundTruth.from_records(*load_occluded_coco(str(path), "")) for name, path in split_lists.items()
-        }
+    lists = {
+        name: GroundTruth.from_records(*load_occluded_coco(str(path), ""))
+        for name, path in (split_lists or {}).items()
+    }
+    if class_agnostic:
+        truth = truth.without_classes()
+        lists = {name: chosen.without_classes() for name, chosen in lists.items()}
     return evaluate_results(
         truth,
         read_results(results, truth),
         source=str(results),
         score_threshold=score_threshold,
         max_detections=max_detections,
-        split_lists=lists,
+        split_lists=lists or None,
         olac_labels=None if olac_labels is None else read_olac_labels(olac_labels),
         metrics=metrics,
     )

@@ -17,6 +17,7 @@ from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.evaluation.ground_truth_annotations import IGNORED_AREA, numbered_annotations
 from bcnet.files import read_json
 from bcnet.ops.rle import RLE, segmentation_to_rle
+from bcnet.words import OBJECT
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class GroundTruth:
         image_numbers: the numbers by the data set's ids.
         mask_target: what ``segmentation``, ``bbox`` and ``area`` are of: "visible", or "amodal" (`amodal`).
         annotated_occlusions: as of `DatasetInfo`.
+        class_agnostic: True if every object is of one class, whatever its category was (`without_classes`).
     """
 
     source: str
@@ -51,6 +53,7 @@ class GroundTruth:
     in_front: dict[int, list[tuple[int, int]]] = field(default_factory=dict, repr=False)
     mask_target: str = "visible"
     annotated_occlusions: bool = False
+    class_agnostic: bool = False
     image_ids: list[int | str] = field(init=False, repr=False)
     image_numbers: dict[int | str, int] = field(init=False, repr=False)
 
@@ -164,6 +167,13 @@ class GroundTruth:
                 }
             changed.append(annotation)
         return replace(self, annotations=changed, mask_target="amodal")
+
+    def without_classes(self) -> GroundTruth:
+        """The same with one class, "object", to compare results without categories with."""
+        annotations = [{**annotation, "category_id": 1} for annotation in self.annotations]
+        return replace(
+            self, annotations=annotations, category_ids=[1], class_names=[OBJECT], class_agnostic=True
+        )
 
     def instances(self) -> list[dict]:
         """The annotations that count in evaluation: without crowds and completely occluded objects."""

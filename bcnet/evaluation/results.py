@@ -38,13 +38,16 @@ def read_results(path: str | os.PathLike, ground_truth: GroundTruth) -> list[dic
 
     The file is a JSON list of COCO results; or a COCO annotation file whose annotations have a ``score``, as
     ``bcnet predict`` writes it. The latter lists images and categories of its own, with its own ids: its images are
-    matched by file name, its categories by name.
+    matched by file name, its categories by name. For a class-agnostic ground truth (`GroundTruth.without_classes`) the
+    categories of the results, if they have any, are left out of account.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it is not such a file, or an entry is malformed or of another data set; names file and entry.
     """
     content = read_json(path)
+    if ground_truth.class_agnostic:
+        content = _without_classes(content, ground_truth)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         content = _translated(content, ground_truth, os.fspath(path))
     if not isinstance(content, list):
@@ -112,7 +115,9 @@ def uniform_result(result: dict, ground_truth: GroundTruth, findings: Findings, 
     """
     fault = missing(result, (*_IDS, "score"))
     if fault is not None:
-        raise ValueError(f"{fault}: {short(result)}")
+        agnostic = "category_id" in fault and "image_id" not in fault
+        hint = " (class_agnostic, --class-agnostic compares without categories)" if agnostic else ""
+        raise ValueError(f"{fault}{hint}: {short(result)}")
     image_id, category_id, score = (result[key] for key in (*_IDS, "score"))
     if not is_id(image_id) or image_id not in ground_truth.image_numbers:
         raise ValueError(f"image_id {short(image_id)} is not listed in {ground_truth.source}")
@@ -169,6 +174,18 @@ def _complete_masks(results: Sequence[dict], key: str, ground_truth: GroundTruth
             findings.note(f"results with an empty {key}, taken as masks without pixels", f"result {index}")
         else:
             del result[key]
+
+
+def _without_classes(content: Any, ground_truth: GroundTruth) -> Any:
+    """The content of a results file with the one class of the ground truth for every result."""
+    category = ground_truth.category_ids[0]
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        return content
+    entries = [{**entry, "category_id": category} if isinstance(entry, dict) else entry for entry in entries]
+    if not isinstance(content, dict):
+        return entries
+    return {**content, "annotations": entries, "categories": [{"id": category, "name": ground_truth.class_names[0]}]}
 
 
 def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[dict]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,7 @@ class ExportedPredictor:
         format: str = "BGR",
         *,
         box_format: str = "xyxy",
-        class_names: Sequence[str] = (),
+        class_names: Sequence[str] | Mapping[int, str] = (),
         with_occluder: bool = True,
         mask_threshold: float = 0.5,
     ) -> Any:

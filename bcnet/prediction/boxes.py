@@ -1,4 +1,4 @@
-"""Boxes of any detector, checked: arrays, tensors, and result objects of bcnet, supervision and detectron2.
+"""Boxes of any detector, checked: arrays, tensors, and results of bcnet, supervision, ultralytics, torchvision, ...
 
 In numpy, so that exported models take them without torch.
 
@@ -8,7 +8,7 @@ Letters: D boxes, H x W image.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,22 +58,22 @@ def given_boxes(
     *,
     image_size: tuple[int, int],
     box_format: str = "xyxy",
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] | Mapping[int, str] = (),
     default_names: Sequence[str] = (),
     mask_classes: int = 1,
 ) -> GivenBoxes:
     """Boxes that another detector found, checked and clipped to the image, in their order.
 
     Args:
-        boxes: [D, 4] in pixels of the image, an array, a tensor or lists; or an object that has them, with classes and
-            scores: `bcnet.structures.Detections`, supervision's `Detections` (also ultralytics' `Boxes`), detectron2's
-            `Instances`. D may be 0.
+        boxes: [D, 4] in pixels of the image, an array, a tensor or lists; or what has them, with classes and scores:
+            `bcnet.structures.Detections`, supervision's `Detections`, ultralytics' `Results` or `Boxes`, detectron2's
+            `Instances`, a dict of "boxes", "labels" and "scores" (torchvision, transformers). D may be 0.
         classes: [D] whole numbers from 0, or None: those of the object, else all 0.
         scores: [D], or None: those of the object, else all 1.
         image_size: (H, W).
         box_format: of arrays and tensors: "xyxy", "xywh" (COCO) or "cxcywh" (centre).
-        class_names: of the classes 0..; empty takes those of the object, if it has any; else `default_names` for given
-            classes, and "object" for boxes without classes.
+        class_names: of the classes 0.., or by class as ultralytics' `names`; empty takes those of the object, if it has
+            any; else `default_names` for given classes, and "object" for boxes without classes.
         mask_classes: of the masks to predict: 1 for class-agnostic ones, otherwise classes must be given and below it.
 
     Raises:
@@ -85,7 +85,7 @@ def given_boxes(
     found = _fields(boxes)
     if found is not None:
         box_format = "xyxy"
-        own_size = getattr(boxes, "image_size", None)
+        own_size = getattr(boxes, "image_size", getattr(boxes, "orig_shape", None))  # Instances; ultralytics
         if own_size is not None and tuple(own_size) != tuple(image_size):
             raise ValueError(f"the boxes are of an image of {tuple(own_size)} (height, width), not {image_size}")
         boxes, own_classes, own_scores, own_names = found
@@ -102,6 +102,8 @@ def given_boxes(
     count = len(corners)
     if classes is None and mask_classes > 1:
         raise ValueError(f"the model has masks of {mask_classes} classes: give the class of each box")
+    if isinstance(class_names, Mapping):
+        class_names = _names(class_names)
     class_names = class_names or ((OBJECT,) if classes is None else default_names)
     labels = np.zeros(count, np.float32) if classes is None else _values("classes", classes)
     confidences = np.ones(count, np.float32) if scores is None else _values("scores", scores)
@@ -120,6 +122,15 @@ def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
     if isinstance(boxes, DetectionsOutput):
         own: Any = boxes
         return own.boxes, own.classes, own.scores, tuple(own.class_names)
+    if isinstance(boxes, Mapping):  # torchvision's detectors, transformers' post_process_object_detection
+        if "boxes" not in boxes:
+            raise ValueError(f"a dict must have 'boxes', and may have 'labels' and 'scores'; got {sorted(map(str, boxes))}")
+        return boxes["boxes"], boxes.get("labels"), boxes.get("scores"), ()
+    if hasattr(boxes, "boxes") and hasattr(boxes, "names"):  # ultralytics' Results
+        own_boxes = boxes.boxes
+        if own_boxes is None:
+            raise ValueError(f"the {type(boxes).__name__} object has no boxes")
+        return own_boxes.xyxy, own_boxes.cls, own_boxes.conf, _names(boxes.names)
     if hasattr(boxes, "pred_boxes"):  # detectron2's Instances
         return boxes.pred_boxes.tensor, getattr(boxes, "pred_classes", None), getattr(boxes, "scores", None), ()
     if hasattr(boxes, "xyxy"):
@@ -127,14 +138,15 @@ def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
         scores = getattr(boxes, "confidence", getattr(boxes, "conf", None))
         data = getattr(boxes, "data", None)
         names = data.get("class_name") if isinstance(data, dict) else None
-        return boxes.xyxy, classes, scores, () if classes is None or names is None else _names(classes, names)
+        by_class = {} if classes is None or names is None else dict(zip(classes, names, strict=True))
+        return boxes.xyxy, classes, scores, _names(by_class)
     return None
 
 
-def _names(classes: Any, names: Any) -> tuple[str, ...]:
-    """Names by class from the name of each box; a class without a box is named by its number."""
-    by_class = {int(label): str(name) for label, name in zip(classes, names, strict=True)}
-    return tuple(by_class.get(label, class_name(label, ())) for label in range(max(by_class, default=-1) + 1))
+def _names(by_class: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Names of the classes 0.. from names by class; a class without one is named by its number."""
+    names = {int(label): str(name) for label, name in by_class.items()}
+    return tuple(names.get(label, class_name(label, ())) for label in range(max(names, default=-1) + 1))
 
 
 def _values(name: str, values: Any) -> np.ndarray:
@@ -143,6 +155,8 @@ def _values(name: str, values: Any) -> np.ndarray:
     Raises:
         ValueError: not numbers, or one that is not finite, with its position.
     """
+    if values is None:
+        raise ValueError(f"{name} must be numbers [D{', 4' * (name == 'boxes')}], got None")
     if hasattr(values, "detach"):  # a tensor, of any device and dtype: numpy has no bfloat16
         values = values.detach().cpu().float().numpy()
     try:
@@ -178,4 +192,21 @@ def _checked(corners: np.ndarray, values: np.ndarray, image_size: tuple[int, int
             )
     if len(corners) and float(corners.max()) <= 1 < min(image_size):
         logger.warning("all boxes lie within 0..1; they are taken as pixels, normalised ones must be multiplied")
+    if box_format == "xywh" and corners_as_xywh(values, image_size):
+        logger.warning(
+            "boxes reach beyond the image as xywh and none does as xyxy; the first is %s in an image of %d x %d pixels",
+            values[0].tolist(),
+            width,
+            height,
+        )
     return clipped
+
+
+def corners_as_xywh(boxes: np.ndarray, image_size: tuple[int, ...]) -> bool:
+    """True if xywh boxes [D, 4] are probably xyxy ones.
+
+    Some reach beyond the image of (H, W) by more than a twentieth of it, and as xyxy all lie inside, with an area.
+    """
+    sides = np.array(image_size[1::-1], np.float32)
+    beyond = (boxes[:, :2] + boxes[:, 2:] > 1.05 * sides).any()
+    return bool(beyond and (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sides + 1).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast, overload
 
@@ -286,7 +286,7 @@ class Predictor(AttributeHints, Pretrained, nn.Module):
         format: str = "BGR",
         *,
         box_format: str = "xyxy",
-        class_names: Sequence[str] = (),
+        class_names: Sequence[str] | Mapping[int, str] = (),
         with_occluder: bool = True,
         mask_threshold: float = 0.5,
     ) -> Detections:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_OPTIONAL = ("category_id", "score")  # of an entry; null is as if absent
 _COCO_STEM = re.compile(r"(?:.*_)?(\d+)")  # 000000000139, COCO_val2014_000000000139
 
 
@@ -87,7 +88,8 @@ def segment_file(
     """Writes a results file again with a mask for each box, and the occluder layer and occlusion relations.
 
     An entry keeps all that it has (ids, box, score) and gets ``segmentation`` and, with the occluder layer,
-    ``occluder_segmentation``, ``number``, ``occluded_by`` and ``depth`` (`Detections.to_coco`). The output has the form
+    ``occluder_segmentation``, ``number``, ``occluded_by`` and ``depth`` (`Detections.to_coco`). A box without a score
+    counts as certain and gets 1.0, which COCO results must have. The output has the form
     of the input, a list of results or an object with ``annotations``, with entries by image. Boxes without area or
     outside their image are left out and logged; so are the entries of an image that cannot be read.
 
@@ -192,6 +194,7 @@ def read_boxes(
     findings = Findings(path)
     by_image: dict[int | str, list[dict]] = {}
     low = 0
+    unscored = []
     for index, entry in enumerate(entries):
         label = f"result {index}"
         try:
@@ -199,12 +202,18 @@ def read_boxes(
         except ValueError as error:
             findings.fault(label, error)
             continue
+        entry = {key: value for key, value in entry.items() if value is not None or key not in _OPTIONAL}
+        if "score" not in entry:
+            unscored.append(label)
         if score_threshold is not None and entry.get("score", 1.0) < score_threshold:
             low += 1
         elif entry["bbox"][2] <= 0 or entry["bbox"][3] <= 0:
             findings.drop("boxes of zero width or height, left out", label)
         else:
             by_image.setdefault(normal_id(entry["image_id"]), []).append(entry)
+    if len(unscored) < len(entries):
+        for label in unscored:
+            findings.note("boxes without a score among boxes with one, taken as 1.0", label)
     findings.raise_if_faulty()
     findings.log(logger)
     if low:
@@ -228,9 +237,9 @@ def _check_entry(entry: object) -> None:
         raise ValueError(fault)
     if not is_id(entry["image_id"]):
         raise ValueError(f"image_id must be a whole number or a text, got {short(entry['image_id'])}")
-    if "category_id" in entry and not is_number_id(entry["category_id"]):
+    if entry.get("category_id") is not None and not is_number_id(entry["category_id"]):
         raise ValueError(f"category_id must be a whole number, got {short(entry['category_id'])}")
-    if not is_finite(entry.get("score", 1.0)):
+    if entry.get("score") is not None and not is_finite(entry["score"]):
         raise ValueError(f"score must be a finite number, got {short(entry['score'])}")
     check_box_numbers("bbox", entry["bbox"])
 
@@ -312,5 +321,5 @@ def _with_masks(entries: Sequence[dict], detections: Detections) -> list[dict]:
     for entry, result in zip(entries, results, strict=True):
         maps = {key: value for key, value in result.items() if key not in ("image_id", "category_id", "bbox", "score")}
         area = {"area": float(maskUtils.area(result["segmentation"]))} if "area" in entry else {}
-        filled.append({**entry, **maps, **area})
+        filled.append({**entry, "score": entry.get("score", 1.0), **maps, **area})
     return filled

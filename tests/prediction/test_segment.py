@@ -135,6 +135,33 @@ def test_results_of_other_packages():
     own = Detections((10, 10), tensor, torch.ones(2), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"boxes are of an image of \(10, 10\) .*, not \(97, 141\)"):
         given(own)
+    results = SimpleNamespace(boxes=ultralytics, names={0: "person", 1: "car", 2: "dog"}, orig_shape=SIZE)
+    assert given(results).class_names == ("person", "car", "dog") and given(results).classes.tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"boxes are of an image of \(10, 10\) .*, not \(97, 141\)"):
+        given(SimpleNamespace(boxes=ultralytics, names={}, orig_shape=(10, 10)))
+    with pytest.raises(ValueError, match="the SimpleNamespace object has no boxes"):
+        given(SimpleNamespace(boxes=None, names={0: "person"}, orig_shape=SIZE))
+
+
+def test_a_dict_of_torchvision_or_transformers():
+    found = given({"boxes": torch.tensor(BOXES), "labels": torch.tensor([3, 1]), "scores": torch.tensor([0.5, 0.25])})
+    assert found.boxes.tolist() == BOXES and found.classes.tolist() == [3, 1] and found.scores.tolist() == [0.5, 0.25]
+    assert given({"boxes": torch.zeros(0, 4), "labels": torch.zeros(0), "scores": torch.zeros(0)}).boxes.shape == (0, 4)
+    with pytest.raises(ValueError, match=r"a dict must have 'boxes', .*; got \['bbox', 'labels'\]"):
+        given({"bbox": BOXES, "labels": [1, 2]})
+
+
+def test_class_names_by_class():
+    assert given(BOXES, [0, 2], class_names={0: "person", 2: "dog"}).class_names == ("person", "class 1", "dog")
+
+
+def test_corners_taken_for_xywh_are_pointed_out(caplog):
+    given(BOXES, box_format="xywh")
+    assert "boxes reach beyond the image as xywh and none does as xyxy; the first is [10.0, 20.0, 60.0," in caplog.text
+    caplog.clear()
+    given([[10, 20, 60, 70], [100, 50, 45, 50]], box_format="xywh")  # 4 pixels beyond the right side, a narrow box
+    given([[4, 4, 141, 97]], box_format="xywh")  # 4 pixels beyond
+    assert not caplog.text
 
 
 def test_boxes_are_clipped_to_the_image():
@@ -154,6 +181,7 @@ def test_normalised_boxes_are_pointed_out(caplog):
     [
         ([1.0, 2, 3, 4], {}, r"boxes must be \[D, 4\], got \(4,\); one box is \[\[x0, y0, x1, y1\]\]"),
         ([[1, 2, 3]], {}, r"boxes must be \[D, 4\], got \(1, 3\)"),
+        (None, {}, r"boxes must be numbers \[D, 4\], got None"),
         ("photo.jpg", {}, r"boxes must be numbers \[D, 4\]"),
         ([[1, 2, 3, 4], [1, 2]], {}, r"boxes must be numbers \[D, 4\]"),
         ([[1, 2, float("nan"), 4]], {}, r"boxes must be finite; at \[0, 2\] there is nan"),

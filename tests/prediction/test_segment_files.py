@@ -66,6 +66,49 @@ def test_every_entry_keeps_what_it_has_and_gets_masks(model, data):
     assert all("segmentation" in entry and "depth" not in entry for entry in read(data / "out.json"))
 
 
+@pytest.mark.parametrize("empty", [{}, {"score": None, "category_id": None}])
+def test_boxes_without_scores_or_categories_can_be_evaluated(model, data, empty):
+    """Their scores are 1.0, as of `Predictor.segment`; categories are compared only if they are there."""
+    boxes = read(data / "boxes.json")
+    write(data / "no_score.json", [{key: a[key] for key in ("image_id", "category_id", "bbox")} for a in boxes])
+    run(model, data, "no_score.json")
+    by_class = evaluate_files(str(data / "annotations.json"), str(data / "out.json"), metrics=["bbox", "segm"])
+    assert {entry["score"] for entry in read(data / "out.json")} == {1.0}
+    write(data / "plain.json", [{"image_id": a["image_id"], "bbox": a["bbox"], **empty} for a in boxes])
+    run(model, data, "plain.json")
+    out = read(data / "out.json")
+    assert all(entry["score"] == 1.0 and "category_id" not in entry for entry in out)
+    files = (str(data / "annotations.json"), str(data / "out.json"))
+    with pytest.raises(ValueError, match=r"result 0: it has no category_id \(class_agnostic, --class-agnostic compares"):
+        evaluate_files(*files)
+    metrics = evaluate_files(*files, metrics=["bbox", "segm"], class_agnostic=True)
+    assert metrics["bbox"]["AP"] == by_class["bbox"]["AP"] == pytest.approx(100) and "segm" in metrics
+    content = read(data / "annotations.json") | {"annotations": out}
+    write(data / "with_lists.json", content)  # an object with annotations, and categories that no result has
+    again = evaluate_files(files[0], data / "with_lists.json", metrics=["bbox", "segm"], class_agnostic=True)
+    assert again == metrics
+
+
+def test_some_boxes_without_a_score_are_pointed_out(model, data, caplog):
+    boxes = read(data / "boxes.json")
+    boxes[2].pop("score")
+    write(data / "boxes.json", boxes)
+    caplog.set_level(logging.INFO, logger="bcnet")
+    run(model, data)
+    assert read(data / "out.json")[2]["score"] == 1.0
+    assert "1 boxes without a score among boxes with one, taken as 1.0 (result 2)" in caplog.text
+
+
+def test_no_box_is_no_failure(data, capsys):
+    weights = str(data / "model.pth")
+    cfg = small_config("BoxPrompted")
+    write_checkpoint({"model": build_model(cfg).state_dict(), "config": cfg.dump(), "class_names": []}, weights)
+    write(data / "boxes.json", [])
+    arguments = ["--boxes", data / "boxes.json", "--images", data / "images", "--output", data / "o.json"]
+    bcnet_command(["segment", "--weights", weights, *map(str, arguments)])
+    assert read(data / "o.json") == [] and capsys.readouterr().out.startswith("no instance in no image")
+
+
 def test_a_file_of_bcnet_predict_gets_its_own_masks_again(model, data):
     files = [str(data / "images" / f"{index}.png") for index in range(3)]
     predict_files(model, files, data / "found.json", with_occluder=True, score_threshold=0.0, progress=False)
