@@ -103,8 +103,10 @@ def create_trunk(name: str, *, drop_path: float = 0.0) -> tuple[nn.Module, list[
             trunk = timm.create_model(name, **keywords, **any_size)
             break
         except TypeError as error:
-            if any(key in str(error) for key in keywords):
-                raise ValueError(f"timm's {name} does not take {', '.join(keywords)}: {error}") from error
+            if "drop_path_rate" in str(error):
+                raise ValueError(
+                    f"MODEL.TIMM.DROP_PATH is {drop_path}, and timm's {name} has no stochastic depth: set it to 0"
+                ) from error
             if not any_size:
                 raise
     if not hasattr(trunk, "forward_intermediates") or not hasattr(trunk, "prune_intermediate_layers"):

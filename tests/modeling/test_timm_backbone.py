@@ -187,6 +187,8 @@ def test_images_are_those_of_timms_data_config():
         for name, mean in (("convnext_atto", [123.675, 116.28, 103.53]), ("test_vit", [127.5, 127.5, 127.5])):
             cfg = load_config(config, ["MODEL.TIMM.NAME", name])
             assert (cfg.MODEL.PIXEL_MEAN, cfg.INPUT.FORMAT) == (mean, "RGB")
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.DROP_PATH is 0\.2, and timm's repvit_m0_9 has no stochastic"):
+        create_trunk("repvit_m0_9", drop_path=0.2)
     wrong = load_config(opts=[*opts, LITE0, "MODEL.PIXEL_STD", [1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match=r"MODEL\.PIXEL_STD is \[1\.0, 2\.0, 3\.0\]; timm's data config .*DATA_CONFIG"):
         build_backbone(wrong)
