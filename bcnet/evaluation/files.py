@@ -50,8 +50,7 @@ def evaluate_files(
     if not truth.annotations:
         raise ValueError(f"{annotations} has no annotations: there is nothing to compare with")
     lists = {
-        name: GroundTruth.from_records(*load_occluded_coco(str(path), ""))
-        for name, path in (split_lists or {}).items()
+        name: GroundTruth.from_records(*load_occluded_coco(str(path), "")) for name, path in (split_lists or {}).items()
     }
     if class_agnostic:
         truth = truth.without_classes()

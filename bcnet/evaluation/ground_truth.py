@@ -171,9 +171,7 @@ class GroundTruth:
     def without_classes(self) -> GroundTruth:
         """The same with one class, "object", to compare results without categories with."""
         annotations = [{**annotation, "category_id": 1} for annotation in self.annotations]
-        return replace(
-            self, annotations=annotations, category_ids=[1], class_names=[OBJECT], class_agnostic=True
-        )
+        return replace(self, annotations=annotations, category_ids=[1], class_names=[OBJECT], class_agnostic=True)
 
     def instances(self) -> list[dict]:
         """The annotations that count in evaluation: without crowds and completely occluded objects."""

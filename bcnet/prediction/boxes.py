@@ -124,7 +124,9 @@ def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
         return own.boxes, own.classes, own.scores, tuple(own.class_names)
     if isinstance(boxes, Mapping):  # torchvision's detectors, transformers' post_process_object_detection
         if "boxes" not in boxes:
-            raise ValueError(f"a dict must have 'boxes', and may have 'labels' and 'scores'; got {sorted(map(str, boxes))}")
+            raise ValueError(
+                f"a dict must have 'boxes', and may have 'labels' and 'scores'; got {sorted(map(str, boxes))}"
+            )
         return boxes["boxes"], boxes.get("labels"), boxes.get("scores"), ()
     if hasattr(boxes, "boxes") and hasattr(boxes, "names"):  # ultralytics' Results
         own_boxes = boxes.boxes

@@ -202,7 +202,10 @@ def read_boxes(
         except ValueError as error:
             findings.fault(label, error)
             continue
-        entry = {key: value for key, value in entry.items() if value is not None or key not in _OPTIONAL}
+        entry = dict(entry)
+        for key in _OPTIONAL:
+            if entry.get(key, 0) is None:
+                del entry[key]
         if "score" not in entry:
             unscored.append(label)
         if score_threshold is not None and entry.get("score", 1.0) < score_threshold:

@@ -23,6 +23,7 @@ from bcnet.files import write_text
 from bcnet.maps import OCCLUDEE, OCCLUDER
 from bcnet.modeling import build_model, resolve_device
 from bcnet.modeling.detector import require_detector
+from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d
 from bcnet.prediction.datasets import EvaluationSet, evaluate, read_evaluation_sets
 from bcnet.prediction.loading import with_classes_of_weights
 from bcnet.training.build import build_trainer
@@ -113,6 +114,8 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
     class_names = tuple(content.get("class_names", ())) if content else ()
     if content is None and cfg.MODEL.WEIGHTS:
         class_names = load_weights(model, cfg.MODEL.WEIGHTS, strict=False).class_names
+    elif content is None:
+        _warn_of_frozen_initialisation(model)
     # The model is initialised equally on every process; sampling in training (RoIs, anchors) differs by process.
     seed_everything(cfg.SEED + rank())
     loader = build_train_loader(
@@ -129,6 +132,20 @@ def prepare_training(cfg, resume: bool = False) -> tuple[CfgNode, Trainer]:
     trainer = build_trainer(cfg, model, loader, run_evaluation, checkpoints=checkpoints, resume_from=content)
     checkpoints.check_folder(trainer.state, max_iter=cfg.SOLVER.MAX_ITER, period=cfg.SOLVER.CHECKPOINT_PERIOD)
     return cfg, trainer
+
+
+def _warn_of_frozen_initialisation(model: nn.Module) -> None:
+    """Warns of frozen parts of a backbone without weights: they would keep their random initialisation."""
+    backbone = getattr(model, "backbone", None) or nn.Module()
+    parameters = sum(not parameter.requires_grad for parameter in backbone.parameters())
+    norms = sum(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
+    if parameters or norms:
+        logger.warning(
+            "MODEL.WEIGHTS is empty: %d frozen tensors (MODEL.BACKBONE.FREEZE_AT) and %d frozen BatchNorm layers "
+            "(MODEL.RESNETS.NORM, MODEL.TIMM.NORM) of the backbone keep their random initialisation",
+            parameters,
+            norms,
+        )
 
 
 def _with_classes_of_data(cfg: CfgNode, training_sets: Sequence[TrainingSet]) -> CfgNode:

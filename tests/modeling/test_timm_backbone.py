@@ -81,7 +81,9 @@ def test_pyramid_levels_of_a_file_are_matched_by_stride(tmp_path):
     boxes, fcos = (model.state_dict() for model in models)
     for kept in ("inner_blocks.{}.0.weight", "inner_blocks.{}.0.bias", "layer_blocks.{}.0.weight"):
         for level in range(3):
-            assert torch.equal(fcos[f"backbone.fpn.{kept.format(level)}"], boxes[f"backbone.fpn.{kept.format(level + 1)}"])
+            assert torch.equal(
+                fcos[f"backbone.fpn.{kept.format(level)}"], boxes[f"backbone.fpn.{kept.format(level + 1)}"]
+            )
     left_out = [entry.key for entry in report.skipped if entry.reason == "the model has no such pyramid level"]
     assert len(left_out) == 4 and not report.reshaped
     assert {key.split(".")[0] for key in report.missing} == {"head", "backbone"}

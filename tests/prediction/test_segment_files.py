@@ -79,7 +79,9 @@ def test_boxes_without_scores_or_categories_can_be_evaluated(model, data, empty)
     out = read(data / "out.json")
     assert all(entry["score"] == 1.0 and "category_id" not in entry for entry in out)
     files = (str(data / "annotations.json"), str(data / "out.json"))
-    with pytest.raises(ValueError, match=r"result 0: it has no category_id \(class_agnostic, --class-agnostic compares"):
+    with pytest.raises(
+        ValueError, match=r"result 0: it has no category_id \(class_agnostic, --class-agnostic compares"
+    ):
         evaluate_files(*files)
     metrics = evaluate_files(*files, metrics=["bbox", "segm"], class_agnostic=True)
     assert metrics["bbox"]["AP"] == by_class["bbox"]["AP"] == pytest.approx(100) and "segm" in metrics

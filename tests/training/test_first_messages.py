@@ -6,13 +6,15 @@ import json
 import logging
 
 import yaml
+from torch import nn
 from training_toys import ToyModel, toy_config, toy_trainer
 
 from bcnet import progress
 from bcnet.config import load_config
+from bcnet.ops.frozen_batch_norm import FrozenBatchNorm2d
 from bcnet.progress import Progress
 from bcnet.training.run_log import set_up_logging
-from bcnet.training.train import record_run
+from bcnet.training.train import _warn_of_frozen_initialisation, record_run
 
 
 def test_the_first_iteration_is_said_at_once(tmp_path, caplog):
@@ -73,3 +75,16 @@ def test_without_a_terminal_progress_is_logged(monkeypatch, caplog):
     with Progress(2, "Evaluating scenes") as bar:
         bar.update(2)
     assert not caplog.records
+
+
+def test_frozen_layers_without_weights_are_pointed_out(caplog):
+    model = nn.Module()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), FrozenBatchNorm2d(4), nn.Conv2d(4, 4, 1))
+    model.backbone[0].requires_grad_(False)
+    _warn_of_frozen_initialisation(model)
+    assert "2 frozen tensors (MODEL.BACKBONE.FREEZE_AT) and 1 frozen BatchNorm layers" in caplog.text
+    caplog.clear()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    _warn_of_frozen_initialisation(model)
+    _warn_of_frozen_initialisation(ToyModel())
+    assert not caplog.text
