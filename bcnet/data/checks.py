@@ -18,7 +18,8 @@ from bcnet.ops.rle import segmentation_to_rle
 
 Box = tuple[float, float, float, float]
 
-_SLACK = 1.0  # pixels between a mask and its box that are attributed to rounding
+SLACK = 1.0  # pixels between a mask and its box that are attributed to rounding
+COVERING = 2  # a polygon of more than so many times its longest side in area covers a pixel centre
 _AGREEMENT = 0.5  # minimum IoU of the mask's extents and the box
 _FRACTIONS = 1.001  # maximum coordinate of a file in fractions of the image size, with tolerance for rounding
 _SAMPLES = 200  # maximum number of mismatched objects from which the likely cause is inferred
@@ -73,7 +74,7 @@ class MaskBoxCheck:
         self._smallest_side = min(self._smallest_side, record.height, record.width)
         if self._largest <= _FRACTIONS:
             self._fractional |= not all(float(value).is_integer() for value in bbox)
-        if all(abs(first - second) <= _SLACK for first, second in zip(extents, box, strict=True)):
+        if all(abs(first - second) <= SLACK for first, second in zip(extents, box, strict=True)):
             return  # the common case, cheaper than the IoU
         if _agree(extents, box):
             return
@@ -82,7 +83,7 @@ class MaskBoxCheck:
         spans = f"{key} spans x {extents[0]:g}..{extents[2]:g} and y {extents[1]:g}..{extents[3]:g}"
         if _are_apart(extents, box):
             raise AnnotationError(f"{spans}, outside its box {list(bbox)}", f"{key} outside its box")
-        if min(*_sides(extents), *_sides(box)) > 2 * _SLACK:  # in smaller ones the IoU is dominated by rounding
+        if min(*_sides(extents), *_sides(box)) > 2 * SLACK:  # in smaller ones the IoU is dominated by rounding
             what = "masks that disagree with their boxes (IoU of the mask's extents and the box below 0.5)"
             self._findings.note(what, label, f"{spans}, its box is {list(bbox)}")
 
@@ -123,7 +124,7 @@ def covers_a_pixel(mask: Mask, record: ImageRecord) -> bool:
         return False
     x0, y0, x1, y1 = mask.extents
     inside = x0 >= 0 and y0 >= 0 and x1 <= record.width and y1 <= record.height
-    if not mask.polygons or (inside and sum(map(_area, mask.polygons)) > 2 * max(x1 - x0, y1 - y0)):
+    if not mask.polygons or (inside and sum(map(_area, mask.polygons)) > COVERING * max(x1 - x0, y1 - y0)):
         return True
     return bool(coco_mask.area(segmentation_to_rle(mask.segmentation, record.height, record.width)))
 
@@ -139,7 +140,7 @@ def _sides(box: Box) -> tuple[float, float]:
 
 
 def _are_apart(first: Box, second: Box) -> bool:
-    return any(max(first[axis], second[axis]) > min(first[axis + 2], second[axis + 2]) + _SLACK for axis in (0, 1))
+    return any(max(first[axis], second[axis]) > min(first[axis + 2], second[axis + 2]) + SLACK for axis in (0, 1))
 
 
 def _iou(first: Box, second: Box) -> float:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bcnet.data.checks import COVERING, SLACK
 from bcnet.data.coco_json import normal_id
 from bcnet.data.records import ImageRecord, InstanceRecord
 
@@ -33,7 +34,6 @@ _OTHER_KEYS = frozenset(
         "unordered_with",
     )
 )
-_SLACK = 1.0  # pixels between the polygons' extents and the box
 
 
 class PlainInstances(NamedTuple):
@@ -83,13 +83,13 @@ def plain_instances(
     area = values[:, 4]
     # Every comparison with NaN is False.
     plain = (
-        (np.abs(masks.low - low) <= _SLACK).all(1)
-        & (np.abs(masks.high - high) <= _SLACK).all(1)
+        (np.abs(masks.low - low) <= SLACK).all(1)
+        & (np.abs(masks.high - high) <= SLACK).all(1)
         & (np.minimum(masks.low, low) >= 0).all(1)
         & (np.maximum(masks.high, high) <= sides).all(1)
         & (values[:, 2:4] > 0).all(1)
         & ((area >= 0) & (area < np.inf))
-        & (masks.area > 2 * (masks.high - masks.low).max(1))
+        & (masks.area > COVERING * (masks.high - masks.low).max(1))
         & (masks.reach > 2)  # no polygon in 0..1, of fractions of the image or of bools
     )
     if not plain.any():

@@ -195,20 +195,19 @@ class CocoReader:
     def _positions_by_image(self, images: dict) -> dict[int | str, list[int]]:
         """Positions of the annotations of each usable image; other annotations are added to the findings."""
         groups: dict[int | str, list[int]] = {image_id: [] for image_id in images}
-        seen: set[int | str | None] = set()
+        seen: set[int | str] = set()
         for position, annotation in enumerate(self._annotations):
             fault = missing(annotation, ("id", "image_id"))
             named = fault is None
-            own_id = None
             if named and not (is_id(annotation["id"]) and is_id(annotation["image_id"])):
                 fault = f"its ids must be integers or strings, its image_id is {short(annotation['image_id'])}"
-            elif named and (own_id := normal_id(annotation["id"])) in seen:
+            elif named and normal_id(annotation["id"]) in seen:
                 fault = "its id is used twice"
             if fault is not None:
                 label = annotation_label(annotation) if named else f"annotation at position {position}"
                 self.findings.fault(label, AnnotationError(fault, "annotations without valid, unique ids"))
                 continue
-            seen.add(own_id)
+            seen.add(normal_id(annotation["id"]))
             image_id = annotation["image_id"]
             if image_id not in groups and (listed := _id_of_other_type(image_id)) in groups:
                 error = f"image_id is {short(image_id)}, the image's id is {listed!r}: strings and numbers differ"
