@@ -146,7 +146,7 @@ class Composition:
         position = find_position(mask, target, hidden_at, fits, share, scene.size, directions)
         if position is None:
             return False
-        colours = cv2.convertScaleAbs(scaled.colours, alpha=rng.uniform(*_EXPOSURE)).astype(np.float32)
+        colours = cv2.convertScaleAbs(scaled.colours(), alpha=rng.uniform(*_EXPOSURE)).astype(np.float32)
         pasted = PastedObject(cutouts[chosen].category, scaled.coverage, colours, *position)
         shadow = _draw_shadow(self.shadow, relative_size * size, rng)
         if in_front:

@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from bcnet.data.records import ImageRecord, InstanceRecord
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, decode_window, segmentation_to_rle
 
 MAX_MAGNIFICATION = 1.25  # at larger factors a cut-out looks blurred next to the others
 _BORDER = 2  # an instance whose box is this close to the image border (pixels) counts as truncated
@@ -54,18 +54,13 @@ class Cutout:
         """
         height, width = self.mask.shape
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        coverage = cv2.resize(self.mask * np.uint8(255), size, interpolation=interpolation)
-        colours = cv2.resize(self.colours, size, interpolation=interpolation)
-        contact = cv2.resize(self.contact * np.uint8(255), size, interpolation=interpolation) > 0
-        if mirrored:
-            coverage, colours, contact = coverage[:, ::-1], colours[:, ::-1], contact[:, ::-1]
-        coverage, colours = np.ascontiguousarray(coverage), np.ascontiguousarray(colours)
+        coverage = _resized(self.mask * np.uint8(255), size, mirrored)
+        contact = _resized(self.contact * np.uint8(255), size, mirrored) > 0
         if feather > 0:
             # Zero padding: the feathered edge must also fade at the window's border.
             coverage = cv2.GaussianBlur(coverage, (0, 0), feather, borderType=cv2.BORDER_CONSTANT)
         contour = contour_of((coverage >= 128).astype(np.uint8))
-        return ScaledCutout(coverage, colours, contour, contour & contact)
+        return ScaledCutout(self, mirrored, coverage, contour, contour & contact)
 
 
 @dataclass(frozen=True)
@@ -73,16 +68,30 @@ class ScaledCutout:
     """A cut-out at the size at which it is pasted.
 
     Attributes:
+        source: the cut-out.
+        mirrored: whether it is flipped horizontally.
         coverage: uint8 [h, w], 255 inside the object. The object's binary mask is ``coverage >= 128``.
-        colours: uint8 [h, w, 3] RGB.
         contour: bool [h, w], the outermost pixels of the mask.
         contact: bool [h, w], those of them that touched another object in the source image.
     """
 
+    source: Cutout
+    mirrored: bool
     coverage: np.ndarray
-    colours: np.ndarray
     contour: np.ndarray
     contact: np.ndarray
+
+    def colours(self) -> np.ndarray:
+        """uint8 [h, w, 3] RGB. Resized when asked for, as half of the cut-outs find no place."""
+        height, width = self.coverage.shape
+        return _resized(self.source.colours, (width, height), self.mirrored)
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], mirrored: bool) -> np.ndarray:
+    """Pixels [h, w] or [h, w, 3] resized to (width, height), flipped horizontally if `mirrored`."""
+    smaller = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(resized[:, ::-1]) if mirrored else resized
 
 
 def contour_of(mask: np.ndarray) -> np.ndarray:
@@ -91,26 +100,29 @@ def contour_of(mask: np.ndarray) -> np.ndarray:
     return (mask > cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1]).astype(bool)
 
 
-def cut_out(image: np.ndarray, mask: np.ndarray, category: int, occupied: np.ndarray | None = None) -> Cutout:
+def cut_out(image: np.ndarray, mask: RLE, category: int, occupied: np.ndarray | None = None) -> Cutout:
     """Cuts an object out of its image.
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        mask: uint8 [H, W], 0 or 1, not empty.
+        mask: compressed RLE [H, W], not empty.
         category: 0..K-1.
         occupied: uint8 [H, W], 1 in the visible masks of all objects; None to leave `contact` empty.
     """
-    x, y, width, height = cv2.boundingRect(mask)
+    x, y, width, height = (int(v) for v in coco_mask.toBbox(mask))
     window = np.s_[y : y + height, x : x + width]
-    contact = np.zeros((height, width), np.uint8)
+    # The margin lets objects beside the window be seen.
+    top, left = max(y - _CONTACT_DISTANCE, 0), max(x - _CONTACT_DISTANCE, 0)
+    bottom, right = (min(v + _CONTACT_DISTANCE, n) for v, n in zip((y + height, x + width), mask["size"], strict=True))
+    around = np.ascontiguousarray(decode_window(mask, left, top, right, bottom))
+    inner = np.s_[y - top : y - top + height, x - left : x - left + width]
+    own = around[inner].copy()
+    contact = np.zeros_like(own)
     if occupied is not None:
-        # The padding lets objects beside the window be seen.
-        top, left = max(y - _CONTACT_DISTANCE, 0), max(x - _CONTACT_DISTANCE, 0)
-        around = np.s_[top : y + height + _CONTACT_DISTANCE, left : x + width + _CONTACT_DISTANCE]
-        others = occupied[around] * (1 - mask[around])
+        others = occupied[top:bottom, left:right] * (1 - around)
         near = cv2.dilate(others, np.ones((2 * _CONTACT_DISTANCE + 1,) * 2, np.uint8))
-        contact = near[y - top :, x - left :][:height, :width] * contour_of(mask[window])
-    return Cutout(category, mask[window].copy(), image[window].copy(), contact)
+        contact = near[inner] * contour_of(own)
+    return Cutout(category, own, image[window].copy(), contact)
 
 
 def is_large_and_whole(

@@ -98,7 +98,7 @@ class Donors:
                 continue
             if coco_mask.area(rle) < self.min_pixels:
                 continue
-            cutout = cut_out(pixels, coco_mask.decode(rle), instance.category, occupied)
+            cutout = cut_out(pixels, rle, instance.category, occupied)
             if _in_one_piece(cutout.mask):
                 cutouts.append(cutout)
         return cutouts

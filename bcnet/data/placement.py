@@ -12,10 +12,10 @@ from pycocotools import mask as coco_mask
 
 from bcnet.data.composed_image import ComposedObject
 from bcnet.data.cutouts import ScaledCutout, overlap
-from bcnet.data.masks import decode_window
+from bcnet.ops.rle import decode_window
 
 _STEPS = 7  # halvings of the distance along each
-_TOLERANCE = 0.03  # the search stops at a hidden share this close to the drawn one
+_TOLERANCE = 0.03  # the search along a direction ends at a hidden share this close to the drawn one
 _MAX_ERROR = 0.1  # maximum difference between the hidden share and the drawn one
 _MAX_CONTACT = 0.1  # share of an object's contour on other objects that may have touched another in its source image
 _MIN_INSIDE = 0.5  # share of a pasted object that must lie in the image
@@ -111,9 +111,11 @@ def find_position(
             x = round(left + (target_width - width) / 2 + distance * np.cos(angle))
             y = round(top + (target_height - height) / 2 + distance * np.sin(angle))
             hidden = hidden_at(x, y)
-            closer = abs(hidden - share) <= best_error and _inside(mask, x, y, image_size) >= _MIN_INSIDE * total
-            if closer and fits(x, y):
-                best, best_error = (x, y), abs(hidden - share)
+            error = abs(hidden - share)
+            if error <= best_error and _inside(mask, x, y, image_size) >= _MIN_INSIDE * total and fits(x, y):
+                best, best_error = (x, y), error
+            if error < _TOLERANCE:
+                break
             near, far = (distance, far) if hidden > share else (near, distance)
         if best_error < _TOLERANCE:
             break

@@ -4,7 +4,7 @@ Arms of `studies/heads_shapes.yaml` and `studies/heads_coco.yaml`.
 """
 
 from studies.candidates.base import CandidateHead
-from studies.candidates.deep_visible import DeepVisibleHead
+from studies.candidates.deep_visible import DeepVisibleBranchGraphHead, DeepVisibleHead
 from studies.candidates.gated import GatedHead
 from studies.candidates.occludee_first import OccludeeFirstHead
 from studies.candidates.one_stack import OneStackHead, OneStackNeighboursHead
@@ -12,6 +12,7 @@ from studies.candidates.split_late import SplitLateHead
 
 __all__ = [
     "CandidateHead",
+    "DeepVisibleBranchGraphHead",
     "DeepVisibleHead",
     "GatedHead",
     "OccludeeFirstHead",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from bcnet.bilayer.layer import MaskLayer
+from bcnet.bilayer.layer import GraphConvolution, MaskLayer
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates.base import CandidateHead
@@ -20,6 +20,8 @@ class DeepVisibleHead(CandidateHead):
     the whole object. The graph convolution is among the shared ones. The branch has one convolution, or two without
     graph convolution, so that the head costs no more than the published one.
     """
+
+    front: nn.Module
 
     def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
         own = {**options, "use_gcn": False}
@@ -36,3 +38,13 @@ class DeepVisibleHead(CandidateHead):
         return {
             spec.name: self.decoders[spec.name](features[OCCLUDER if spec in in_front else OCCLUDEE]) for spec in wanted
         }
+
+
+@MASK_HEAD_REGISTRY.register()
+class DeepVisibleBranchGraphHead(DeepVisibleHead):
+    """The same with the graph convolution at the start of the branch: the visible masks do without it."""
+
+    def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
+        super().make_layers(channels, num_conv, {**options, "use_gcn": False})
+        graph = GraphConvolution(channels, norm=options["gcn_norm"], freeze_norm=options["freeze_gcn_norm"])
+        self.front = nn.Sequential(graph, MaskLayer(channels, channels, num_conv=1, use_gcn=False))

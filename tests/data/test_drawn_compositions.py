@@ -183,8 +183,7 @@ def test_a_mask_in_pieces_is_not_cut_out(spec):
 @pytest.mark.parametrize(("gap", "expected"), [(0, 1), (2, 1), (3, 0)])
 def test_the_contour_that_touched_another_object(gap, expected):
     image = np.zeros((40, 50, 3), np.uint8)
-    mask, occupied = np.zeros((40, 50), np.uint8), np.zeros((40, 50), np.uint8)
-    mask[10:30, 5:25] = 1
+    mask, occupied = encode_box((5, 10, 20, 20), (40, 50)), np.zeros((40, 50), np.uint8)
     occupied[10:30, 5:25] = occupied[5:35, 25 + gap : 40] = 1
     cutout = cut_out(image, mask, 0, occupied)
     right = np.zeros((20, 20), np.uint8)

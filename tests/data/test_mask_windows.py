@@ -8,8 +8,9 @@ from mask_layers import two_layers
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from bcnet.data.masks import decode_window, instance_masks
+from bcnet.data.masks import instance_masks
 from bcnet.data.transforms import FLIPS, Transform
+from bcnet.ops.rle import decode_window
 
 
 def encode(mask):

@@ -21,7 +21,7 @@ from bcnet.data.records import DatasetInfo, ImageRecord, InstanceRecord
 from bcnet.data.synthetic.composition import Layout, Scene, finish, paint
 from bcnet.data.synthetic.config import SceneConfig
 from bcnet.data.synthetic.scene import choose_front, scene_generators
-from bcnet.ops.rle import segmentation_to_rle
+from bcnet.ops.rle import RLE, segmentation_to_rle
 
 _TRIES_PER_OBJECT = 4
 _BACKGROUND_TRIES = 6
@@ -135,7 +135,7 @@ class CutoutLibrary:
         scale = min(size / max(cutout.mask.shape), MAX_MAGNIFICATION)
         scaled = cutout.scaled(scale, mirrored=rng.random() < 0.5, feather=_FEATHER)
         exposure = rng.uniform(0.85, 1.15)
-        return scaled.coverage, scaled.colours * np.float32(exposure)
+        return scaled.coverage, scaled.colours() * np.float32(exposure)
 
     def background(self, size: int, rng: np.random.Generator) -> np.ndarray:
         """float32 [size, size, 3] RGB: a crop of an image, without its annotated objects.
@@ -162,9 +162,9 @@ class CutoutLibrary:
         window = np.s_[y : y + side, x : x + side]
         return _Square(index, window, self._annotated(record)[window])
 
-    def _mask(self, record: ImageRecord, instance: InstanceRecord) -> np.ndarray:
+    def _mask(self, record: ImageRecord, instance: InstanceRecord) -> RLE:
         try:
-            return coco_mask.decode(segmentation_to_rle(instance.segmentation, record.height, record.width))
+            return segmentation_to_rle(instance.segmentation, record.height, record.width)
         except ValueError as error:
             raise ValueError(f"{self.info.annotation_file}: annotation {instance.annotation_id!r}: {error}") from error
 
@@ -176,7 +176,7 @@ class CutoutLibrary:
                 x, y, width, height = (round(value) for value in instance.bbox)
                 annotated[max(y, 0) : y + height, max(x, 0) : x + width] = 255
             else:
-                annotated[self._mask(record, instance) > 0] = 255
+                annotated[coco_mask.decode(self._mask(record, instance)) > 0] = 255
         return annotated
 
     def _image(self, index: int) -> np.ndarray:
