@@ -8,6 +8,7 @@ from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates import (
     CandidateHead,
+    DeepVisibleBranchGraphHead,
     DeepVisibleHead,
     GatedHead,
     OccludeeFirstHead,
@@ -17,7 +18,14 @@ from studies.candidates import (
 )
 from studies.cost import mask_head_cost
 
-HEADS = (OneStackHead, SplitLateHead, DeepVisibleHead, OccludeeFirstHead, GatedHead)
+HEADS = (
+    OneStackHead,
+    SplitLateHead,
+    DeepVisibleHead,
+    DeepVisibleBranchGraphHead,
+    OccludeeFirstHead,
+    GatedHead,
+)
 MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
 
 
@@ -99,6 +107,16 @@ def test_visible_and_amodal_mask_share_the_first_convolutions_alone():
     assert changed_by(head.shared) == visible | front
     with torch.no_grad():
         assert torch.equal(head(x, ["occludee_mask"])["occludee_mask"], head(x)["occludee_mask"])
+
+
+def test_the_graph_convolution_of_the_branch_leaves_the_visible_masks_alone():
+    head, x = DeepVisibleBranchGraphHead(8, maps=MAPS).eval(), torch.randn(1, 8, 14, 14)
+    with torch.no_grad():
+        before = head(x)
+        head.front[0].norm.bias += 1.0
+        after = head(x)
+    changed = {name for name, values in after.items() if not torch.equal(values, before[name])}
+    assert changed == {"occluder_mask", "occluder_boundary", "occludee_amodal"}
 
 
 def test_the_neighbours_are_one_more_map_that_masks_do_without():
