@@ -32,6 +32,7 @@ from bcnet.words import counted
 
 PANEL_SIDES = (800, 1200)  # bounds of a panel's longer side, pixels
 ANNOTATION_SIDE = 224  # of the masks in the panels of `draw_training_data`
+MAP_SIDE = 28  # of its heat maps, the mask head's
 MAX_NAME_BYTES = 200  # of a picture's name without suffix; file systems allow 255 with it
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')  # characters that some file system forbids
 
@@ -178,6 +179,7 @@ def draw_training_data(
     *,
     max_images: int | None = None,
     seed: int = 0,
+    roi_scale: float = 1.0,
     progress: bool = True,
 ) -> Gallery:
     """Writes pictures as `draw_predictions` does of what the mapper makes of a data set for training.
@@ -192,6 +194,7 @@ def draw_training_data(
         output_dir: made when missing.
         max_images: maximum number of images; None draws all.
         seed: of the augmentation.
+        roi_scale: MODEL.ROI_MASK_HEAD.ROI_SCALE, the part of the image that the mask head sees of each object.
         progress: show a progress bar.
 
     Raises:
@@ -207,14 +210,11 @@ def draw_training_data(
         with gallery.failures.survived(record.file_name):
             sample = mapper(record, generator)
             image = sample["image"].numpy()[mapper.channels].transpose(1, 2, 0)
-            targets, size = sample["targets"], image.shape[:2]
-            gallery.add(
-                name,
-                image,
-                detections_from_targets(targets, size, info.class_names, ANNOTATION_SIDE),
-                explained=detections_from_targets(targets, size, info.class_names),
-                scores=False,
+            panels, maps = (
+                detections_from_targets(sample["targets"], image.shape[:2], info.class_names, side, roi_scale=roi_scale)
+                for side in (ANNOTATION_SIDE, MAP_SIDE)
             )
+            gallery.add(name, image, panels, explained=maps, scores=False)
     return gallery
 
 

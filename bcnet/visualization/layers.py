@@ -159,6 +159,8 @@ def _nothing_in(detections: Detections, spec: MapSpec) -> str:
     if spec.layer == "occluder" and detections.occluded_by is not None and detections.occlusion.order.kept:
         sources = "hidden parts too" if detections.has_hidden_parts else "so few pixels too"
         return f"empty: no occluder mask fills {MIN_SHARE:.0%} of a box. The depth order comes from {sources}"
+    if highest == 0:  # of targets; a model's probabilities are above 0
+        return f"empty: {what}"
     if highest >= detections.mask_threshold:
         return f"empty: {what}, but for less than {MIN_SHARE:.0%} of a box"
     return f"empty: {what}. No probability reaches {detections.mask_threshold:g}; the highest is {highest:.2f}"

@@ -51,7 +51,12 @@ def draw_training_pictures(
     from bcnet.visualization import detections_from_targets, draw_layers, style
 
     class_names = tuple(class_names) if len(class_names) >= model.num_classes else ()
-    specs = model.mask_branch.head.maps if model.mask_branch is not None else ()
+    branch = model.mask_branch
+    shown = (
+        {"specs": (), "roi_scale": 1.0}
+        if branch is None
+        else {"specs": branch.head.maps, "roi_scale": branch.roi_scale}
+    )
     batch = batch[:max_images]
     with autocast(model.device, amp_dtype):
         images = [record["image"] for record in batch]
@@ -63,7 +68,7 @@ def draw_training_pictures(
     for record, detections in zip(batch, results, strict=True):
         image = record["image"].cpu().permute(1, 2, 0).numpy()
         image = np.ascontiguousarray(image[:, :, ::-1] if image_format == "BGR" else image)
-        targets = detections_from_targets(record["targets"], image.shape[:2], class_names, specs=specs)
+        targets = detections_from_targets(record["targets"], image.shape[:2], class_names, **shown)
         # Resized once, for all panels of both rows. Rescaling drops empty boxes, which cannot be drawn.
         height, width = resized_size(image.shape[0], image.shape[1], PANEL_SIDE, PANEL_SIDE)
         image = style.resized(image, width, height)

@@ -21,6 +21,7 @@ from bcnet.maps import (
     required_layers,
     unknown_layer,
 )
+from bcnet.ops.boxes import scaled_boxes
 from bcnet.structures import Detections, Targets
 
 _AMODAL_TARGET = MapSpec(
@@ -44,12 +45,13 @@ def detections_from_targets(
     side: int = 28,
     *,
     specs: Sequence[MapSpec] | None = None,
+    roi_scale: float = 1.0,
 ) -> Detections:
     """The targets in the form of the detections of a perfect model.
 
-    The maps are the mask head's training targets for RoIs that are exactly the boxes: both layers' masks,
-    cropped, and their boundaries (dilation != erosion with the 3x3 cross). Where pixels of a mask's target are unknown,
-    a map of kind "unknown" of its layer is 1 there.
+    The maps are the mask head's training targets for RoIs that are exactly the boxes, scaled as the head scales them:
+    both layers' masks, cropped, and their boundaries (dilation != erosion with the 3x3 cross). Where pixels of a mask's
+    target are unknown, a map of kind "unknown" of its layer is 1 there.
 
     Args:
         targets: of one image.
@@ -57,6 +59,7 @@ def detections_from_targets(
         class_names: names of the classes 0..K-1.
         side: M; 28 is the mask head's resolution, a larger one shows the masks in more detail.
         specs: the maps whose targets are shown; None shows `target_maps` of the targets' mask layers.
+        roi_scale: MODEL.ROI_MASK_HEAD.ROI_SCALE.
 
     Returns:
         Detections: in the targets' order, every score 1.
@@ -65,7 +68,7 @@ def detections_from_targets(
     if specs is None:
         specs = target_maps(targets.masks.layers)
     count = len(targets)
-    layers = crop_layers(targets.masks, targets.boxes, torch.arange(count), side)
+    layers = crop_layers(targets.masks, scaled_boxes(targets.boxes, roi_scale), torch.arange(count), side)
     targets_by_map = map_targets(specs, layers)
     maps = {name: target.values.float() for name, target in targets_by_map.items()}
     specs = list(specs)
@@ -84,4 +87,5 @@ def detections_from_targets(
         class_names=tuple(class_names),
         maps=maps,
         specs=tuple(specs),
+        roi_scale=roi_scale,
     )

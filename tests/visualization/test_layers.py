@@ -229,6 +229,18 @@ def test_targets_become_perfect_detections():
     assert len(empty) == 0
 
 
+def test_targets_are_shown_in_the_roi_that_the_mask_head_sees():
+    occludee, amodal = torch.zeros(2, 1, 40, 40, dtype=torch.uint8)
+    occludee[:, 10:30, 10:30] = 1
+    amodal[:, 10:30, 10:34] = 1  # the hidden part lies beyond the visible box
+    masks = InstanceMasks.from_full({"occludee": occludee, "occluder": torch.zeros_like(occludee), "amodal": amodal})
+    targets = Targets(torch.tensor([[10.0, 10.0, 30.0, 30.0]]), torch.tensor([0]), masks)
+    in_box, in_roi = (detections_from_targets(targets, (40, 40), roi_scale=scale) for scale in (1.0, 1.4))
+    assert in_roi.map_boxes.tolist() == [[6, 6, 34, 34]]
+    assert (in_box.masks == in_roi.masks).all() and (in_roi.masks[0] == occludee[0].bool()).all()
+    assert (in_box.hidden_masks.sum(), in_roi.hidden_masks.sum()) == (0, 20 * 4)
+
+
 def test_wrong_image_size():
     with pytest.raises(ValueError, match="rescaled"):
         draw_layers(image(50, 50), detections())

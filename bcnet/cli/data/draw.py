@@ -12,7 +12,8 @@ EXAMPLES = """examples:
   a data set without changes: %(prog)s --dataset coco:annotations.json:images --output pictures
   as a config augments it:    %(prog)s --config-file quick/bcnet_faster_rcnn.yaml --output pictures
   with objects pasted in:     %(prog)s --dataset coco:annotations.json:images --output pictures \\
-                                INPUT.COMPOSITION.ENABLED True MODEL.BILAYER.OCCLUDER_TARGET front
+                                INPUT.COMPOSITION.ENABLED True INPUT.COMPOSITION.PROBABILITY 1.0 \\
+                                MODEL.BILAYER.OCCLUDER_TARGET front
 """
 UNCHANGED = ["MODEL.MASK_ON", True, "INPUT.MIN_SIZE_TRAIN", (0,), "INPUT.RANDOM_FLIP", "none"]
 
@@ -48,7 +49,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         composition = build_composition(cfg, records, info.class_names)
         mapper = DatasetMapper.from_config(cfg, training=True, layers=layers, composition=composition)
         gallery = draw_training_data(
-            mapper, (records, info), args.output, max_images=args.max_images, seed=max(cfg.SEED, 0)
+            mapper,
+            (records, info),
+            args.output,
+            max_images=args.max_images,
+            seed=max(cfg.SEED, 0),
+            roi_scale=cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE,
         )
         print(f"{dataset}: {gallery.summary()} to {args.output}")
         drawn += gallery.drawn
