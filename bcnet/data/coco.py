@@ -79,6 +79,8 @@ no segmentation, or an empty one               kept, counted; training masks wit
                                                names the annotation (box detectors need none); evaluation
                                                then compares only boxes; conversion skips it
 no segmentation but amodal_segmentation        a fully hidden object: its visible mask is empty
+inmodal_seg, i_segm or visible_mask            not read, counted: in the formats that have them, segmentation is
+(KINS, D2SA, UOAIS)                            the amodal mask, and ``kins`` or ``d2sa`` reads both
 crowd without a mask, or with a malformed one  its box is used as its region, counted
 mask that covers no pixel centre               kept, counted; the mapper makes no target of it
 mask entirely outside its box                  error, with the likely cause if most such masks share one: x and y

@@ -47,6 +47,9 @@ BRUSH_MASKS_HINT = (
     "'bcnet data convert --crowds-as-objects' makes objects of them"
 )
 
+# Keys of formats whose ``segmentation`` is the amodal mask, and the reader of both masks.
+_VISIBLE_KEYS = {"inmodal_seg": "kins", "i_segm": "kins", "visible_mask": "d2sa"}
+
 # Converts an annotation of a related format to COCO's; returns None to drop it, after adding a finding.
 Translate = Callable[[dict, ImageRecord, Findings], "dict | None"]
 # Derives the pairs from the file's annotations of the record's instances; None if the order is unknown.
@@ -162,6 +165,7 @@ class CocoReader:
         annotations = [self._annotations[candidate] for _, _, candidates in batch for candidate in candidates]
         plain: list[InstanceRecord | None] = [None] * len(annotations)
         if self._format.translate is None:
+            self._note_visible_masks(annotations)
             records = [record for _, record, candidates in batch for _ in candidates]
             plain, largest, smallest_side = plain_instances(annotations, records, self._class_of)
             self._check.add_agreeing(sum(instance is not None for instance in plain), largest, smallest_side)
@@ -170,6 +174,17 @@ class CocoReader:
             own = slice(first, first + len(candidates))
             yield self._read_image(position, record, candidates, annotations[own], plain[own])
             first = own.stop
+
+    def _note_visible_masks(self, annotations: list[dict]) -> None:
+        """Notes annotations of amodal formats, of which COCO's reader takes the amodal mask for the visible one."""
+        for annotation in annotations:
+            if not _VISIBLE_KEYS.keys().isdisjoint(annotation):
+                key = next(key for key in _VISIBLE_KEYS if key in annotation)
+                what = (
+                    f"annotations with a visible mask in {key!r}, which is not read: 'segmentation' counts as the "
+                    f"visible mask; '{_VISIBLE_KEYS[key]}:annotations.json:images' reads both"
+                )
+                self.findings.note(what, annotation_label(annotation))
 
     def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
         """Position and record by image id; the record is None for an unusable image."""

@@ -66,6 +66,20 @@ def test_image_info_without_annotations(coco_files):
     assert info.class_names == ("cat", "cup")
 
 
+def test_visible_masks_of_amodal_formats_are_not_passed_over_in_silence(coco_files, caplog):
+    visible, whole = [square(1, 1, 5)], [square(1, 1, 9)]
+    annotations = [
+        annotation(1, 5, [1, 1, 9, 9], segmentation=whole, inmodal_seg=visible, inmodal_bbox=[1, 1, 5, 5]),
+        annotation(2, 5, [1, 1, 9, 9], segmentation=whole, visible_mask=visible),
+        annotation(3, 2, [1, 1, 9, 9], segmentation=whole, visible_mask=visible),
+    ]
+    records, _ = load_coco(*coco_files(SIZES, annotations))
+    assert all(instance.segmentation == whole for record in records for instance in record.instances)
+    assert "1 annotations with a visible mask in 'inmodal_seg', which is not read" in caplog.text
+    assert "2 annotations with a visible mask in 'visible_mask'" in caplog.text
+    assert "'kins:annotations.json:images'" in caplog.text and "'d2sa:annotations.json:images'" in caplog.text
+
+
 def test_what_is_dropped_or_counted_is_logged_once(coco_files, caplog):
     short, odd = [1, 1, 5, 5], [0, 0, 9, 0, 9, 9, 9]
     annotations = [
