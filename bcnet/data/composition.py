@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from bcnet.data.catalog import load_dataset
-from bcnet.data.classes import match_classes
+from bcnet.data.classes import class_positions
 from bcnet.data.composed_image import ComposedImage, PastedObject
 from bcnet.data.cutouts import MAX_MAGNIFICATION, Cutout
 from bcnet.data.donors import MIN_OBJECT_PIXELS, Donors, donor_indices
@@ -174,12 +174,12 @@ def build_composition(
         cfg: the config.
         records: the training images; objects are cut from them unless INPUT.COMPOSITION.SOURCE names a data set.
         class_names: names of the training classes 0..K-1. From another data set, only objects of classes with these
-            names are used (`match_classes`).
+            names are used (`class_positions`).
         stored: the same records in the form that workers read (`SerializedList`).
 
     Raises:
         KeyError, FileNotFoundError: from `load_dataset`, for SOURCE.
-        ValueError: malformed content, or there is no object to cut out.
+        ValueError: malformed content, no class of SOURCE is a training class, or there is no object to cut out.
     """
     keys = cfg.INPUT.COMPOSITION
     if not keys.ENABLED:
@@ -217,7 +217,8 @@ def build_composition(
 
 def _with_classes(records: Sequence[ImageRecord], info: DatasetInfo, class_names: Sequence[str]) -> list[ImageRecord]:
     """The records with only the objects of the training classes, matched by name and renumbered."""
-    classes = match_classes(info.class_names, class_names)
+    source, target = f"INPUT.COMPOSITION.SOURCE {info.name!r}", "DATASETS.TRAIN"
+    classes = class_positions(info.class_names, class_names, source, target)
     return [
         replace(
             record,

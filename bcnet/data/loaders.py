@@ -20,7 +20,7 @@ from bcnet.data.mapper import DatasetMapper
 from bcnet.data.records import DatasetInfo, ImageRecord
 from bcnet.data.sampling import TrainBatches, augmentation_rng, contiguous_shard
 from bcnet.data.serialized_list import SerializedList
-from bcnet.data.source_masks import missing_masks
+from bcnet.data.source_masks import FRONT, missing_masks
 from bcnet.distributed import rank, shared_seed, world_size
 from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
 from bcnet.words import counted
@@ -301,9 +301,17 @@ def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequenc
     if cfg.INPUT.COMPOSITION.ENABLED:  # creates amodal targets for annotations without them
         layers = [layer for layer in layers if layer != AMODAL]
     if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
+        hints = ["INPUT.COMPOSITION.ENABLED True makes amodal masks out of visible ones"] if AMODAL in layers else []
         raise ValueError(
             f"training set {name!r}: {len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {target!r}, "
-            f"MODEL.BILAYER.AMODAL {cfg.MODEL.BILAYER.AMODAL}):\n  " + "\n  ".join(faults[:5])
+            f"MODEL.BILAYER.AMODAL {cfg.MODEL.BILAYER.AMODAL}):\n  " + "\n  ".join([*faults[:5], *hints])
+        )
+    known_order = cfg.INPUT.COMPOSITION.ENABLED or any(record.in_front is not None for record in records)
+    if OCCLUDER in layers and cfg.MODEL.BILAYER.OCCLUDER_TARGET == FRONT and not known_order:
+        _logger.warning(
+            "MODEL.BILAYER.OCCLUDER_TARGET is 'front', and training set %r has no depth order: its occluders are not "
+            "known, and none is learned from it. INPUT.COMPOSITION.ENABLED True makes some.",
+            name,
         )
 
 

@@ -195,6 +195,10 @@ def _translated(content: dict, ground_truth: GroundTruth, source: str) -> list[d
         return results  # a list of results under this key, with the ground truth's own ids
     findings = Findings(source)
     image_ids = _image_ids(content["images"], ground_truth, findings)
+    listed, total = len(set(image_ids.values())), len(ground_truth.images)
+    if listed < total:
+        what = "%s lists %d of the %d images of %s: objects of the others count as not found"
+        logger.warning(what, source, listed, total, ground_truth.source)
     info, class_of = read_categories(content["categories"], source, "", source, findings)
     positions = class_positions(info.class_names, ground_truth.class_names, source, ground_truth.source)
     translated = []

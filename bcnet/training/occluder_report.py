@@ -44,7 +44,8 @@ class OccluderReport:
         logger.warning(
             "the occluder losses are exactly zero because no instance has an occluder: of the %d instances so far, "
             "%d had an occluder. An instance has one where another object's box overlaps its box (IoU above 0.05), or "
-            "where the annotations say so. On such data the occluder layer is not trained.",
+            "where the annotations say so (with MODEL.BILAYER.OCCLUDER_TARGET 'front' only there and where objects are "
+            "pasted). On such data the occluder layer is not trained.",
             round(self._instances),
             round(self._with_occluder),
         )

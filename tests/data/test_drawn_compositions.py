@@ -259,6 +259,10 @@ def test_another_data_set_as_source(spec, coco_files):
     donors = build_composition(cfg, records, info.class_names).donors
     (cutout,) = donors.draw(np.random.default_rng(0))  # there is no dog among the training classes
     assert cutout.category == info.class_names.index("cup")
+    with pytest.raises(
+        ValueError, match=r"no class of INPUT\.COMPOSITION\.SOURCE .* DATASETS\.TRAIN: \[dog, Cup\] and"
+    ):
+        build_composition(cfg, records, ("bird", "horse"))
     for record in records:
         record.instances = [replace(i, segmentation=[[1, 1, 9, 1, 9, 9]], bbox=[1, 1, 8, 8]) for i in record.instances]
     with pytest.raises(ValueError, match=r"none of the 12 objects of DATASETS\.TRAIN can be cut out"):

@@ -167,6 +167,20 @@ def test_annotation_without_a_mask_is_found_before_training(make_cfg):
     build_test_loader(make_cfg(annotations), make_cfg(annotations).DATASETS.TEST[0])
 
 
+def test_plain_json_without_composition_has_neither_amodal_masks_nor_an_order(make_cfg, caplog):
+    hint = "INPUT.COMPOSITION.ENABLED True makes"
+    with pytest.raises(ValueError, match=rf"14 annotations cannot be trained on[^$]*amodal segmentation\n  {hint}"):
+        build_train_loader(make_cfg(), layers=("occludee", "amodal"))
+    build_train_loader(make_cfg(), layers=("occludee", "occluder"))
+    assert "depth order" not in caplog.text
+    build_train_loader(make_cfg(MODEL__BILAYER__OCCLUDER_TARGET="front"), layers=("occludee", "occluder"))
+    assert "has no depth order: its occluders are not known" in caplog.text and hint in caplog.text
+    ordered = [annotation(n, n, [n, n, 9, 9], depth=0) for n in SIZES]
+    caplog.clear()
+    build_train_loader(make_cfg(ordered, MODEL__BILAYER__OCCLUDER_TARGET="front"), layers=("occludee", "occluder"))
+    assert "depth order" not in caplog.text
+
+
 def test_negative_seed_is_replaced(make_cfg, caplog):
     with caplog.at_level(logging.INFO):
         loader = build_train_loader(make_cfg(SEED=-1))

@@ -135,6 +135,10 @@ def test_a_json_with_its_own_images_and_categories(tmp_path, caplog):
     truth = GroundTruth.from_dict(ground_truth())
     assert read_results(write(tmp_path, content)[1], truth) == uniform_results(results(), truth)
     assert "1 of 3 classes" in caplog.text and "[Fork, cup, spoon] and [cup, fork]" in caplog.text
+    assert "images" not in caplog.text
+    first = [entry for entry in content["annotations"] if entry["image_id"] == 22]
+    read_results(write(tmp_path, {**content, "images": content["images"][:1], "annotations": first})[1], truth)
+    assert "lists 1 of the 2 images of annotations: objects of the others count as not found" in caplog.text
     content["annotations"].append({**content["annotations"][0], "category_id": 3})
     caplog.clear()
     assert read_results(write(tmp_path, content)[1], truth) == uniform_results(results(), truth)
