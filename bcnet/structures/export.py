@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from bcnet.maps import OCCLUDEE_AMODAL
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK
 from bcnet.ops.outline import rle_to_polygons
 from bcnet.ops.rle import rle_to_json
 from bcnet.structures.occlusion_graph import OcclusionGraph
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bcnet.structures.detections import Detections
 
 REPORTED_CONFIDENCE = 0.05  # lowest confidence of an occlusion in files
+_OUTLINES = (("polygons", OCCLUDEE_MASK.name), ("amodal_polygons", OCCLUDEE_AMODAL.name))  # in JSON
 
 
 def detections_to_coco(
@@ -73,13 +74,12 @@ def hidden_tracks_to_coco(detections: Detections) -> list[dict]:
 def detections_to_json(detections: Detections, indent: int | None) -> str:
     """See `Detections.to_json`."""
     height, width = detections.image_size
-    polygons = detections.polygons if detections.occludee_mask is not None else None
+    outlines = {key: detections_to_polygons(detections, name) for key, name in _OUTLINES if name in detections.maps}
     rows = _rows(detections)
     for index, row in enumerate(rows):
         row["box"] = [round(row.pop(key), 2) for key in ("x0", "y0", "x1", "y1")]
         row["score"] = round(row["score"], 4)
-        if polygons is not None:
-            row["polygons"] = [polygon.tolist() for polygon in polygons[index]]
+        row |= {key: [polygon.tolist() for polygon in polygons[index]] for key, polygons in outlines.items()}
     content: dict[str, Any] = {"image": detections.path, "width": width, "height": height, "detections": rows}
     if detections.hidden_tracks:
         content["hidden_tracks"] = hidden_tracks_to_coco(detections)
@@ -96,11 +96,11 @@ def detections_to_dataframe(detections: Detections) -> pandas.DataFrame:
     return pandas.DataFrame(_rows(detections), columns=list(_columns(detections)))
 
 
-def detections_to_polygons(detections: Detections) -> list[list[np.ndarray]]:
-    """See `Detections.polygons`."""
+def detections_to_polygons(detections: Detections, name: str = OCCLUDEE_MASK.name) -> list[list[np.ndarray]]:
+    """`Detections.polygons` of a map."""
     return [
         [np.asarray(polygon, dtype=np.float32).reshape(-1, 2) for polygon in rle_to_polygons(rle)]
-        for rle in detections.mask_rles()
+        for rle in detections.mask_rles(name)
     ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from bcnet import hints
 from bcnet.files import atomic_write, write_text
 from bcnet.hints import AttributeHints
+from bcnet.maps import RESULT_MAPS
 from bcnet.structures import export, words
 from bcnet.structures.source_image import SourceImage
 
@@ -162,8 +163,8 @@ class DetectionsOutput(AttributeHints):
     def to_json(self, indent: int | None = None) -> str:
         """The detections as JSON text: the image's path and size, and for each detection its number, class, name,
         score, box (xyxy) and polygons; with relations ``occluded_by`` and ``depth`` as in `to_coco`, with amodal
-        masks ``occluded_fraction``. Of a frame with hidden tracks also ``hidden_tracks``
-        (`bcnet.structures.export.hidden_tracks_to_coco`).
+        masks ``occluded_fraction`` and ``amodal_polygons``, the outlines of the whole object. Of a frame with hidden
+        tracks also ``hidden_tracks`` (`bcnet.structures.export.hidden_tracks_to_coco`).
         """
         return export.detections_to_json(self._detections, indent)
 
@@ -182,7 +183,7 @@ class DetectionsOutput(AttributeHints):
         image_id: int | str = 1,
         category_ids: Sequence[int] | None = None,
         *,
-        names: Sequence[str] = ("occludee_mask",),
+        names: Sequence[str] = RESULT_MAPS,
     ) -> list[dict]:
         """COCO results: one dict per detection with the data set's own ids, boxes as xywh, masks as RLE text.
 
@@ -195,7 +196,8 @@ class DetectionsOutput(AttributeHints):
         Args:
             image_id: the data set's id of the image.
             category_ids: the data set's category id of each class 0..K-1; None takes 1..K, as ``bcnet predict`` does.
-            names: the maps to write, each under its `MapSpec.coco_key`; absent ones are skipped.
+            names: the maps to write, each under its `MapSpec.coco_key`, by default ``segmentation`` and
+                ``amodal_segmentation``; absent ones are skipped.
 
         Raises:
             ValueError: a class without an id.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -58,16 +60,23 @@ def test_hidden_parts_need_both_masks(present):
     for name in ("hidden_masks", "occluded_fraction"):
         with pytest.raises(ValueError, match=f"have no occludee_.*present are: {present}"):
             getattr(found, name)
-    assert "occluded_fraction" not in found.to_coco(1, [1], names=("occludee_mask", "occludee_amodal"))[0]
+    assert "occluded_fraction" not in found.to_coco(1, [1])[0]
 
 
-def test_coco_results_have_amodal_masks_only_where_asked_for():
+def test_coco_results_and_json_have_amodal_masks():
     found = half_hidden()
-    written = found.to_coco(7, [3], names=("occludee_mask", "occludee_amodal"))
+    written = found.to_coco(7, [3])
     assert [entry["occluded_fraction"] for entry in written] == [0.5, 0, 0]
     for entry, mask in zip(written, found.amodal_masks.numpy(), strict=True):
         assert np.array_equal(coco_mask.decode(entry["amodal_segmentation"]), mask)
-    assert found.to_coco(7, [3])[0].keys() == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    alone = found.to_coco(7, [3], names=("occludee_mask",))
+    assert alone[0].keys() == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    entries = json.loads(found.to_json())["detections"]
+    assert (entries[2]["polygons"], entries[2]["amodal_polygons"]) == ([], [])
+    for entry, visible, whole in zip(entries[:2], found.masks, found.amodal_masks, strict=False):
+        for key, mask in (("polygons", visible), ("amodal_polygons", whole)):
+            (outline,) = coco_mask.frPyObjects([np.ravel(polygon) for polygon in entry[key]], *found.image_size)
+            assert np.array_equal(coco_mask.decode(outline), mask)
 
 
 def test_converters_have_amodal_and_hidden_masks():
