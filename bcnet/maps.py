@@ -9,7 +9,7 @@ Letters: N RoIs, M mask side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -131,6 +131,15 @@ OCCLUDEE_AMODAL = MapSpec(
 )
 BUILT_IN_MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
 RESULT_MAPS = (OCCLUDEE_MASK.name, OCCLUDEE_AMODAL.name)  # in results files of data sets
+_ORIGINS = {spec.name: "predict with with_occluder=True" for spec in PUBLISHED_MAPS if spec.on_request} | {
+    OCCLUDEE_AMODAL.name: "models trained with MODEL.BILAYER.AMODAL True have it"
+}
+
+
+def absent_map(name: str, present: Iterable[str]) -> ValueError:
+    """The error for a map that detections lack: names those that they have, and where a built-in map comes from."""
+    hint = f"; {_ORIGINS[name]}" if name in _ORIGINS else ""
+    return ValueError(f"these detections have no {name}; present are: {', '.join(present) or 'none'}{hint}")
 
 
 def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple[MapSpec, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bcnet.export.arrays import hidden_part_confidence, occluder_confidence, paste_windows
-from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, OCCLUDER_MASK, MapSpec
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, OCCLUDER_MASK, MapSpec, absent_map
 from bcnet.ops.rle import RLE, encode_window
 from bcnet.structures.occlusion_graph import OcclusionGraph
 from bcnet.structures.output import DetectionsOutput
@@ -132,7 +132,7 @@ class ArrayDetections(DetectionsOutput):
 
     def _windows(self, name: str):
         if name not in self.maps:
-            raise ValueError(f"these detections have no {name}; present are: {', '.join(self.maps) or 'none'}")
+            raise absent_map(name, self.maps)
         return paste_windows(self.maps[name], self.map_boxes, self.image_size)
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_AMODAL, MapSpec
+from bcnet.maps import BUILT_IN_MAPS, OCCLUDEE_AMODAL, MapSpec, absent_map
 from bcnet.ops.boxes import scaled_boxes
 from bcnet.ops.paste import paste_masks, paste_windows
 from bcnet.ops.rle import RLE, encode_window
@@ -210,7 +210,7 @@ class Detections(DetectionsOutput):
 
     def _map(self, name: str) -> Tensor:
         if name not in self.maps:
-            raise ValueError(f"these detections have no {name}; present are: {_listed(self.maps)}")
+            raise absent_map(name, self.maps)
         return self.maps[name]
 
     @property

@@ -63,6 +63,15 @@ def test_hidden_parts_need_both_masks(present):
     assert "occluded_fraction" not in found.to_coco(1, [1])[0]
 
 
+def test_what_lacks_says_where_it_comes_from():
+    with pytest.raises(ValueError, match=r"no occluder_mask; present are: .*; predict with with_occluder=True"):
+        _ = half_hidden().occluder_masks
+    with pytest.raises(
+        ValueError, match=r"no occludee_amodal; .*; models trained with MODEL\.BILAYER\.AMODAL True have"
+    ):
+        _ = half_hidden(maps={"occludee_mask": torch.zeros(3, 4, 4)}).amodal_masks
+
+
 def test_coco_results_and_json_have_amodal_masks():
     found = half_hidden()
     written = found.to_coco(7, [3])
