@@ -98,8 +98,11 @@ def test_discs_have_the_numbers_of_the_labels_and_the_empty_layer_does_not_deny_
     swapped = layer_panels(GREY, replace(found, track_ids=torch.tensor([0, 1])))["order"].picture
     assert np.array_equal(swapped, panels["order"].picture) and not np.array_equal(renamed, swapped)
     assert label_texts(replace(found, track_ids=torch.tensor([0, 41]))) == ["#1 class 0 90%", "#42 class 0 80%"]
-    assert layer_panels(GREY, scene([[0.0, 0.0], [0.0, 0.0]]))["occluder"].explanation.startswith(
-        "empty: nothing covers an object. No probability reaches 0.5"
+    unrelated = scene([[0.0, 0.0], [0.0, 0.0]])
+    assert layer_panels(GREY, unrelated)["occluder"].explanation == "empty: nothing covers an object"  # of targets too
+    unrelated.maps["occluder_mask"][:] = 0.25
+    assert layer_panels(GREY, unrelated)["occluder"].explanation == (
+        "empty: nothing covers an object. No probability reaches 0.5; the highest is 0.25"
     )
 
 
