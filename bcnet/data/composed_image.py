@@ -84,11 +84,7 @@ class ComposedImage:
         coverage, colours, x, y = pasted.coverage, pasted.colours, pasted.x, pasted.y
         if shadow is not None:
             colours = colours.copy()
-            margin = 2 * shadow["spread"]  # a shadow reaches no farther
-            around = (coverage.shape[0] + 2 * margin, coverage.shape[1] + 2 * margin)
-            (rows, columns), _ = overlap(around, x - margin, y - margin, self.size)
-            above = occupied[rows, columns] * np.uint8(255)
-            cast_shadow(colours, above, columns.start - x, rows.start - y, **shadow)
+            cast_shadow(colours, occupied * np.uint8(255), -x, -y, **shadow)
         window, part = overlap(coverage.shape, x, y, self.size)
         free = (~occupied[window]).astype(np.float32)
         if feather > 0:

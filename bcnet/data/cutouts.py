@@ -186,6 +186,12 @@ def cast_shadow(
         shift: of the shadow against the object, right and down, in pixels; up to `spread` each.
     """
     margin = 2 * spread
+    # Only what lies this close to the canvas casts a shadow on it.
+    near = (canvas.shape[0] + 2 * margin, canvas.shape[1] + 2 * margin)
+    (rows, columns), _ = overlap(near, -x - margin, -y - margin, coverage.shape)
+    coverage, x, y = coverage[rows, columns], x + columns.start, y + rows.start
+    if coverage.size == 0:
+        return
     padded = cv2.copyMakeBorder(coverage, margin, margin, margin, margin, cv2.BORDER_CONSTANT)  # zeros
     # Two box filters give a soft edge in time independent of its width.
     soft = cv2.blur(cv2.blur(padded, (spread, spread)), (spread, spread))

@@ -27,11 +27,14 @@ _OTHER_KEYS = frozenset(
         "bg_object_segmentation",
         "depth",
         "hidden_fraction",
+        "i_segm",
         "ignore",
         "in_front",
+        "inmodal_seg",
         "occlusion",
         "track_id",
         "unordered_with",
+        "visible_mask",
     )
 )
 

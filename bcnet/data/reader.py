@@ -165,7 +165,6 @@ class CocoReader:
         annotations = [self._annotations[candidate] for _, _, candidates in batch for candidate in candidates]
         plain: list[InstanceRecord | None] = [None] * len(annotations)
         if self._format.translate is None:
-            self._note_visible_masks(annotations)
             records = [record for _, record, candidates in batch for _ in candidates]
             plain, largest, smallest_side = plain_instances(annotations, records, self._class_of)
             self._check.add_agreeing(sum(instance is not None for instance in plain), largest, smallest_side)
@@ -174,17 +173,6 @@ class CocoReader:
             own = slice(first, first + len(candidates))
             yield self._read_image(position, record, candidates, annotations[own], plain[own])
             first = own.stop
-
-    def _note_visible_masks(self, annotations: list[dict]) -> None:
-        """Notes annotations of amodal formats, of which COCO's reader takes the amodal mask for the visible one."""
-        for annotation in annotations:
-            if not _VISIBLE_KEYS.keys().isdisjoint(annotation):
-                key = next(key for key in _VISIBLE_KEYS if key in annotation)
-                what = (
-                    f"annotations with a visible mask in {key!r}, which is not read: 'segmentation' counts as the "
-                    f"visible mask; '{_VISIBLE_KEYS[key]}:annotations.json:images' reads both"
-                )
-                self.findings.note(what, annotation_label(annotation))
 
     def _read_images(self) -> dict[int | str, tuple[int, ImageRecord | None]]:
         """Position and record by image id; the record is None for an unusable image."""
@@ -266,9 +254,21 @@ class CocoReader:
 
     def _read_annotation(self, annotation: dict, record: ImageRecord) -> InstanceRecord | None:
         """Reads an annotation by all rules; None if its format drops it."""
-        translate = self._format.translate
-        translated = annotation if translate is None else translate(annotation, record, self.findings)
-        return None if translated is None else self._read_instance(annotation_label(annotation), translated, record)
+        label, translate = annotation_label(annotation), self._format.translate
+        if translate is None:
+            self._note_visible_mask(label, annotation)
+            return self._read_instance(label, annotation, record)
+        translated = translate(annotation, record, self.findings)
+        return None if translated is None else self._read_instance(label, translated, record)
+
+    def _note_visible_mask(self, label: str, annotation: dict) -> None:
+        """Notes a visible mask of an amodal format: COCO's reader takes the amodal mask for the visible one."""
+        if key := next((key for key in _VISIBLE_KEYS if key in annotation), None):
+            what = (
+                f"annotations with a visible mask in {key!r}, which is not read: 'segmentation' counts as the "
+                f"visible mask; '{_VISIBLE_KEYS[key]}:annotations.json:images' reads both"
+            )
+            self.findings.note(what, label)
 
     def _read_instance(self, label: str, annotation: dict, record: ImageRecord) -> InstanceRecord:
         category_id = annotation.get("category_id")
