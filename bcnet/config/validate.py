@@ -256,8 +256,6 @@ def _input_contradictions(inputs: CfgNode) -> Iterator[str]:
 def _contradictions(cfg: CfgNode) -> Iterator[str]:
     """Contradictions between values."""
     solver, model = cfg.SOLVER, cfg.MODEL
-    if cfg.INPUT.COMPOSITION.ENABLED and not model.MASK_ON:
-        yield "INPUT.COMPOSITION.ENABLED is True and MODEL.MASK_ON False; objects are cut out by their masks"
     if cfg.TEST.DETECTIONS_PER_IMAGE == 0:
         yield "TEST.DETECTIONS_PER_IMAGE is 0; it must be at least 1, or negative for no limit"
     if not 0 <= model.ROI_MASK_HEAD.BOX_JITTER < 0.5:

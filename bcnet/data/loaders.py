@@ -289,7 +289,7 @@ def _joined_training_sets(
             _logger.info("%d of %d images have objects to train on; the others are left out", len(records), total)
     if not records:
         raise ValueError(f"no image with an object to train on in DATASETS.TRAIN {tuple(names)}")
-    if cfg.MODEL.MASK_ON:
+    if cfg.MODEL.MASK_ON or cfg.INPUT.COMPOSITION.ENABLED:  # objects are cut out by their masks
         for name, (part, _) in zip(names, loaded, strict=True):
             _check_masks(cfg, name, part, layers)
     return records, info

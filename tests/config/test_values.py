@@ -56,7 +56,6 @@ REFUSED = [
     ("INPUT.COMPOSITION.HIDDEN_SHARE", "(0.1, 0.9)", "drops an object of which more than 0.8 is hidden"),
     ("INPUT.COMPOSITION.SCALE", "(1.0,)", "it must have 2 values"),
     ("INPUT.COMPOSITION.MAX_OBJECTS", 0, "it must be at least 1"),
-    ("INPUT.COMPOSITION.ENABLED", True, "MODEL.MASK_ON False; objects are cut out by their masks"),
     ("MODEL.BILAYER.OCCLUDER_TARGET", "behind", "it must be one of 'neighbours', 'front'"),
     # Choices, and what detectron2 alone reads.
     ("VERSION", 1, "it must be one of 2"),

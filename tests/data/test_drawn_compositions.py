@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from coco_samples import annotation
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -87,6 +88,19 @@ def test_the_same_batches_for_any_workers_and_processes_and_resumed(spec, monkey
         monkeypatch.setattr(loaders, "rank", lambda process=process: process)
         parts.append(take(cfg, 4))
     assert_same([first + second for first, second in zip(*parts, strict=True)], whole)
+
+
+def test_a_detector_without_masks_gets_the_same_images_and_boxes(spec, coco_files):
+    with_masks = take(make_cfg(spec), 4)
+    boxes_only = take(make_cfg(spec, MODEL__MASK_ON=False), 4)
+    for first, second in zip(sum(with_masks, []), sum(boxes_only, []), strict=True):
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["targets"].boxes, second["targets"].boxes)
+        assert torch.equal(first["targets"].classes, second["targets"].classes)
+    without = annotation(1, 1, [20, 20, 60, 60])
+    del without["segmentation"]
+    with pytest.raises(ValueError, match="1 annotations cannot be trained on"):
+        take(make_cfg("coco:{}:{}".format(*coco_files(SIZES, [without])), MODEL__MASK_ON=False), 1)
 
 
 def composition(spec, **changes):
