@@ -67,7 +67,8 @@ def given_boxes(
     Args:
         boxes: [D, 4] in pixels of the image, an array, a tensor or lists; or what has them, with classes and scores:
             `bcnet.structures.Detections`, supervision's `Detections`, ultralytics' `Results` or `Boxes`, detectron2's
-            `Instances`, a dict of "boxes", "labels" and "scores" (torchvision, transformers). D may be 0.
+            `Instances`, a dict of "boxes", "labels" and "scores" (torchvision, transformers); or a list of one of
+            them, as those detectors return it for a batch of one image. D may be 0.
         classes: [D] whole numbers from 0, or None: those of the object, else all 0.
         scores: [D], or None: those of the object, else all 1.
         image_size: (H, W).
@@ -77,11 +78,13 @@ def given_boxes(
         mask_classes: of the masks to predict: 1 for class-agnostic ones, otherwise classes must be given and below it.
 
     Raises:
-        ValueError: another shape or format; a value that is not finite; a box without area or outside the image, with
-            its position; classes that are not whole numbers from 0; or an object of an image of another size.
+        ValueError: another shape or format; a list of several results; a value that is not finite; a box without area
+            or outside the image, with its position; classes that are not whole numbers from 0; or an object of an image
+            of another size.
     """
     if box_format not in BOX_FORMATS:
         raise ValueError(f"box_format is {box_format!r}; it must be one of {', '.join(map(repr, BOX_FORMATS))}")
+    boxes = _of_one_image(boxes)
     found = _fields(boxes)
     if found is not None:
         box_format = "xyxy"
@@ -97,6 +100,8 @@ def given_boxes(
         values = values.reshape(0, 4)
     if values.ndim != 2 or values.shape[1] != 4:
         hint = "; one box is [[x0, y0, x1, y1]]" if values.shape == (4,) else ""
+        if values.ndim == 2 and values.shape[1] > 4:
+            hint = "; scores and classes are arguments of their own: segment(image, rows[:, :4], scores=rows[:, 4])"
         raise ValueError(f"boxes must be [D, 4], got {values.shape}{hint}")
     corners = _checked(_corners(values, box_format), values, image_size, box_format)
     count = len(corners)
@@ -115,6 +120,22 @@ def given_boxes(
     if 1 < mask_classes <= float(labels.max() if count else 0):
         raise ValueError(f"class {int(labels.max())} is not one of the {mask_classes} that the model has masks of")
     return GivenBoxes(corners, confidences, labels.astype(np.int64), tuple(class_names))
+
+
+def _of_one_image(boxes: Any) -> Any:
+    """The result in a list of one, as detectors return it for a batch of one image; anything else as it is.
+
+    Raises:
+        ValueError: a list of several results.
+    """
+    if not isinstance(boxes, (list, tuple)) or not boxes:
+        return boxes
+    first = boxes[0]
+    if not isinstance(first, Mapping) and not any(hasattr(first, name) for name in ("boxes", "pred_boxes", "xyxy")):
+        return boxes
+    if len(boxes) > 1:
+        raise ValueError(f"got the results of {len(boxes)} images, give those of one image: results[0] of the first")
+    return first
 
 
 def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:

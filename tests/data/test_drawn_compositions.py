@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_the_same_batches_for_any_workers_and_processes_and_resumed(spec, monkey
 def test_a_detector_without_masks_gets_the_same_images_and_boxes(spec, coco_files):
     with_masks = take(make_cfg(spec), 4)
     boxes_only = take(make_cfg(spec, MODEL__MASK_ON=False), 4)
-    for first, second in zip(sum(with_masks, []), sum(boxes_only, []), strict=True):
+    for first, second in zip(chain(*with_masks), chain(*boxes_only), strict=True):
         assert torch.equal(first["image"], second["image"])
         assert torch.equal(first["targets"].boxes, second["targets"].boxes)
         assert torch.equal(first["targets"].classes, second["targets"].classes)

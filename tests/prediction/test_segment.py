@@ -151,6 +151,15 @@ def test_a_dict_of_torchvision_or_transformers():
         given({"bbox": BOXES, "labels": [1, 2]})
 
 
+def test_a_list_of_one_result_as_detectors_return_it_for_one_image():
+    found = {"boxes": torch.tensor(BOXES), "labels": torch.tensor([3, 1])}
+    assert given([found]).classes.tolist() == [3, 1]
+    results = SimpleNamespace(boxes=SimpleNamespace(xyxy=BOXES, cls=[1, 2], conf=[0.5, 1]), names={}, orig_shape=SIZE)
+    assert given((results,)).classes.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="got the results of 2 images, give those of one image"):
+        given([results, results])
+
+
 def test_class_names_by_class():
     assert given(BOXES, [0, 2], class_names={0: "person", 2: "dog"}).class_names == ("person", "class 1", "dog")
 
@@ -181,6 +190,7 @@ def test_normalised_boxes_are_pointed_out(caplog):
     [
         ([1.0, 2, 3, 4], {}, r"boxes must be \[D, 4\], got \(4,\); one box is \[\[x0, y0, x1, y1\]\]"),
         ([[1, 2, 3]], {}, r"boxes must be \[D, 4\], got \(1, 3\)"),
+        ([[1, 2, 3, 4, 0.5, 0]], {}, r"got \(1, 6\); scores and classes are arguments of their own"),
         (None, {}, r"boxes must be numbers \[D, 4\], got None"),
         ("photo.jpg", {}, r"boxes must be numbers \[D, 4\]"),
         ([[1, 2, 3, 4], [1, 2]], {}, r"boxes must be numbers \[D, 4\]"),
