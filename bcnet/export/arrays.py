@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from bcnet.occlusion.rule import MIN_PIXELS
+from bcnet.occlusion.rule import HALF_CONFIDENCE, MIN_PIXELS
 
 SAMPLES = 28  # S
 PAIRS_AT_ONCE = 512
@@ -64,57 +64,52 @@ def occluder_confidence(
     Returns:
         float32 [D, D], 0..1, at [i, j] the confidence that j covers i.
     """
-    return _pairwise_means(
-        np.stack([occludee_mask, occluder_mask], axis=1),
-        boxes,
-        image_size,
-        lambda below, above: (above[:, 0] * (1 - above[:, 1]), below[:, 1]),
-        min_pixels,
-    )
+
+    def over_the_occluders_pixels(below: np.ndarray, above: np.ndarray, area: np.ndarray) -> np.ndarray:
+        weights = above[:, 0] * (1 - above[:, 1])
+        share = weights.mean(axis=(1, 2))
+        mean = (weights * below[:, 1]).mean(axis=(1, 2)) / np.maximum(share, np.float32(1e-6))
+        return np.where(share * area >= min_pixels, mean, 0)
+
+    maps = np.stack([occludee_mask, occluder_mask], axis=1)
+    return _pairwise(maps, boxes, image_size, over_the_occluders_pixels)
 
 
 def hidden_part_confidence(
-    occludee_mask: np.ndarray,
-    occludee_amodal: np.ndarray,
-    boxes: np.ndarray,
-    image_size: tuple[int, int],
-    min_pixels: int = MIN_PIXELS,
+    occludee_mask: np.ndarray, occludee_amodal: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int]
 ) -> np.ndarray:
     """As `bcnet.occlusion.relations.hidden_part_confidence`, up to rounding; arguments as `occluder_confidence`."""
-    return _pairwise_means(
-        np.stack([occludee_mask, occludee_amodal], axis=1),
-        boxes,
-        image_size,
-        lambda below, above: (np.maximum(below[:, 1] - below[:, 0], 0), above[:, 0]),
-        min_pixels,
-    )
+
+    def hidden_pixels(below: np.ndarray, above: np.ndarray, area: np.ndarray) -> np.ndarray:
+        return (np.maximum(below[:, 1] - below[:, 0], 0) * above[:, 0]).mean(axis=(1, 2)) * area
+
+    maps = np.stack([occludee_mask, occludee_amodal], axis=1)
+    hidden = _pairwise(maps, boxes, image_size, hidden_pixels)
+    whole = occludee_amodal.mean(axis=(1, 2)) * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return hidden / np.maximum(hidden + np.float32(HALF_CONFIDENCE) * whole[:, None], np.float32(1e-6))
 
 
-def _pairwise_means(
+def _pairwise(
     maps: np.ndarray,
     boxes: np.ndarray,
     image_size: tuple[int, int],
-    weights_and_values: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-    min_pixels: int,
+    measure: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """At [i, j] a weighted mean over the intersection of both boxes; maps are float32 [D, 2, M, M]."""
+    """At [i, j] a measure of how j covers i over the intersection of both boxes; maps are float32 [D, 2, M, M]."""
     height, width = image_size
     limits = np.array([width, height], np.float32)
     low = np.maximum(np.maximum(boxes[:, None, :2], boxes[None, :, :2]), 0)
     high = np.minimum(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]), limits)
     pairs = np.argwhere(np.triu((high - low).min(axis=2, initial=np.inf) > 0, k=1))
-    confidence = np.zeros((len(boxes), len(boxes)), np.float32)
+    measured = np.zeros((len(boxes), len(boxes)), np.float32)
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         first, second = pairs[start : start + PAIRS_AT_ONCE].T
         window = np.concatenate([low[first, second], high[first, second]], axis=1)
         sampled = [_sampled(maps[side], boxes[side], window) for side in (first, second)]
         area = (window[:, 2:] - window[:, :2]).prod(axis=1)
         for occludee, occluder, below, above in ((first, second, *sampled), (second, first, *reversed(sampled))):
-            weights, values = weights_and_values(below, above)
-            share = weights.mean(axis=(1, 2))
-            mean = (weights * values).mean(axis=(1, 2)) / np.maximum(share, np.float32(1e-6))
-            confidence[occludee, occluder] = np.where(share * area >= min_pixels, mean, 0)
-    return confidence
+            measured[occludee, occluder] = measure(below, above, area)
+    return measured
 
 
 def _sampled(maps: np.ndarray, boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:

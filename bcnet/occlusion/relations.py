@@ -1,9 +1,8 @@
 """Occlusion relations between the detections of an image: pairwise confidences from their mask maps.
 
 Two estimates, each a matrix of confidences: from the occluder layer (`occluder_confidence`), which predicts the pixels
-of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by the
-visible pixels of other detections on the hidden part. `with_relations` uses the mean of both, where there are amodal
-masks.
+of a detection's box that belong to its occluders; and from visible and amodal masks (`hidden_part_confidence`), by how
+much of a detection other ones hide. `with_relations` uses the mean of both, where there are amodal masks.
 
 Letters: D detections, P pairs of them, M mask side, S samples per side.
 """
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bcnet.occlusion.rule import MIN_PIXELS
+from bcnet.occlusion.rule import HALF_CONFIDENCE, MIN_PIXELS
 from bcnet.structures import Detections
 
 SAMPLES = 28  # S; the usual resolution of a mask head's maps
@@ -55,32 +54,30 @@ def occluder_confidence(detections: Detections, min_pixels: int = MIN_PIXELS) ->
         maps.append(getattr(detections, name).float())
     maps = torch.stack(maps, dim=1)  # [D, 2, M, M]
 
-    def over_the_occluders_pixels(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-        return above[:, 0] * (1 - above[:, 1]), below[:, 1]
+    def over_the_occluders_pixels(below: Tensor, above: Tensor, area: Tensor) -> Tensor:
+        weights = above[:, 0] * (1 - above[:, 1])
+        share = weights.mean(dim=(1, 2))
+        mean = (weights * below[:, 1]).mean(dim=(1, 2)) / share.clamp(min=1e-6)
+        return torch.where(share * area >= min_pixels, mean, 0.0)
 
-    return _pairwise_means(maps, detections.map_boxes, detections.image_size, over_the_occluders_pixels, min_pixels)
+    return _pairwise(maps, detections.map_boxes, detections.image_size, over_the_occluders_pixels)
 
 
 def hidden_part_confidence(
-    occludee_mask: Tensor,
-    occludee_amodal: Tensor,
-    boxes: Tensor,
-    image_size: tuple[int, int],
-    min_pixels: int = MIN_PIXELS,
+    occludee_mask: Tensor, occludee_amodal: Tensor, boxes: Tensor, image_size: tuple[int, int]
 ) -> Tensor:
     """The confidence that one detection covers another, from visible and amodal masks.
 
-    j covers i where the hidden part of i coincides with the visible part of j: the entry [i, j] is the mean visible
-    probability of j over the hidden part of i inside the box of j. A pixel is weighted as hidden by its amodal minus
-    its visible probability. Where these weights sum to fewer than `min_pixels`, the confidence is zero. A third
-    detection that covers i lowers it only inside the box of j. Sampled as in `occluder_confidence`.
+    j covers i where the hidden part of i coincides with the visible part of j. The entry [i, j] is ``s / (s + 0.05)``
+    (`HALF_CONFIDENCE`), where s is the share of i that j hides: over the intersection of both boxes, the amodal minus
+    the visible probability of i times the visible probability of j, relative to the amodal probabilities of i. So a
+    large hidden part counts more than a few pixels at a contour. Sampled as in `occluder_confidence`.
 
     Args:
         occludee_mask: float [D, M, M], 0..1, the visible mask of each detection in its box.
         occludee_amodal: float [D, M, M], 0..1, the whole object in the same box.
         boxes: float [D, 4], x0, y0, x1, y1 in pixels of the image.
         image_size: (height, width).
-        min_pixels: in pixels of the image.
 
     Returns:
         Tensor: float32 [D, D], 0..1, zero on the diagonal and for boxes that do not overlap.
@@ -92,27 +89,28 @@ def hidden_part_confidence(
         shapes = f"{tuple(occludee_mask.shape)} and {tuple(occludee_amodal.shape)}"
         raise ValueError(f"occludee_mask and occludee_amodal must have the same shape, got {shapes}")
 
-    def over_the_hidden_part(below: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
-        return (below[:, 1] - below[:, 0]).clamp(min=0), above[:, 0]
+    def hidden_pixels(below: Tensor, above: Tensor, area: Tensor) -> Tensor:
+        return ((below[:, 1] - below[:, 0]).clamp(min=0) * above[:, 0]).mean(dim=(1, 2)) * area
 
     maps = torch.stack([occludee_mask.float(), occludee_amodal.float()], dim=1)
-    return _pairwise_means(maps, boxes, image_size, over_the_hidden_part, min_pixels)
+    hidden = _pairwise(maps, boxes, image_size, hidden_pixels)
+    whole = maps[:, 1].mean(dim=(1, 2)) * (boxes[:, 2:] - boxes[:, :2]).float().prod(dim=1)
+    return hidden / (hidden + HALF_CONFIDENCE * whole[:, None]).clamp(min=1e-6)
 
 
-def _pairwise_means(
+def _pairwise(
     maps: Tensor,
     boxes: Tensor,
     image_size: tuple[int, int],
-    weights_and_values: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    min_pixels: int,
+    measure: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """At [i, j] a weighted mean over the intersection of both boxes; zero if the weights sum to too few pixels.
+    """A measure of how one detection covers another, over the intersection of both boxes: float32 [D, D].
 
     Args:
         maps: float32 [D, 2, M, M], two maps of each detection in its box.
-        weights_and_values: function of the samples of i and of j, [P, 2, S, S] each, that returns weights and values,
-            [P, S, S] each.
-        boxes, image_size, min_pixels: as in `hidden_part_confidence`.
+        boxes, image_size: as in `hidden_part_confidence`.
+        measure: function of the samples of i and of j, [P, 2, S, S] each, and of the intersection's area in pixels,
+            [P], that returns the entries [i, j], [P].
     """
     boxes = boxes.float()
     height, width = image_size
@@ -120,18 +118,15 @@ def _pairwise_means(
     low = torch.maximum(boxes[:, None, :2], boxes[:, :2]).clamp(min=0)
     high = torch.minimum(torch.minimum(boxes[:, None, 2:], boxes[:, 2:]), limits)
     overlapping = ((high - low).amin(dim=2) > 0).triu(diagonal=1)
-    confidence = boxes.new_zeros(len(boxes), len(boxes))
+    measured = boxes.new_zeros(len(boxes), len(boxes))
     for pairs in overlapping.nonzero().split(PAIRS_AT_ONCE):
         first, second = pairs.unbind(dim=1)
         window = torch.cat([low[first, second], high[first, second]], dim=1)
         sampled = [_sampled(maps[side], boxes[side], window) for side in (first, second)]
         area = (window[:, 2:] - window[:, :2]).prod(dim=1)
         for occludee, occluder, below, above in ((first, second, *sampled), (second, first, *reversed(sampled))):
-            weights, values = weights_and_values(below, above)
-            share = weights.mean(dim=(1, 2))
-            mean = (weights * values).mean(dim=(1, 2)) / share.clamp(min=1e-6)
-            confidence[occludee, occluder] = torch.where(share * area >= min_pixels, mean, 0.0)
-    return confidence
+            measured[occludee, occluder] = measure(below, above, area)
+    return measured
 
 
 def _sampled(maps: Tensor, boxes: Tensor, windows: Tensor) -> Tensor:

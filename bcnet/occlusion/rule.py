@@ -15,6 +15,7 @@ from bcnet.ops.rle import RLE, box_rle
 
 IOU_THRESHOLD = 0.05
 MIN_PIXELS = 20
+HALF_CONFIDENCE = 0.05  # hidden share of an object at which its hidden part gives a relation a confidence of one half
 
 
 def occluder_rles(

@@ -250,13 +250,17 @@ def hidden_part(boxes, visible, amodal, **options):
 BENCH_SIDES = [[10, 50, 38, 78], [66, 50, 94, 78]]
 
 
+def confidence_of(hidden_share):
+    return hidden_share / (hidden_share + 0.05)
+
+
 def test_the_hidden_part_names_its_occluder():
-    # The hidden part of the bench is where the post is visible; nothing else is occluded.
-    for probability in (1.0, 0.4):  # the result depends only on who is visible there
+    # The hidden part of the bench, a third of it, is where the post is visible; nothing else is occluded.
+    for probability in (1.0, 0.4):
         confidence = hidden_part(BOXES, [BENCH_SIDES, [POST], [KITE]], [[*BENCH, probability], [*POST, 1], [*KITE, 1]])
         expected = torch.zeros(3, 3)
-        expected[0, 1] = 1
-        torch.testing.assert_close(confidence, expected, atol=0.03, rtol=0)
+        expected[0, 1] = confidence_of(28 * probability / (56 + 28 * probability))
+        torch.testing.assert_close(confidence, expected, atol=0.01, rtol=0)
 
 
 def test_without_a_hidden_part_there_is_no_occluder():
@@ -264,34 +268,41 @@ def test_without_a_hidden_part_there_is_no_occluder():
     assert not confidence.any()
 
 
-def test_two_occluders_share_the_hidden_part_inside_their_boxes():
-    # Each is visible on the whole hidden part inside its own box.
+def test_each_occluder_counts_by_what_it_hides():
     left, right = [24, 20, 52, 80], [52, 20, 80, 80]
     seen = [[[10, 50, 24, 78], [80, 50, 94, 78]], [left], [right]]
-    confidence = hidden_part([BENCH, left, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
-    assert confidence[0, 1] > 0.95 and confidence[0, 2] > 0.95
-    assert not confidence[1:].any()
-    # With a box around both, the left one is visible on half of the hidden part in it.
-    around = [24, 20, 80, 80]
-    confidence = hidden_part([BENCH, around, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
-    assert confidence[0, 1] == pytest.approx(0.5, abs=0.03)
-    assert confidence[0, 2] > 0.95
+    for around in (left, [24, 20, 80, 80]):  # a larger box with the same visible pixels
+        confidence = hidden_part([BENCH, around, right], seen, [[*BENCH, 1], [*left, 1], [*right, 1]])
+        assert confidence[0, 1:].tolist() == pytest.approx([confidence_of(28 / 84)] * 2, abs=0.02)
+        assert not confidence[1:].any()
+    narrow = [70, 20, 80, 80]
+    seen = [[[10, 50, 24, 78], [52, 50, 70, 78], [80, 50, 94, 78]], [left], [narrow]]
+    confidence = hidden_part([BENCH, left, narrow], seen, [[*BENCH, 1], [*left, 1], [*narrow, 1]])
+    assert confidence[0, 1:].tolist() == pytest.approx([confidence_of(28 / 84), confidence_of(10 / 84)], abs=0.04)
 
 
-def test_objects_that_cover_each_other_have_both_confidences():
+def test_of_objects_that_cover_each_other_the_larger_hidden_part_decides():
     a, b = [10, 10, 60, 60], [40, 10, 90, 60]
-    # In the intersection, a is visible in the upper half, b in the lower.
-    seen = [[[10, 10, 40, 60], [40, 10, 60, 35]], [[60, 10, 90, 60], [40, 35, 60, 60]]]
-    confidence = hidden_part([a, b], seen, [[*a, 1], [*b, 1]])
-    assert confidence[0, 1] > 0.9 and confidence[1, 0] > 0.9
+    # In the intersection, a is visible in the upper part, b below it.
+    for limit, expected in ((35, 0.2), (50, 0.08)):
+        seen = [[[10, 10, 40, 60], [40, 10, 60, limit]], [[60, 10, 90, 60], [40, limit, 60, 60]]]
+        confidence = hidden_part([a, b], seen, [[*a, 1], [*b, 1]])
+        assert confidence[0, 1].item() == pytest.approx(confidence_of(expected), abs=0.03)
+        assert confidence[1, 0].item() == pytest.approx(confidence_of(0.4 - expected), abs=0.03)
 
 
-def test_a_hidden_part_of_too_few_pixels_is_no_evidence():
-    boxes = [[0, 0, 28, 28], [24, 0, 52, 28]]
-    seen = [[[0, 0, 28, 24], [0, 24, 24, 28]], [[24, 0, 52, 28]]]
-    whole = [[0, 0, 28, 28, 1], [24, 0, 52, 28, 1]]
-    assert hidden_part(boxes, seen, whole)[0, 1] == 0  # 16 pixels
-    assert hidden_part(boxes, seen, whole, min_pixels=15)[0, 1] > 0.9
+def test_the_size_in_pixels_does_not_matter():
+    boxes, whole = [[0, 0, 28, 28], [14, 0, 42, 28]], [[0, 0, 28, 28, 1], [14, 0, 42, 28, 1]]
+    seen = [[[0, 0, 14, 28]], [[14, 0, 42, 28]]]
+    small = hidden_part(boxes, seen, whole)
+    assert small[0, 1].item() == pytest.approx(confidence_of(0.5), abs=0.01)
+    double = [[[2 * value for value in part] for part in parts] for parts in seen]
+    large = hidden_part(
+        [[2 * value for value in box] for box in boxes],
+        double,
+        [[*(2 * value for value in box[:4]), 1] for box in whole],
+    )
+    torch.testing.assert_close(large, small, atol=0.01, rtol=0)
 
 
 def test_hidden_part_needs_maps_of_one_shape():
