@@ -1,11 +1,11 @@
-"""Models that come with the package, by name: ``bcnet.load("lite")``, ``MODEL.WEIGHTS lite``."""
+"""Models that come with the package, by name: ``bcnet.load("lite")``, ``MODEL.WEIGHTS lite``, ``lite-detector``."""
 
 from __future__ import annotations
 
 import os
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "models")
-MODELS = {"lite": "lite.safetensors"}  # files in this folder
+MODELS = {"lite": "lite/box_prompted_lite0.yaml", "lite-detector": "lite/faster_rcnn_lite0.yaml"}  # trained with
 
 
 def is_packaged_model(name: str | os.PathLike) -> bool:
@@ -19,10 +19,10 @@ def packaged_file(name: str) -> str:
     Raises:
         FileNotFoundError: this build of the package has no file of the model.
     """
-    path = os.path.join(FOLDER, MODELS[name])
+    path = os.path.join(FOLDER, f"{name}.safetensors")
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"the model {name!r} is not in this build of bcnet ({path} is missing). Train it with 'bcnet train "
-            "--config-file lite/box_prompted_lite0.yaml' (docs/lite.md), or give the path of a weights file"
+            f"--config-file {MODELS[name]}' (docs/lite.md), or give the path of a weights file"
         )
     return path

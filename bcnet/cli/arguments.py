@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Sequence
 
 from bcnet.registry import import_modules
+
+logger = logging.getLogger(__name__)
 
 
 def add_model_arguments(parser: argparse._ActionsContainer) -> None:
@@ -19,8 +22,16 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights file, URL, or 'lite', which comes with bcnet (default: MODEL.WEIGHTS of the config)",
+        help="weights file, URL, or 'lite' (for boxes) or 'lite-detector', which come with bcnet "
+        "(default: MODEL.WEIGHTS of the config; to predict without a config, the model that comes with bcnet)",
     )
+
+
+def default_to_packaged(args: argparse.Namespace, name: str) -> None:
+    """Takes a packaged model (`bcnet.checkpoint.packaged`) without weights and config named, with a warning."""
+    if args.config_file is None and args.weights is None and not any(o.startswith("MODEL.WEIGHTS") for o in args.opts):
+        logger.warning("no --weights: this is the small model %r, which comes with bcnet (docs/lite.md)", name)
+        args.weights = name
 
 
 def add_import_argument(parser: argparse.ArgumentParser) -> None:

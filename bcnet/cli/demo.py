@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments, default_to_packaged, parse_with_keys
 
 DEFAULT_WEIGHTS = "output/quick/model_final.pth"  # of all.sh
 EPILOG = """examples:
@@ -47,19 +47,15 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         logging.getLogger("bcnet").setLevel(logging.INFO)
     if args.max_size <= 0:
         parser.error(f"--max-size must be above 0, got {args.max_size:g}")
-    weights = args.weights
-    if weights is None and args.config_file is None:
-        if not os.path.isfile(DEFAULT_WEIGHTS):
-            raise FileNotFoundError(
-                f"give --weights: there is no {DEFAULT_WEIGHTS} here, which 'bash all.sh' trains in a checkout"
-            )
-        weights = DEFAULT_WEIGHTS
+    if args.weights is None and args.config_file is None and os.path.isfile(DEFAULT_WEIGHTS):
+        args.weights = DEFAULT_WEIGHTS
+    default_to_packaged(args, "lite-detector")
     from bcnet.data import find_images
     from bcnet.demo.analysis import MEBIBYTE, check_model, example_images, read_examples
     from bcnet.demo.page import serve
     from bcnet.prediction.loading import load
 
-    model = load(args.config_file, weights, args.opts)
+    model = load(args.config_file, args.weights, args.opts)
     check_model(model)
     if args.examples:
         files = find_images(args.examples)
@@ -74,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         max_bytes=round(args.max_size * MEBIBYTE),
         browser=args.browser,
     )
-    print(f"the demo of {weights or args.config_file} is at {server.url} until Ctrl-C", flush=True)
+    print(f"the demo of {args.weights or args.config_file} is at {server.url} until Ctrl-C", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # docker stop
     try:
         server.wait()

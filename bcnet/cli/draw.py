@@ -7,7 +7,7 @@ import functools
 import logging
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments, default_to_packaged, parse_with_keys
 
 EXAMPLES = """example:
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" walk.mp4 webcam --output pictures
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     from bcnet.progress import progress_wanted
     from bcnet.visualization import draw_predictions
 
+    default_to_packaged(args, "lite-detector")
     inputs = args.input
     if not inputs:
         cfg = load_config(args.config_file, args.opts) if args.config_file else config_of_weights(args.weights)

@@ -8,10 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments, add_model_arguments, parse_with_keys
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments, default_to_packaged, parse_with_keys
 from bcnet.words import counted
 
 EPILOG = """examples:
+  %(prog)s --input photo.jpg --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input photos/ --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input photos/ "more/*.jpg" --output found.json --pictures pictures
   %(prog)s --weights output/quick/model_final.pth --input walk.mp4 --output walk.json --pictures pictures --layers
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         args.output = os.path.join(args.pictures, "predictions.json")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
+    default_to_packaged(args, "lite-detector")
     from bcnet.cli.models import load_model
     from bcnet.data import find_images
     from bcnet.data.videos import is_video

@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bcnet.cli.arguments import add_config_arguments, add_model_arguments
+from bcnet.cli.arguments import add_config_arguments, add_model_arguments, default_to_packaged
 from bcnet.words import counted
 
 EPILOG = """example:
-  %(prog)s --weights output/lite/model_final.pth --boxes results.json --images val2017 --output masks.json
+  %(prog)s --boxes results.json --images val2017 --output masks.json
 """
 
 
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
     if not args.output.endswith(".json"):
         raise ValueError(f"--output names the json file to write, got {args.output!r}")
+    default_to_packaged(args, "lite")
     from bcnet.cli.models import load_model
     from bcnet.prediction.segment_files import segment_file
     from bcnet.progress import progress_wanted

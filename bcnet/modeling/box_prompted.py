@@ -18,7 +18,7 @@ from bcnet.structures import Targets
 
 NO_DETECTOR = (
     "this model has no detector (MODEL.META_ARCHITECTURE is 'BoxPrompted'): give it boxes, with "
-    "model.segment(image, boxes) or bcnet segment"
+    "model.segment(image, boxes) or bcnet segment; of the packaged models 'lite-detector' has one"
 )
 
 

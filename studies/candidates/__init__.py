@@ -8,6 +8,12 @@ from studies.candidates.deep_visible import DeepVisibleBranchGraphHead, DeepVisi
 from studies.candidates.gated import GatedHead
 from studies.candidates.occludee_first import OccludeeFirstHead
 from studies.candidates.one_stack import OneStackHead, OneStackNeighboursHead
+from studies.candidates.side_branch import (
+    SideBranchDetachedHead,
+    SideBranchHalfHead,
+    SideBranchHead,
+    SideBranchQuarterHead,
+)
 from studies.candidates.split_late import SplitLateHead
 
 __all__ = [
@@ -18,5 +24,9 @@ __all__ = [
     "OccludeeFirstHead",
     "OneStackHead",
     "OneStackNeighboursHead",
+    "SideBranchDetachedHead",
+    "SideBranchHalfHead",
+    "SideBranchHead",
+    "SideBranchQuarterHead",
     "SplitLateHead",
 ]

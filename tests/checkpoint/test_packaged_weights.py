@@ -14,7 +14,6 @@ import bcnet
 from bcnet.checkpoint import convert_checkpoint, local_path, packaged, read_checkpoint, write_checkpoint
 from bcnet.checkpoint.files import half_precision
 from bcnet.cli.describe import describe
-from bcnet.config import load_config
 from bcnet.modeling import build_model
 
 
@@ -78,7 +77,9 @@ def test_its_name_stands_wherever_weights_are_named(trained, monkeypatch, tmp_pa
     convert_checkpoint("lite", str(tmp_path / "copy.pth"))
     assert read_checkpoint(str(tmp_path / "copy.pth"))["class_names"] == ["a", "b", "c"]
     assert describe("lite")["file"] == str(trained / "lite.safetensors")
-    assert load_config("lite/faster_rcnn_lite0.yaml").MODEL.WEIGHTS == "lite"
+    monkeypatch.setattr(packaged, "FOLDER", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"lite-detector.*lite/faster_rcnn_lite0\.yaml"):
+        bcnet.load("lite-detector")
 
 
 def test_a_model_that_was_not_packed_is_an_error_that_says_what_to_do(trained, monkeypatch):

@@ -194,12 +194,13 @@ def test_predict_writes_a_coco_json_and_pictures(trained, tmp_path, capsys):
 def test_predictions_that_fail_say_why(trained, tmp_path, capsys, monkeypatch):
     weights = ["predict", "--weights", str(trained / "model_final.pth")]
     image = str(trained / "data" / "images" / "0.png")
+    monkeypatch.setattr("bcnet.checkpoint.packaged.FOLDER", str(tmp_path))
     status, line = failure([*weights, "--input", image], capsys)
     assert status == 2 and "name what to write: --output FILE.json, --pictures FOLDER, or both" in line
     for arguments, message in (
         ([*weights, "--input", "absent/", "--output", "a.json"], "no images found for the input 'absent/'"),
         ([*weights, "--input", image, "--output", str(tmp_path)], "--output names the json file to write"),
-        (["predict", "--input", image, "--output", "a.json"], "name a config file"),
+        (["predict", "--input", image, "--output", "a.json"], "the model 'lite-detector' is not in this build"),
         ([*weights, "--input", image, "--output", "a.json", "SOLVER.BASE_LT", "1"], "'SOLVER.BASE_LT'"),
     ):
         status, line = failure(arguments, capsys)

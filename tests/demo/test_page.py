@@ -258,9 +258,15 @@ def nothing_comes_from_elsewhere(browser, server) -> None:
 
 def test_the_command_without_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bcnet.checkpoint.packaged.FOLDER", str(tmp_path))
     with pytest.raises(SystemExit):
         main(["demo"])
-    assert "give --weights: there is no output/quick/model_final.pth here" in capsys.readouterr().err
+    assert "the model 'lite-detector' is not in this build of bcnet" in capsys.readouterr().err
+    (tmp_path / "output" / "quick").mkdir(parents=True)
+    (tmp_path / "output" / "quick" / "model_final.pth").write_text("no weights")  # of all.sh, comes first
+    with pytest.raises(SystemExit):
+        main(["demo"])
+    assert "output/quick/model_final.pth" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["demo", "--max-size", "0"])
     assert "--max-size must be above 0, got 0" in capsys.readouterr().err

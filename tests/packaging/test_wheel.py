@@ -39,7 +39,11 @@ def test_package_types_and_configs_and_nothing_else(wheel):
     configs = {f"bcnet/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     assert len(configs) > 20
     content = {name for name in wheel.namelist() if not name.startswith(metadata)}
-    assert content == modules | configs | {"bcnet/py.typed", "bcnet/models/lite.safetensors"}
+    assert content == modules | configs | {
+        "bcnet/py.typed",
+        "bcnet/models/lite.safetensors",
+        "bcnet/models/lite-detector.safetensors",
+    }
     assert f"{metadata}licenses/LICENSE" in wheel.namelist()
 
 

@@ -14,6 +14,10 @@ from studies.candidates import (
     OccludeeFirstHead,
     OneStackHead,
     OneStackNeighboursHead,
+    SideBranchDetachedHead,
+    SideBranchHalfHead,
+    SideBranchHead,
+    SideBranchQuarterHead,
     SplitLateHead,
 )
 from studies.cost import mask_head_cost
@@ -25,6 +29,7 @@ HEADS = (
     DeepVisibleBranchGraphHead,
     OccludeeFirstHead,
     GatedHead,
+    SideBranchHead,
 )
 MAPS = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
 
@@ -126,3 +131,32 @@ def test_the_neighbours_are_one_more_map_that_masks_do_without():
     costs = [mask_head_cost(module, 64, 14) for module in (ours, theirs)]
     assert costs[0]["multiply_adds_masks_only"] == costs[1]["multiply_adds_masks_only"]
     assert costs[0]["multiply_adds_all_maps"] > costs[1]["multiply_adds_all_maps"]
+
+
+@pytest.mark.parametrize(
+    ("head", "scale"),
+    [(SideBranchHead, 1), (SideBranchHalfHead, 0.5), (SideBranchQuarterHead, 0.25), (SideBranchDetachedHead, 0)],
+)
+def test_the_side_branch_reads_the_visible_stack_and_trains_a_share_of_it(head, scale):
+    torch.manual_seed(0)
+    module, x = head(8, maps=MAPS).eval(), torch.randn(2, 8, 14, 14)
+    whole = SideBranchHead(8, maps=MAPS).eval()
+    whole.load_state_dict(module.state_dict())
+
+    def gradients(of):
+        of.zero_grad(set_to_none=True)
+        logits = of(x)
+        sum(logits[name].sum() for name in ("occluder_mask", "occluder_boundary", "occludee_amodal")).backward()
+        return logits, of.shared.convs[0].weight.grad
+
+    logits, gradient = gradients(module)
+    expected, full = gradients(whole)
+    assert full.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in module.visible.parameters())
+    for name in expected:
+        torch.testing.assert_close(logits[name], expected[name])
+    torch.testing.assert_close(torch.zeros_like(full) if gradient is None else gradient, scale * full)
+    with torch.no_grad():
+        module.visible.convs[-1].bias += 1.0
+        changed = {name for name, values in module(x).items() if not torch.equal(values, logits[name])}
+    assert changed == {spec.name for spec in MAPS}

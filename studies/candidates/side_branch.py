@@ -1,0 +1,72 @@
+"""Mask heads with a plain head's visible masks, and a branch beside them for what is in front and what is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from bcnet.bilayer.layer import GraphConvolution, MaskLayer
+from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+from bcnet.modeling import MASK_HEAD_REGISTRY
+from studies.candidates.base import CandidateHead
+
+
+@MASK_HEAD_REGISTRY.register()
+class SideBranchHead(CandidateHead):
+    """Eight convolutions for visible mask and boundary; a graph convolution and one convolution for all other maps.
+
+    The branch takes the features after the fourth convolution and those that the visible mask is decoded from, which
+    say where the instance is seen: ``conv(graph(shared) + visible)``. Its losses do not train the last four
+    convolutions, and the first four by `gradient_scale` of their gradient: the more, the better the amodal mask, and
+    the worse the visible one. Without graph convolution the branch has two convolutions.
+    """
+
+    gradient_scale = 1.0
+
+    def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
+        self.shared = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
+        self.visible = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
+        norm = {"norm": options["gcn_norm"], "freeze_norm": options["freeze_gcn_norm"]}
+        self.graph = GraphConvolution(channels, **norm) if options["use_gcn"] else None
+        self.front = MaskLayer(channels, channels, num_conv=1 if options["use_gcn"] else 2, use_gcn=False)
+
+    def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        shared = self.shared(x)
+        visible = self.visible(shared)
+        wanted = self.wanted(names)
+        in_front = [spec for spec in wanted if spec.layer == OCCLUDER or spec.kind == AMODAL]
+        features = {OCCLUDEE: visible}
+        if in_front:
+            branch = _scale_gradient(shared, self.gradient_scale)
+            branch = branch if self.graph is None else self.graph(branch)
+            features[OCCLUDER] = self.front(branch + visible.detach())
+        return {
+            spec.name: self.decoders[spec.name](features[OCCLUDER if spec in in_front else OCCLUDEE]) for spec in wanted
+        }
+
+
+def _scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """`x`, through which gradients pass multiplied by `scale`, as in Cascade R-CNN's training."""
+    return x if scale == 1 else scale * x + (1 - scale) * x.detach()
+
+
+@MASK_HEAD_REGISTRY.register()
+class SideBranchHalfHead(SideBranchHead):
+    """With half of the branch's gradient to the shared convolutions."""
+
+    gradient_scale = 0.5
+
+
+@MASK_HEAD_REGISTRY.register()
+class SideBranchQuarterHead(SideBranchHead):
+    """With a quarter of the branch's gradient to the shared convolutions."""
+
+    gradient_scale = 0.25
+
+
+@MASK_HEAD_REGISTRY.register()
+class SideBranchDetachedHead(SideBranchHead):
+    """The branch trains nothing but itself."""
+
+    gradient_scale = 0.0
