@@ -12,7 +12,7 @@ FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startsw
 def test_every_config_file_loads_and_is_frozen(path):
     cfg = load_config(str(path))
     assert cfg.is_frozen()
-    assert cfg.MODEL.MASK_ON
+    assert cfg.MODEL.MASK_ON or path.stem.endswith("_boxes")  # the first step of a training
 
 
 def test_the_published_schedules():
