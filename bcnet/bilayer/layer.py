@@ -27,22 +27,27 @@ def _zero_bias(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
 class GraphConvolution(nn.Module):
     """Non-local graph convolution over the S x S nodes of an RoI, added to its input.
 
-    ``x + norm(output(softmax(q k^T / sqrt(C)) v))`` with bias-free 1x1 convolutions: section 3.2, equation 1
-    of the BCNet paper; the BatchNorm (eps 1e-4) is the published code's.
+    ``x + norm(output(softmax(q k^T / sqrt(c)) v))``, c channels in q, with bias-free 1x1 convolutions: section 3.2,
+    equation 1 of the BCNet paper; the BatchNorm (eps 1e-4) is the published code's.
     """
 
-    def __init__(self, channels: int, *, norm: str = "BN", freeze_norm: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, inner_channels: int | None = None, norm: str = "BN", freeze_norm: bool = False
+    ) -> None:
         """
         Args:
-            channels: C, of the input and of every projection.
+            channels: C, of the input and the output.
+            inner_channels: of query, key and value; None takes C, as the published code. Half of C is the bottleneck
+                of non-local networks (Wang et al., CVPR 2018).
             norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_norm: keep the BatchNorm in eval mode: batch statistics are neither used nor updated.
         """
         super().__init__()
-        self.query = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
-        self.key = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
-        self.value = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
-        self.output = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
+        inner = inner_channels or channels
+        self.query = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
+        self.key = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
+        self.value = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
+        self.output = nn.Conv2d(inner, channels, kernel_size=1, bias=False)
         self.norm = GCN_NORMS[norm](channels, eps=1e-4)
         self.freeze_norm = freeze_norm
         for conv in (self.query, self.key, self.value, self.output):
@@ -56,15 +61,15 @@ class GraphConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, S, S] to the same shape; N = 0 is allowed and leaves the BatchNorm's statistics unchanged."""
-        rois, channels, height, width = x.shape
+        rois, _, height, width = x.shape
         # Contiguous: attention on transposed views is half as fast on the CPU. Not `flatten`: its ONNX fails for N = 0.
         query, key, value = (
-            projection(x).reshape(rois, channels, height * width).transpose(1, 2)[:, None].contiguous()
+            projection(x).reshape(rois, projection.out_channels, height * width).transpose(1, 2)[:, None].contiguous()
             for projection in (self.query, self.key, self.value)
         )
         # Affinities reach 1e5, beyond the range of fp16: the fused kernels compute them and the softmax in fp32.
         related = F.scaled_dot_product_attention(query, key, value)[:, 0]
-        related = self.output(related.transpose(1, 2).reshape(x.shape))
+        related = self.output(related.transpose(1, 2).reshape(rois, self.output.in_channels, height, width))
         if self.norm.training and len(x) == 0 and not getattr(self.norm, "is_synchronized", False):
             # In training BatchNorm raises on an empty batch; its parameters must stay in the graph for DDP.
             return x + related * (self.norm.weight.sum() + self.norm.bias.sum())

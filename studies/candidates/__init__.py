@@ -9,6 +9,8 @@ from studies.candidates.gated import GatedHead
 from studies.candidates.occludee_first import OccludeeFirstHead
 from studies.candidates.one_stack import OneStackHead, OneStackNeighboursHead
 from studies.candidates.side_branch import (
+    DeepSideBranchHalfHead,
+    DeepSideBranchHead,
     SideBranchDetachedHead,
     SideBranchHalfHead,
     SideBranchHead,
@@ -18,6 +20,8 @@ from studies.candidates.split_late import SplitLateHead
 
 __all__ = [
     "CandidateHead",
+    "DeepSideBranchHalfHead",
+    "DeepSideBranchHead",
     "DeepVisibleBranchGraphHead",
     "DeepVisibleHead",
     "GatedHead",

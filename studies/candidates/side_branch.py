@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
 from bcnet.bilayer.layer import GraphConvolution, MaskLayer
-from bcnet.maps import AMODAL, OCCLUDEE, OCCLUDER
+from bcnet.maps import AMODAL, BOUNDARY, OCCLUDEE, OCCLUDER, PUBLISHED_MAPS, MapSpec
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates.base import CandidateHead
 
@@ -70,3 +70,27 @@ class SideBranchDetachedHead(SideBranchHead):
     """The branch trains nothing but itself."""
 
     gradient_scale = 0.0
+
+
+@MASK_HEAD_REGISTRY.register()
+class DeepSideBranchHead(SideBranchHead):
+    """A branch of two convolutions at the same arithmetic: half of the channels in its graph convolution, as non-local
+    networks have it, and no boundary map of the occluder."""
+
+    gradient_scale = 0.25
+
+    def __init__(self, channels: int, *, maps: Sequence[MapSpec] = PUBLISHED_MAPS, **options) -> None:
+        maps = [spec for spec in maps if (spec.layer, spec.kind) != (OCCLUDER, BOUNDARY)]
+        super().__init__(channels, maps=maps, **options)
+
+    def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
+        super().make_layers(channels, num_conv, {**options, "use_gcn": False})
+        norm = {"norm": options["gcn_norm"], "freeze_norm": options["freeze_gcn_norm"]}
+        self.graph = GraphConvolution(channels, inner_channels=channels // 2, **norm) if options["use_gcn"] else None
+
+
+@MASK_HEAD_REGISTRY.register()
+class DeepSideBranchHalfHead(DeepSideBranchHead):
+    """With half of the branch's gradient to the shared convolutions."""
+
+    gradient_scale = 0.5

@@ -8,6 +8,8 @@ from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates import (
     CandidateHead,
+    DeepSideBranchHalfHead,
+    DeepSideBranchHead,
     DeepVisibleBranchGraphHead,
     DeepVisibleHead,
     GatedHead,
@@ -160,3 +162,16 @@ def test_the_side_branch_reads_the_visible_stack_and_trains_a_share_of_it(head, 
         module.visible.convs[-1].bias += 1.0
         changed = {name for name, values in module(x).items() if not torch.equal(values, logits[name])}
     assert changed == {spec.name for spec in MAPS}
+
+
+def test_the_deep_side_branch_has_no_occluder_boundary_and_no_more_arithmetic():
+    module, published = DeepSideBranchHead(64, maps=MAPS), BilayerMaskHead(64, maps=MAPS)
+    names = {spec.name for spec in module.maps}
+    assert names == {spec.name for spec in published.maps} - {"occluder_boundary"}
+    assert len(module.front.convs) == 2 and module.graph.query.out_channels == 32
+    ours, theirs = mask_head_cost(module, 64, 14), mask_head_cost(published, 64, 14)
+    assert ours["multiply_adds_all_maps"] <= theirs["multiply_adds_all_maps"]
+    logits = module.train()(torch.randn(2, 64, 14, 14))
+    sum(values.sum() for values in logits.values()).backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert (DeepSideBranchHead.gradient_scale, DeepSideBranchHalfHead.gradient_scale) == (0.25, 0.5)
