@@ -48,8 +48,10 @@ def crop_layers(masks: InstanceMasks, boxes: Tensor, instances: Tensor, side: in
         side: M.
 
     Returns:
-        dict: by layer, without the layers of `unknown_layer`.
+        dict: by layer, without the layers of `unknown_layer`; empty for masks without layers.
     """
+    if not masks.layers:  # of a detector without masks: windows without pixels, which nothing can be pooled from
+        return {}
     crop = _crop_by_matrices if boxes.device.type == "cpu" else _crop_by_roi_align
     averages, half = crop(masks, boxes, instances, side)
     by_layer = dict(zip(masks.layers, averages.unbind(dim=1), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "models")
@@ -11,6 +12,13 @@ MODELS = {"lite": "lite/box_prompted_lite0.yaml", "lite-detector": "lite/faster_
 def is_packaged_model(name: str | os.PathLike) -> bool:
     """Whether a name stands for a model of the package: an existing file or folder of that name comes first."""
     return os.fspath(name) in MODELS and not os.path.exists(name)
+
+
+def suggestion(name: str | os.PathLike) -> str:
+    """What an error about a missing file ends with where the name is nearly that of a model; else empty."""
+    written = os.fspath(name).lower().removesuffix(".safetensors")
+    nearest = difflib.get_close_matches(written, MODELS, n=1, cutoff=0.75)
+    return f"; did you mean {nearest[0]!r}, a model that comes with bcnet?" if nearest else ""
 
 
 def packaged_file(name: str) -> str:

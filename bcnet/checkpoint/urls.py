@@ -29,7 +29,7 @@ from iopath.common.file_io import file_lock, get_cache_dir
 from bcnet.checkpoint.hub import SCHEME as HUB
 from bcnet.checkpoint.hub import hub_file
 from bcnet.checkpoint.model_folder import weights_in
-from bcnet.checkpoint.packaged import is_packaged_model, packaged_file
+from bcnet.checkpoint.packaged import is_packaged_model, packaged_file, suggestion
 
 _DETECTRON2_HOST = "dl.fbaipublicfiles.com"
 _DETECTRON2_ZOO = f"https://{_DETECTRON2_HOST}/detectron2/"
@@ -53,7 +53,7 @@ def local_path(location: str) -> str:
         if os.path.isdir(path):
             return weights_in(path)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"checkpoint not found: {path!r}")
+            raise FileNotFoundError(f"checkpoint not found: {path!r}{suggestion(location)}")
         return path
     scheme, _, name = location.partition("://")
     if scheme == "package":

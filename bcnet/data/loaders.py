@@ -302,6 +302,8 @@ def _check_masks(cfg, name: str, records: Sequence[ImageRecord], layers: Sequenc
         layers = [layer for layer in layers if layer != AMODAL]
     if faults := [fault for record in records for fault in missing_masks(record, target, layers)]:
         hints = ["INPUT.COMPOSITION.ENABLED True makes amodal masks out of visible ones"] if AMODAL in layers else []
+        if not cfg.MODEL.MASK_ON:
+            hints.append("INPUT.COMPOSITION.ENABLED True cuts objects out by their masks; without it boxes suffice")
         raise ValueError(
             f"training set {name!r}: {len(faults)} annotations cannot be trained on (INPUT.MASK_TARGET {target!r}, "
             f"MODEL.BILAYER.AMODAL {cfg.MODEL.BILAYER.AMODAL}):\n  " + "\n  ".join([*faults[:5], *hints])

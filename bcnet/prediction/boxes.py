@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -69,7 +69,9 @@ def given_boxes(
             `bcnet.structures.Detections`, supervision's `Detections`, ultralytics' `Results` or `Boxes`, detectron2's
             `Instances`, a dict of "boxes", "labels" and "scores" (torchvision, transformers); or a list of one of
             them, as those detectors return it for a batch of one image. D may be 0.
-        classes: [D] whole numbers from 0, or None: those of the object, else all 0.
+        classes: [D] whole numbers from 0, or None: those of the object, else all 0. Or [D] names, as detectors of free
+            text give them: of `class_names`, of the model's classes where its masks are by class, else numbered as
+            they come.
         scores: [D], or None: those of the object, else all 1.
         image_size: (H, W).
         box_format: of arrays and tensors: "xyxy", "xywh" (COCO) or "cxcywh" (centre).
@@ -109,6 +111,9 @@ def given_boxes(
         raise ValueError(f"the model has masks of {mask_classes} classes: give the class of each box")
     if isinstance(class_names, Mapping):
         class_names = _names(class_names)
+    if _are_text(classes):
+        class_names = class_names or (default_names if mask_classes > 1 else tuple(dict.fromkeys(map(str, classes))))
+        classes = _positions(classes, class_names)
     class_names = class_names or ((OBJECT,) if classes is None else default_names)
     labels = np.zeros(count, np.float32) if classes is None else _values("classes", classes)
     confidences = np.ones(count, np.float32) if scores is None else _values("scores", scores)
@@ -148,7 +153,10 @@ def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
             raise ValueError(
                 f"a dict must have 'boxes', and may have 'labels' and 'scores'; got {sorted(map(str, boxes))}"
             )
-        return boxes["boxes"], boxes.get("labels"), boxes.get("scores"), ()
+        classes, names, texts = boxes.get("labels"), (), boxes.get("text_labels")  # texts of zero-shot detectors alone
+        if texts is not None and not _are_text(classes):
+            classes, names = (texts, ()) if classes is None else _named(classes, texts)
+        return boxes["boxes"], classes, boxes.get("scores"), names
     if hasattr(boxes, "boxes") and hasattr(boxes, "names"):  # ultralytics' Results
         own_boxes = boxes.boxes
         if own_boxes is None:
@@ -161,9 +169,36 @@ def _fields(boxes: Any) -> tuple[Any, Any, Any, tuple[str, ...]] | None:
         scores = getattr(boxes, "confidence", getattr(boxes, "conf", None))
         data = getattr(boxes, "data", None)
         names = data.get("class_name") if isinstance(data, dict) else None
-        by_class = {} if classes is None or names is None else dict(zip(classes, names, strict=True))
-        return boxes.xyxy, classes, scores, _names(by_class)
+        classes, names = (classes, ()) if classes is None or names is None else _named(classes, names)
+        return boxes.xyxy, classes, scores, names
     return None
+
+
+def _are_text(classes: Any) -> TypeGuard[Sequence[str]]:
+    """Whether classes are given by name."""
+    given = isinstance(classes, (list, tuple, np.ndarray)) and len(classes) > 0
+    return given and all(isinstance(one, str) for one in classes)
+
+
+def _positions(texts: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """The numbers of classes that are given by name.
+
+    Raises:
+        ValueError: a name that is none of the class names.
+    """
+    numbers = {name: number for number, name in enumerate(class_names)}
+    if absent := [text for text in texts if text not in numbers]:
+        raise ValueError(f"class {str(absent[0])!r} is not one of the {len(numbers)} class names")
+    return [numbers[text] for text in texts]
+
+
+def _named(classes: Any, texts: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """Classes and the names of the classes 0.. from class and name of each box; where they disagree, names are kept."""
+    by_class: dict[int, str] = {}
+    for label, text in zip(classes, texts, strict=True):
+        if by_class.setdefault(int(label), str(text)) != str(text):  # of two detectors that were merged
+            return list(map(str, texts)), ()
+    return classes, _names(by_class)
 
 
 def _names(by_class: Mapping[Any, Any]) -> tuple[str, ...]:

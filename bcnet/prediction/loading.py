@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from bcnet.checkpoint import load_weights, local_path, read_model_file
-from bcnet.checkpoint.packaged import is_packaged_model
+from bcnet.checkpoint.packaged import is_packaged_model, suggestion
 from bcnet.config import CfgNode, Level, get_cfg, load_config
 from bcnet.data import dataset_files, load_dataset
 from bcnet.exported_files import exported_file, refuse_exported
@@ -89,6 +89,8 @@ def load_predictor(
         ValueError: as `load`; an exported file.
     """
     precision_dtype(precision)  # an unknown one is an error before the weights are read
+    if config_file is None and weights is None:
+        weights = load_config(None, opts).MODEL.WEIGHTS or None
     for name in (config_file, weights):
         refuse_exported(name)
     if weights is None and config_file is not None and _is_weights(os.fspath(config_file)):
@@ -98,7 +100,10 @@ def load_predictor(
     source: str | None = None if weights is None else os.fspath(weights)
     content = read_model_file(source) if source else None
     if config_file is not None:
-        cfg = load_config(os.fspath(config_file), opts)
+        try:
+            cfg = load_config(os.fspath(config_file), opts)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}{suggestion(config_file)}") from error
     else:
         cfg = config_of_weights(source, opts, content=content)
     if source is None and cfg.MODEL.WEIGHTS:

@@ -49,13 +49,15 @@ def draw_heat_maps(
             all of them.
 
     Returns:
-        list: sheets, uint8 [h, w, 3] RGB, with the detections in their order; none without detections.
+        list: sheets, uint8 [h, w, 3] RGB, with the detections in their order; none without detections or without maps.
 
     Raises:
         ValueError: as `draw_detections`.
     """
     check_image(image, detections)
     detections = detections.to("cpu")
+    if not _columns(detections):
+        return []
     texts = label_texts(detections, numbered=True, scores=scores)
     drawn = range(len(detections)) if positions is None else positions
     columns = columns or (1 if len(drawn) <= rows else 2)

@@ -110,7 +110,8 @@ def layer_panels(
 def _first_panel(scene: Scene, scores: bool) -> Panel:
     explanation = counted(len(scene.detections), "object")
     if len(scene.detections):
-        explanation += ": masks, classes and scores" if scores else ": masks and classes"
+        drawn = "boxes" if scene.detections.occludee_mask is None else "masks"
+        explanation += f": {drawn}, classes and scores" if scores else f": {drawn} and classes"
     if scene.merged:
         explanation += f"; {counted(scene.merged, 'near-identical one')} drawn with another (=)"
     return Panel(draw_scene(scene), "Detections" if scores else "Annotations", explanation)

@@ -88,6 +88,11 @@ def test_a_model_that_was_not_packed_is_an_error_that_says_what_to_do(trained, m
         bcnet.load("lite")
     with pytest.raises(FileNotFoundError, match="config file not found: 'light'"):
         bcnet.load("light")
+    for name in ("lite_detector", "Lite-Detector", "lite-detector.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"; did you mean 'lite-detector', a model that comes with .*\?$"):
+            bcnet.load(name)
+        with pytest.raises(FileNotFoundError, match=r"did you mean 'lite-detector'"):
+            bcnet.load(weights=name)
     monkeypatch.chdir(trained)
     (trained / "lite").write_text("no weights")  # a file of that name comes first
     with pytest.raises(ValueError, match="'lite'"):

@@ -46,6 +46,8 @@ def test_load_with_the_config_saved_in_the_weights(tmp_path, image):
     write_checkpoint({"model": model.state_dict(), "config": cfg.dump()}, str(weights))
     loaded = bcnet.load(weights=weights, opts=["TEST.DETECTIONS_PER_IMAGE", 3])
     assert_same_detections(loaded.predict(image), Predictor.from_config(cfg, model).predict(image)[:3])
+    loaded = bcnet.load(opts=["MODEL.WEIGHTS", str(weights), "TEST.DETECTIONS_PER_IMAGE", 3])
+    assert_same_detections(loaded.predict(image), Predictor.from_config(cfg, model).predict(image)[:3])
 
     write_checkpoint({"model": model.state_dict()}, str(weights))
     with pytest.raises(ValueError, match=r"name a config file: .*model_final\.pth' holds no config"):

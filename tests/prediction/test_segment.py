@@ -151,6 +151,22 @@ def test_a_dict_of_torchvision_or_transformers():
         given({"bbox": BOXES, "labels": [1, 2]})
 
 
+def test_classes_by_name_as_detectors_of_free_text_give_them():
+    found = given({"boxes": BOXES, "labels": ["a dog", "a cat"], "text_labels": ["a dog", "a cat"]})
+    assert found.classes.tolist() == [0, 1] and found.class_names == ("a dog", "a cat")
+    found = given([{"boxes": BOXES, "labels": torch.tensor([2, 0]), "text_labels": ["a dog", "a cat"]}])
+    assert found.classes.tolist() == [2, 0] and found.class_names == ("a cat", "class 1", "a dog")
+    assert given({"boxes": BOXES, "labels": torch.tensor([2, 0]), "text_labels": None}).class_names == ()
+    assert given({"boxes": BOXES, "text_labels": ["dog", "dog"]}).class_names == ("dog",)
+    merged = SimpleNamespace(xyxy=BOXES, class_id=[3, 3], confidence=[1, 1], data={"class_name": ["cat", "dog"]})
+    assert given(merged).classes.tolist() == [0, 1] and given(merged).class_names == ("cat", "dog")
+    assert given(BOXES, np.array(["dog", "cat"]), class_names=["cat", "dog"]).classes.tolist() == [1, 0]
+    by_class = given(BOXES, ["fork", "cup"], default_names=NAMES, mask_classes=3)
+    assert by_class.classes.tolist() == [2, 0] and by_class.class_names == NAMES
+    with pytest.raises(ValueError, match="class 'spoon' is not one of the 3 class names"):
+        given(BOXES, ["fork", "spoon"], default_names=NAMES, mask_classes=3)
+
+
 def test_a_list_of_one_result_as_detectors_return_it_for_one_image():
     found = {"boxes": torch.tensor(BOXES), "labels": torch.tensor([3, 1])}
     assert given([found]).classes.tolist() == [3, 1]
@@ -205,7 +221,8 @@ def test_normalised_boxes_are_pointed_out(caplog):
         (BOXES, {"box_format": "yxyx"}, r"box_format is 'yxyx'; it must be one of 'xyxy', 'xywh', 'cxcywh'"),
         (BOXES, {"classes": [1]}, r"classes must be \[2\] like the boxes, got \(1,\)"),
         (BOXES, {"classes": [1, -1]}, r"classes must be whole numbers from 0, got \[1\.0, -1\.0\]"),
-        (BOXES, {"classes": ["a", "b"]}, r"classes must be numbers \[D\]"),
+        (BOXES, {"classes": ["a"]}, r"classes must be \[2\] like the boxes, got \(1,\)"),
+        (BOXES, {"classes": ["a", 1]}, r"classes must be numbers \[D\]"),
         (BOXES, {"scores": [1, float("inf")]}, r"scores must be finite; at \[1\] there is inf"),
     ],
 )

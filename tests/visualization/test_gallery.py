@@ -142,6 +142,17 @@ def test_training_data(tmp_path, image_format):
     assert red - blue > 100
 
 
+def test_training_data_of_a_detector_without_masks(tmp_path):
+    spec = dataset(tmp_path)
+    file = tmp_path / "annotations.json"
+    file.write_text(file.read_text().replace("[5, 5, 15, 20]", "[0, 0, 20, 25]"))  # in the corner of the image
+    boxes = mapper()
+    boxes.with_masks = False
+    gallery = draw_training_data(boxes, spec, tmp_path / "out", progress=False)
+    assert gallery.drawn == 1 and not gallery.failures
+    assert [path.rsplit("/", 1)[1] for path in gallery.pictures] == ["one_layers.jpg"]  # no maps, no sheet of them
+
+
 def test_annotations_that_cannot_be_used_are_reported(tmp_path):
     spec = dataset(tmp_path)
     save(tmp_path / "images/one.png", size=(20, 20))  # not the size that the json says

@@ -13,6 +13,7 @@ from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_detections, draw_heat_maps, draw_layers
 from bcnet.visualization.duplicates import near_identical
 from bcnet.visualization.heat_maps import COLORMAP, _columns, _roi_crop
+from bcnet.visualization.layers import layer_panels
 from bcnet.visualization.overlay import scene_of
 from bcnet.visualization.sheet import GAP, NARROWEST, Panel, sheet
 from bcnet.visualization.style import SMALLEST_FONT, instance_color
@@ -165,6 +166,9 @@ def test_layers_that_are_absent_have_no_panel():
     found.occludee_mask[:] = 1
     assert draw_layers(image(), found).shape[1] == 2 * 120 + GAP
     assert draw_layers(image(), detections(maps=())).shape[1] == 120
+    assert draw_heat_maps(image(), detections(maps=())) == []
+    assert layer_panels(image(), detections(maps=()))["detections"].explanation == "1 object: boxes, classes and scores"
+    assert layer_panels(image(), found)["detections"].explanation == "1 object: masks, classes and scores"
 
 
 def test_nothing_detected():
