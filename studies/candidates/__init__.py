@@ -11,6 +11,7 @@ from studies.candidates.one_stack import OneStackHead, OneStackNeighboursHead
 from studies.candidates.side_branch import (
     DeepSideBranchHalfHead,
     DeepSideBranchHead,
+    DeepSideBranchPooledHead,
     SideBranchDetachedHead,
     SideBranchHalfHead,
     SideBranchHead,
@@ -22,6 +23,7 @@ __all__ = [
     "CandidateHead",
     "DeepSideBranchHalfHead",
     "DeepSideBranchHead",
+    "DeepSideBranchPooledHead",
     "DeepVisibleBranchGraphHead",
     "DeepVisibleHead",
     "GatedHead",

@@ -23,6 +23,7 @@ class SideBranchHead(CandidateHead):
     """
 
     gradient_scale = 1.0
+    with_pooled = False  # the pooled features, too, are an input of the branch
 
     def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
         self.shared = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
@@ -39,6 +40,7 @@ class SideBranchHead(CandidateHead):
         features = {OCCLUDEE: visible}
         if in_front:
             branch = _scale_gradient(shared, self.gradient_scale)
+            branch = branch + x if self.with_pooled else branch
             branch = branch if self.graph is None else self.graph(branch)
             features[OCCLUDER] = self.front(branch + visible.detach())
         return {
@@ -94,3 +96,10 @@ class DeepSideBranchHalfHead(DeepSideBranchHead):
     """With half of the branch's gradient to the shared convolutions."""
 
     gradient_scale = 0.5
+
+
+@MASK_HEAD_REGISTRY.register()
+class DeepSideBranchPooledHead(DeepSideBranchHead):
+    """Whose branch reads the pooled features, too: ``convs(graph(shared + pooled) + visible)``."""
+
+    with_pooled = True
