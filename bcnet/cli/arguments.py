@@ -28,7 +28,7 @@ def add_model_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def default_to_packaged(args: argparse.Namespace, name: str) -> None:
-    """Takes a packaged model (`bcnet.checkpoint.packaged`) without weights and config named, with a warning."""
+    """Where neither weights nor a config are given, takes a model of `bcnet.checkpoint.packaged`, and warns."""
     if args.config_file is None and args.weights is None and not any(o.startswith("MODEL.WEIGHTS") for o in args.opts):
         logger.warning("no --weights: this is the small model %r, which comes with bcnet (docs/lite.md)", name)
         args.weights = name

@@ -24,13 +24,17 @@ class SideBranchHead(CandidateHead):
 
     gradient_scale = 1.0
     with_pooled = False  # the pooled features, too, are an input of the branch
+    front_convs = 1  # of the branch, after its graph convolution
+    bottleneck = 1  # divisor of the channels inside the graph convolution
 
     def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
         self.shared = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
         self.visible = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
         norm = {"norm": options["gcn_norm"], "freeze_norm": options["freeze_gcn_norm"]}
-        self.graph = GraphConvolution(channels, **norm) if options["use_gcn"] else None
-        self.front = MaskLayer(channels, channels, num_conv=1 if options["use_gcn"] else 2, use_gcn=False)
+        inner = channels // self.bottleneck
+        self.graph = GraphConvolution(channels, inner_channels=inner, **norm) if options["use_gcn"] else None
+        num_front = self.front_convs if options["use_gcn"] else 2
+        self.front = MaskLayer(channels, channels, num_conv=num_front, use_gcn=False)
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         shared = self.shared(x)
@@ -80,15 +84,12 @@ class DeepSideBranchHead(SideBranchHead):
     networks have it, and no boundary map of the occluder."""
 
     gradient_scale = 0.25
+    front_convs = 2
+    bottleneck = 2
 
     def __init__(self, channels: int, *, maps: Sequence[MapSpec] = PUBLISHED_MAPS, **options) -> None:
         maps = [spec for spec in maps if (spec.layer, spec.kind) != (OCCLUDER, BOUNDARY)]
         super().__init__(channels, maps=maps, **options)
-
-    def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
-        super().make_layers(channels, num_conv, {**options, "use_gcn": False})
-        norm = {"norm": options["gcn_norm"], "freeze_norm": options["freeze_gcn_norm"]}
-        self.graph = GraphConvolution(channels, inner_channels=channels // 2, **norm) if options["use_gcn"] else None
 
 
 @MASK_HEAD_REGISTRY.register()
