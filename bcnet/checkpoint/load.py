@@ -48,8 +48,8 @@ def load_weights(model: nn.Module, source: str, *, strict: bool = True, content:
     FCOS code, of torchvision's Mask R-CNN, Faster R-CNN and FCOS with ResNet-50-FPN, and the ImageNet ResNets and
     ResNeXts of Caffe2 (detectron2's zoo) and torchvision.
 
-    A plain mask head initialises a bilayer head: its convolutions and its decoder become the occludee's, where shapes
-    match. Pyramid levels are matched by their stride.
+    A plain mask head initialises the visible mask of a head with layers, where shapes match: in the bilayer head its
+    convolutions and its decoder become the occludee's. Pyramid levels are matched by their stride.
 
     Args:
         model: the model; its tensors keep their device and dtype.

@@ -21,7 +21,7 @@ from bcnet.detectron2.evaluation import BCNetEvaluator, all_maps
 from bcnet.detectron2.fcos import BCNetFCOS
 from bcnet.detectron2.freezing import freeze_detector
 from bcnet.detectron2.keys import derive_from_backbone
-from bcnet.detectron2.mask_head import BilayerMaskHead, PlainMaskHead
+from bcnet.detectron2.mask_head import BilayerMaskHead, PlainMaskHead, SideBranchMaskHead
 from bcnet.detectron2.occluders import add_occluder_masks
 from bcnet.detectron2.postprocessing import paste_layers
 from bcnet.detectron2.train import BCNetTrainer
@@ -36,6 +36,7 @@ __all__ = [
     "BCNetTrainer",
     "BilayerMaskHead",
     "PlainMaskHead",
+    "SideBranchMaskHead",
     "add_bcnet_config",
     "add_occluder_masks",
     "all_maps",

@@ -13,7 +13,7 @@ from bcnet.checkpoint import local_path, names, read_checkpoint, to_bcnet, to_de
 from bcnet.checkpoint.load import component_dialect, fit_weights
 from bcnet.checkpoint.packaged import is_packaged_model
 from bcnet.modeling.checkpoint_adapter import MASK_HEAD
-from bcnet.modeling.mask_heads import plain_head_to_bilayer
+from bcnet.modeling.mask_heads import adopt_plain_head
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ def adopt_weights(
 ) -> None:
     """Hook of a mask head's `load_state_dict`, whatever checkpointer calls it.
 
-    The mask head of detectron2's Mask R-CNN initialises the plain head, and the occludee of the bilayer head, as in
-    bcnet's own trainer.
+    The mask head of detectron2's Mask R-CNN initialises the plain head, and the visible mask of the others
+    (`adopt_plain_head`), as in bcnet's own trainer.
 
     Raises:
         ValueError: the weights have names of bcnet's own models or of the published code; `DetectionCheckpointer`
@@ -92,7 +92,7 @@ def adopt_weights(
         return
     place = "roi_heads.mask_head."
     conversion = to_bcnet({place + key: tensor for key, tensor in plain.items()}, dialect=names.DETECTRON2)
-    plain_head_to_bilayer(conversion, dict.fromkeys(MASK_HEAD + key for key in own))  # pyright: ignore[reportArgumentType]
+    adopt_plain_head(conversion, dict.fromkeys(MASK_HEAD + key for key in own))  # pyright: ignore[reportArgumentType]
     for key, tensor in conversion.state.items():
         name, source = key.removeprefix(MASK_HEAD), conversion.sources[key].removeprefix(place)
         del state[prefix + source]

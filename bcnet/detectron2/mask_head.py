@@ -1,4 +1,4 @@
-"""The bilayer mask head, and the plain one with a boundary decoder, for detectron2's RoI heads.
+"""bcnet's mask heads for detectron2's RoI heads: bilayer, with a side branch, and plain with a boundary decoder.
 
 Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, D detections of an image.
 """
@@ -135,9 +135,8 @@ class HostMaskHead(bilayer.MaskHead):
         return instances
 
 
-@ROI_MASK_HEAD_REGISTRY.register()
-class BilayerMaskHead(HostMaskHead, bilayer.BilayerMaskHead, BaseMaskRCNNHead):
-    """`bcnet.bilayer.BilayerMaskHead` with detectron2's interface of a mask head.
+class LayeredMaskHead(HostMaskHead):
+    """Base of the heads with an occluder and an occludee, before the head of `bcnet.bilayer` in the order of bases.
 
     A drop-in for ``MODEL.ROI_MASK_HEAD.NAME``, with the same parameter names as in bcnet's own detectors. In training
     it reads ``proposal_boxes``, ``gt_classes``, ``gt_masks`` and ``gt_occluder_masks`` of the foreground
@@ -185,7 +184,7 @@ class BilayerMaskHead(HostMaskHead, bilayer.BilayerMaskHead, BaseMaskRCNNHead):
         if occluder_target not in OCCLUDER_TARGETS:
             raise ValueError(f"occluder_target must be one of {', '.join(OCCLUDER_TARGETS)}, got {occluder_target!r}")
         super().__init__(
-            shape_value(input_shape, "channels"),
+            shape_value(input_shape, "channels"),  # pyright: ignore[reportArgumentType]  # of the next base, see above
             num_conv=num_conv,
             num_mask_classes=num_mask_classes,
             use_gcn=use_gcn,
@@ -222,6 +221,16 @@ class BilayerMaskHead(HostMaskHead, bilayer.BilayerMaskHead, BaseMaskRCNNHead):
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
+class BilayerMaskHead(LayeredMaskHead, bilayer.BilayerMaskHead, BaseMaskRCNNHead):
+    """`bcnet.bilayer.BilayerMaskHead` with detectron2's interface of a mask head."""
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class SideBranchMaskHead(LayeredMaskHead, bilayer.SideBranchMaskHead, BaseMaskRCNNHead):
+    """`bcnet.bilayer.SideBranchMaskHead` with detectron2's interface of a mask head."""
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
 class PlainMaskHead(HostMaskHead, bilayer.PlainMaskHead, BaseMaskRCNNHead):
     """`bcnet.bilayer.PlainMaskHead`: detectron2's MaskRCNNConvUpsampleHead, and with a boundary decoder if asked.
 
@@ -246,7 +255,7 @@ class PlainMaskHead(HostMaskHead, bilayer.PlainMaskHead, BaseMaskRCNNHead):
         """
         Args:
             channels, num_mask_classes, num_conv, use_boundary, loss_weights: see `bcnet.bilayer.PlainMaskHead`.
-            input_shape, output_layers, vis_period, requires_frozen_detector: see `BilayerMaskHead`.
+            input_shape, output_layers, vis_period, requires_frozen_detector: see `LayeredMaskHead`.
         """
         super().__init__(
             shape_value(input_shape, "channels"),
@@ -268,7 +277,7 @@ class PlainMaskHead(HostMaskHead, bilayer.PlainMaskHead, BaseMaskRCNNHead):
     def from_config(cls, cfg, input_shape: ShapeSpec) -> dict:
         """
         Raises:
-            ValueError: as of `BilayerMaskHead.from_config`, and of `bcnet.modeling.mask_heads.plain_keywords`.
+            ValueError: as of `LayeredMaskHead.from_config`, and of `bcnet.modeling.mask_heads.plain_keywords`.
         """
         return {**_host_keywords(cfg, input_shape), **plain_keywords(cfg, shape_value(input_shape, "channels"))}
 

@@ -7,7 +7,12 @@ import torch
 from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
 from bcnet.modeling.timm_backbone import TimmFPN
 
-HEADS = {"BilayerMaskHead": "bilayer", "MaskRCNNConvUpsampleHead": "plain", "PlainMaskHead": "plain"}
+HEADS = {
+    "BilayerMaskHead": "bilayer",
+    "SideBranchMaskHead": "plain with a side branch for occluders",
+    "MaskRCNNConvUpsampleHead": "plain",
+    "PlainMaskHead": "plain",
+}
 DETECTORS = {"GeneralizedRCNN": "Faster R-CNN", "BCNetFCOS": "FCOS", "BoxPrompted": "none, masks in given boxes"}
 
 

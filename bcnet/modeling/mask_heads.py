@@ -41,7 +41,8 @@ def bilayer_maps(cfg) -> tuple[MapSpec, ...]:
 
 
 def bilayer_keywords(cfg, in_channels: int) -> dict:
-    """Keyword arguments of `bilayer.BilayerMaskHead` except its channels, from MODEL.ROI_MASK_HEAD and MODEL.BILAYER.
+    """Keyword arguments of a head with occluder and occludee except its channels, from MODEL.ROI_MASK_HEAD and
+    MODEL.BILAYER.
 
     Raises:
         ValueError: CONV_DIM other than the pooled features' channels.
@@ -49,8 +50,8 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
     mask, section = cfg.MODEL.ROI_MASK_HEAD, cfg.MODEL.BILAYER
     if mask.CONV_DIM != in_channels:
         raise ValueError(
-            f"the bilayer head adds its layers to the pooled features: MODEL.ROI_MASK_HEAD.CONV_DIM must be "
-            f"{in_channels} like the backbone's channels (MODEL.FPN.OUT_CHANNELS), got {mask.CONV_DIM}"
+            f"{mask.NAME} adds its layers to the pooled features: MODEL.ROI_MASK_HEAD.CONV_DIM must be {in_channels} "
+            f"like the backbone's channels (MODEL.FPN.OUT_CHANNELS), got {mask.CONV_DIM}"
         )
     return {
         "num_conv": mask.NUM_CONV,
@@ -73,7 +74,7 @@ class BilayerMaskHeadAdapter(CheckpointAdapter):
         return _published() if dialect == PUBLISHED else ()
 
     def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-        plain_head_to_bilayer(conversion, own)
+        adopt_plain_head(conversion, own)
 
 
 def _published() -> list[Rule]:
@@ -95,18 +96,44 @@ def _published() -> list[Rule]:
     return rules
 
 
-def plain_head_to_bilayer(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-    """Gives a plain mask head's tensors to the occludee, in place, where the model (its tensors: `own`) is bilayer."""
-    if f"{MASK_HEAD}occludee_layer.convs.0.weight" not in own:
+def adopt_plain_head(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+    """Gives a plain mask head's tensors to the visible mask of a head with layers (the model's tensors: `own`), in place.
+
+    Its convolutions become those of the bilayer head's occludee, or the shared ones of the head with a side branch and,
+    from where these end, the visible ones; its decoders are the occludee's.
+    """
+    shared = sum(key.startswith(f"{MASK_HEAD}shared_layer.convs.") and key.endswith(".weight") for key in own)
+    if not shared and f"{MASK_HEAD}occludee_layer.convs.0.weight" not in own:
         return
+
+    def of_layers(name: str) -> str:
+        part, _, rest = name.partition(".")
+        if part in ("mask", "boundary"):
+            return f"occludee_{part}.{rest}"
+        if part != "layer":
+            return name
+        if not shared:
+            return f"occludee_{name}"
+        convs, index, parameter = rest.split(".")
+        layer, number = ("shared_layer", int(index)) if int(index) < shared else ("visible_layer", int(index) - shared)
+        return f"{layer}.{convs}.{number}.{parameter}"
+
     for key in list(conversion.state):
-        for plain, occludee in (
-            ("layer.", "occludee_layer."),
-            ("mask.", "occludee_mask."),
-            ("boundary.", "occludee_boundary."),
-        ):
-            if key.startswith(MASK_HEAD + plain):
-                conversion.rename(key, MASK_HEAD + occludee + key.removeprefix(MASK_HEAD + plain))
+        name = key.removeprefix(MASK_HEAD)
+        if name != key and of_layers(name) != name:
+            conversion.rename(key, MASK_HEAD + of_layers(name))
+
+
+class SideBranchMaskHeadAdapter(CheckpointAdapter):
+    """In detectron2 the head is this module."""
+
+    def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
+        if dialect != DETECTRON2:
+            return ()
+        return [(f"{part}_**", f"{part}_**") for part in ("shared", "visible", "branch", "occluder", "occludee")]
+
+    def adapt(self, conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+        adopt_plain_head(conversion, own)
 
 
 class PlainMaskHeadAdapter(CheckpointAdapter):
@@ -139,6 +166,18 @@ class BilayerMaskHead(bilayer.BilayerMaskHead):
 
     @classmethod
     def from_config(cls, cfg, in_channels: int) -> BilayerMaskHead:
+        """Reads MODEL.ROI_MASK_HEAD and MODEL.BILAYER, see `bilayer_keywords`."""
+        return cls(in_channels, **bilayer_keywords(cfg, in_channels))
+
+
+@MASK_HEAD_REGISTRY.register()
+class SideBranchMaskHead(bilayer.SideBranchMaskHead):
+    """`bcnet.bilayer.SideBranchMaskHead` from the config."""
+
+    checkpoint_adapter = SideBranchMaskHeadAdapter()
+
+    @classmethod
+    def from_config(cls, cfg, in_channels: int) -> SideBranchMaskHead:
         """Reads MODEL.ROI_MASK_HEAD and MODEL.BILAYER, see `bilayer_keywords`."""
         return cls(in_channels, **bilayer_keywords(cfg, in_channels))
 

@@ -1,4 +1,5 @@
 """Candidates for a mask head with maps of occludee and occluder; importing registers them (MODEL.ROI_MASK_HEAD.NAME).
+The best became `bcnet.bilayer.SideBranchMaskHead`.
 
 Arms of `studies/heads_shapes.yaml` and `studies/heads_coco.yaml`.
 """
@@ -11,7 +12,6 @@ from studies.candidates.one_stack import OneStackHead, OneStackNeighboursHead
 from studies.candidates.side_branch import (
     DeepSideBranchHalfHead,
     DeepSideBranchHead,
-    DeepSideBranchPooledHead,
     SideBranchDetachedHead,
     SideBranchHalfHead,
     SideBranchHead,
@@ -23,7 +23,6 @@ __all__ = [
     "CandidateHead",
     "DeepSideBranchHalfHead",
     "DeepSideBranchHead",
-    "DeepSideBranchPooledHead",
     "DeepVisibleBranchGraphHead",
     "DeepVisibleHead",
     "GatedHead",

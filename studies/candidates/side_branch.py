@@ -1,4 +1,7 @@
-"""Mask heads with a plain head's visible masks, and a branch beside them for what is in front and what is hidden."""
+"""Mask heads with a plain head's visible masks, and a branch beside them for what is in front and what is hidden.
+
+Forerunners of `bcnet.bilayer.SideBranchMaskHead`, whose branch is the deep one below and reads the pooled features too.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ class SideBranchHead(CandidateHead):
     """
 
     gradient_scale = 1.0
-    with_pooled = False  # the pooled features, too, are an input of the branch
     front_convs = 1  # of the branch, after its graph convolution
     bottleneck = 1  # divisor of the channels inside the graph convolution
 
@@ -44,7 +46,6 @@ class SideBranchHead(CandidateHead):
         features = {OCCLUDEE: visible}
         if in_front:
             branch = _scale_gradient(shared, self.gradient_scale)
-            branch = branch + x if self.with_pooled else branch
             branch = branch if self.graph is None else self.graph(branch)
             features[OCCLUDER] = self.front(branch + visible.detach())
         return {
@@ -98,9 +99,3 @@ class DeepSideBranchHalfHead(DeepSideBranchHead):
 
     gradient_scale = 0.5
 
-
-@MASK_HEAD_REGISTRY.register()
-class DeepSideBranchPooledHead(DeepSideBranchHead):
-    """Whose branch reads the pooled features, too: ``convs(graph(shared + pooled) + visible)``."""
-
-    with_pooled = True

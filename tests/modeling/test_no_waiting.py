@@ -4,12 +4,15 @@ torch's fake tensors have a device and no values: whatever asks for a value (``i
 an index by a bool tensor) raises. So the forward pass is checked on machines without a GPU too.
 """
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-from bcnet.bilayer import BilayerMaskHead, PlainMaskHead
+from bcnet.bilayer import BilayerMaskHead, PlainMaskHead, SideBranchMaskHead
 from bcnet.fcos import FCOSHead, assign_targets, fcos_losses, level_points
 from bcnet.modeling.mask_branch import MaskBranch, MaskRoIs
 from bcnet.modeling.pooler import RoIPooler
@@ -24,7 +27,11 @@ STRIDES = (4, 8, 16, 32)
 
 def mask_losses_of(head_class, mask_classes):
     """The losses of a mask branch on CUDA, two images of 64 pixels with three instances each."""
-    heads = {"bilayer": BilayerMaskHead, "plain": lambda c, **k: PlainMaskHead(c, c, **k)}
+    heads = {
+        "bilayer": BilayerMaskHead,
+        "side branch": SideBranchMaskHead,
+        "plain": lambda c, **k: PlainMaskHead(c, c, **k),
+    }
     with torch.device("cuda"):
         head = heads[head_class](32, num_mask_classes=mask_classes)
         branch = MaskBranch(RoIPooler(14, STRIDES), head, negative_ratio=1.0).train()
@@ -57,6 +64,7 @@ def fcos_losses_of():
 WORK = {
     "bilayer": lambda: mask_losses_of("bilayer", 1),
     "bilayer, class-specific": lambda: mask_losses_of("bilayer", 4),
+    "side branch": lambda: mask_losses_of("side branch", 1),
     "plain": lambda: mask_losses_of("plain", 4),
     "FCOS": fcos_losses_of,
 }
@@ -84,8 +92,23 @@ def test_no_synchronisation_on_a_gpu(name):
     work = WORK[name]()
     sum(work().values()).backward()  # the first call loads kernels and takes memory
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with errors_where_the_host_waits():
         sum(work().values()).backward()
+
+
+@needs_gpu
+def test_the_check_on_a_gpu_can_fail():
+    values = torch.ones(3, device="cuda")
+    with errors_where_the_host_waits(), pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
+        values.sum().item()
+
+
+@contextlib.contextmanager
+def errors_where_the_host_waits():
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype", UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
+        yield
     finally:
         torch.cuda.set_sync_debug_mode("default")

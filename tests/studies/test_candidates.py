@@ -10,7 +10,6 @@ from studies.candidates import (
     CandidateHead,
     DeepSideBranchHalfHead,
     DeepSideBranchHead,
-    DeepSideBranchPooledHead,
     DeepVisibleBranchGraphHead,
     DeepVisibleHead,
     GatedHead,
@@ -165,9 +164,8 @@ def test_the_side_branch_reads_the_visible_stack_and_trains_a_share_of_it(head, 
     assert changed == {spec.name for spec in MAPS}
 
 
-@pytest.mark.parametrize("head", [DeepSideBranchHead, DeepSideBranchPooledHead])
-def test_the_deep_side_branch_has_no_occluder_boundary_and_no_more_arithmetic(head):
-    module, published = head(64, maps=MAPS), BilayerMaskHead(64, maps=MAPS)
+def test_the_deep_side_branch_has_no_occluder_boundary_and_no_more_arithmetic():
+    module, published = DeepSideBranchHead(64, maps=MAPS), BilayerMaskHead(64, maps=MAPS)
     names = {spec.name for spec in module.maps}
     assert names == {spec.name for spec in published.maps} - {"occluder_boundary"}
     assert len(module.front.convs) == 2 and module.graph.query.out_channels == 32
