@@ -18,7 +18,7 @@ from bcnet.checkpoint import to_bcnet
 from bcnet.checkpoint.load import match_weights
 from bcnet.config import CfgNode, load_config
 from bcnet.modeling import Detector, build_model
-from bcnet.modeling.mask_heads import plain_head_to_bilayer
+from bcnet.modeling.mask_heads import adopt_plain_head
 from benchmarks.settings import BenchmarkSettings
 
 SAMPLED_PER_IMAGE = 4  # sampled proposals of the box branch per foreground proposal
@@ -63,7 +63,7 @@ def build_ours(cfg: CfgNode, peer: nn.Module, seed: int = 0) -> Detector:
     model = build_model(cfg)
     own = model.state_dict()
     conversion = to_bcnet(peer.state_dict(), num_classes=model.num_classes)
-    plain_head_to_bilayer(conversion, own)
+    adopt_plain_head(conversion, own)
     report = match_weights(model, conversion, source="torchvision")
     if not any(key.startswith("backbone.fpn.") for key in report.loaded):
         raise RuntimeError("torchvision's weights do not match our detector")

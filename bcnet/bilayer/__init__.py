@@ -1,4 +1,4 @@
-"""Mask heads, BCNet's bilayer head among them: layers with graph convolution, mask targets and losses, in plain tensors."""
+"""Mask heads, BCNet's bilayer head among them: layers, heads, mask targets and losses, in plain tensors."""
 
 from bcnet.bilayer.head import BilayerMaskHead, MaskHead, PlainMaskHead, select_class
 from bcnet.bilayer.losses import balanced_rois, mask_losses

@@ -98,4 +98,3 @@ class DeepSideBranchHalfHead(DeepSideBranchHead):
     """With half of the branch's gradient to the shared convolutions."""
 
     gradient_scale = 0.5
-

@@ -129,6 +129,26 @@ def test_a_plain_head_with_a_boundary_initialises_both_maps_of_the_occludee(save
     assert torch.equal(own.occludee_mask.predictor.weight, theirs.mask.predictor.weight)
 
 
+@pytest.mark.parametrize("num_conv", [4, 8])
+def test_a_plain_head_initialises_the_visible_masks_of_the_head_with_a_side_branch(saved, num_conv):
+    changes = {"MODEL__ROI_MASK_HEAD__BOUNDARY": True, "MODEL__ROI_MASK_HEAD__NUM_CONV": num_conv, **PLAIN}
+    plain = small_model(FASTER_RCNN, **changes)
+    model = small_model(FASTER_RCNN, seed=1, MODEL__ROI_MASK_HEAD__NAME="SideBranchMaskHead")
+    before = snapshot(model)
+    report = load_weights(model, saved(to_detectron2(plain.state_dict()), "plain.pkl"), strict=False)
+    assert report.skipped == []
+    own, theirs = model.mask_branch.head, plain.mask_branch.head
+    for index in range(8):
+        conv = (own.shared_layer, own.visible_layer)[index // 4].convs[index % 4]
+        expected = theirs.layer.convs[index].weight if index < num_conv else None
+        name = f"mask_branch.head.visible_layer.convs.{index % 4}.weight"
+        assert torch.equal(conv.weight, before[name] if expected is None else expected), index
+    assert torch.equal(own.occludee_mask.predictor.weight, theirs.mask.predictor.weight)
+    assert torch.equal(own.occludee_boundary.deconv.weight, theirs.boundary.deconv.weight)
+    branch = ("branch_layer.", "branch_gcn.", "occluder_mask.", "visible_layer." if num_conv == 4 else "branch_")
+    assert all(key.startswith(tuple(f"mask_branch.head.{part}" for part in branch)) for key in report.missing)
+
+
 @pytest.mark.parametrize("key", ["MODEL__BILAYER__GCN", "MODEL__BILAYER__BOUNDARY"])
 def test_what_the_model_lacks_is_an_error_where_it_changes_numbers(saved, key):
     with pytest.raises(ValueError, match="no such tensor in the model"):

@@ -90,6 +90,15 @@ def test_a_plain_head_with_a_boundary_to_detectron2_and_back():
     assert back.state.keys() == state.keys() and back.left_out == []
 
 
+def test_the_head_with_a_side_branch_to_detectron2_and_back():
+    changes = {"MODEL__ROI_MASK_HEAD__NAME": "SideBranchMaskHead", "MODEL__BILAYER__AMODAL": True}
+    state = small_model(**changes).state_dict()
+    theirs = to_detectron2(state)
+    assert {"mask_head.branch_gcn.query.weight", "mask_head.occludee_amodal.deconv.weight"} < theirs.keys()
+    back = to_bcnet(theirs)
+    assert back.state.keys() == state.keys() and back.left_out == []
+
+
 def test_detectron2_names_of_each_part():
     theirs = to_detectron2(small_model().state_dict())
     for key in (

@@ -18,7 +18,14 @@ from detectron2.utils.events import EventStorage
 from plugin_samples import FASTER_RCNN, inputs, plugin_cfg, targets, to_instances
 
 from bcnet import bilayer
-from bcnet.detectron2 import BCNetTrainer, BilayerMaskHead, PlainMaskHead, add_bcnet_config, paste_layers
+from bcnet.detectron2 import (
+    BCNetTrainer,
+    BilayerMaskHead,
+    PlainMaskHead,
+    SideBranchMaskHead,
+    add_bcnet_config,
+    paste_layers,
+)
 from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 
 MASK_LOSSES = {"loss_mask", "loss_mask_boundary", "loss_occluder_mask", "loss_occluder_boundary"}
@@ -127,6 +134,50 @@ def test_amodal_masks_are_learned_from_their_own_targets_and_predicted():
         (found,) = module.eval()(x[:1], [detected])
     assert set(found.get_fields()) == {"pred_classes", "pred_boxes", "pred_masks", "pred_amodal_masks"}
     assert paste_layers(found).pred_amodal_masks.shape == (1, 96, 128)
+
+
+def test_the_head_with_a_side_branch_has_the_losses_and_maps_of_the_engines():
+    torch.manual_seed(0)
+    shape = ShapeSpec(channels=8, height=14, width=14)
+    module = SideBranchMaskHead(shape, amodal=True, negative_ratio=-1.0, output_layers=True).train()
+    assert ROI_MASK_HEAD_REGISTRY.get("SideBranchMaskHead") is SideBranchMaskHead
+    assert issubclass(SideBranchMaskHead, BaseMaskRCNNHead)
+    maps = (*PUBLISHED_MAPS, OCCLUDEE_AMODAL)
+    assert module.state_dict().keys() == bilayer.SideBranchMaskHead(8, maps=maps).state_dict().keys()
+    x, instances = torch.randn(6, 8, 14, 14), rois()
+    instances.gt_amodal_masks = BitMasks(instances.gt_masks.tensor | instances.gt_occluder_masks.tensor)
+    found = module(x, [instances])
+    assert found.keys() == {"loss_mask", "loss_mask_boundary", "loss_occluder_mask", "loss_amodal"}
+    crops = bilayer.crop_layers(
+        targets()[0].masks, instances.proposal_boxes.tensor, torch.tensor([0, 1, 2, 2, 1, 0]), 28
+    )
+    logits = bilayer.select_class(bilayer.SideBranchMaskHead.forward(module, x), instances.gt_classes)
+    expected = bilayer.mask_losses(
+        module.maps[:3], logits, bilayer.map_targets(module.maps[:3], crops), crops, negative_ratio=-1.0
+    )
+    assert len(expected) == 3
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name], loss)
+    instances.pred_classes = instances.gt_classes
+    with torch.no_grad():
+        (predicted,) = module.eval()(x, [instances])
+        masks = module.layers(x)
+    fields = {name for name in predicted.get_fields() if name.startswith("pred_")}
+    assert fields == {"pred_classes", "pred_masks", "pred_boundaries", "pred_occluder_masks", "pred_amodal_masks"}
+    assert torch.equal(predicted.pred_masks, masks.sigmoid())
+
+
+@pytest.mark.parametrize("head_class", [BilayerMaskHead, SideBranchMaskHead])
+def test_a_mask_rcnn_of_the_zoo_initialises_the_visible_masks(head_class):
+    cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    add_bcnet_config(cfg)
+    theirs = ROI_MASK_HEAD_REGISTRY.get("MaskRCNNConvUpsampleHead")(cfg, ShapeSpec(channels=256, height=14, width=14))
+    ours = head_class(ShapeSpec(channels=256, height=14, width=14), num_mask_classes=80)
+    _, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
+    layer = ours.occludee_layer if head_class is BilayerMaskHead else ours.shared_layer
+    assert unexpected == []
+    assert torch.equal(layer.convs[3].weight, theirs.mask_fcn4.weight)
+    assert torch.equal(ours.occludee_mask.predictor.weight, theirs.predictor.weight)
 
 
 def test_pasting_touches_only_maps_of_the_roi_frame():

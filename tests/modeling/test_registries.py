@@ -29,7 +29,7 @@ KEYS = {
     "MODEL.META_ARCHITECTURE": "'BCNetFCOS', 'BoxPrompted', 'GeneralizedRCNN'",
     "MODEL.BACKBONE.NAME": "'build_bcnet_fcos_resnet_fpn_backbone', 'build_bcnet_fcos_timm_fpn_backbone', "
     "'build_resnet_fpn_backbone', 'build_timm_fpn_backbone'",
-    "MODEL.ROI_MASK_HEAD.NAME": "'BilayerMaskHead', 'MaskRCNNConvUpsampleHead', 'PlainMaskHead'",
+    "MODEL.ROI_MASK_HEAD.NAME": "'BilayerMaskHead', 'MaskRCNNConvUpsampleHead', 'PlainMaskHead', 'SideBranchMaskHead'",
 }
 
 
