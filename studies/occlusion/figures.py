@@ -59,7 +59,8 @@ def _panels(title: str, label: str, path: str) -> Iterator[Iterator[tuple[Axes, 
         ax.set_xticks(range(len(OCCLUSION_LEVELS)), _level_names())
         ax.set_ylabel(label.format(what))
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    if axes[0].get_legend_handles_labels()[0]:  # with one arm there is nothing to compare
+        axes[0].legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
 
