@@ -6,6 +6,7 @@ Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, D detections of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -183,17 +184,17 @@ class LayeredMaskHead(HostMaskHead):
         """
         if occluder_target not in OCCLUDER_TARGETS:
             raise ValueError(f"occluder_target must be one of {', '.join(OCCLUDER_TARGETS)}, got {occluder_target!r}")
-        super().__init__(
-            shape_value(input_shape, "channels"),  # pyright: ignore[reportArgumentType]  # of the next base, see above
-            num_conv=num_conv,
-            num_mask_classes=num_mask_classes,
-            use_gcn=use_gcn,
-            use_boundary=use_boundary,
-            gcn_norm=gcn_norm,
-            freeze_gcn_norm=freeze_gcn_norm,
-            maps=(*maps, OCCLUDEE_AMODAL) if amodal else maps,
-            loss_weights=loss_weights,
-        )
+        of_the_head: dict[str, Any] = {
+            "num_conv": num_conv,
+            "num_mask_classes": num_mask_classes,
+            "use_gcn": use_gcn,
+            "use_boundary": use_boundary,
+            "gcn_norm": gcn_norm,
+            "freeze_gcn_norm": freeze_gcn_norm,
+            "maps": (*maps, OCCLUDEE_AMODAL) if amodal else maps,
+            "loss_weights": loss_weights,
+        }
+        super().__init__(shape_value(input_shape, "channels"), **of_the_head)
         self._set_up(
             input_shape,
             num_mask_classes=num_mask_classes,
