@@ -194,7 +194,8 @@ class LayeredMaskHead(HostMaskHead):
             "maps": (*maps, OCCLUDEE_AMODAL) if amodal else maps,
             "loss_weights": loss_weights,
         }
-        super().__init__(shape_value(input_shape, "channels"), **of_the_head)
+        channels = shape_value(input_shape, "channels")
+        super().__init__(channels, **of_the_head)  # pyright: ignore[reportArgumentType]  # of the next base
         self._set_up(
             input_shape,
             num_mask_classes=num_mask_classes,
