@@ -13,10 +13,10 @@ from bcnet.evaluation.report import markdown_table
 from bcnet.files import read_json, write_json, write_text
 from bcnet.visualization.style import OKABE_ITO
 from studies.heads.comparison import PairedDifference, paired_difference
-from studies.heads.evaluation import ESTIMATES, METRICS
 from studies.heads.plan import ALL, NONE, HeadsPlan
 from studies.heads.runs import read_results, test_set_file
-from studies.heads.test_set import instance_splits, pair_splits
+from studies.test_set import instance_splits, pair_splits
+from studies.true_boxes import ESTIMATES, METRICS
 
 Results = Mapping[tuple[str, int, str], dict]
 TITLES = {

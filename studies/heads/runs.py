@@ -26,11 +26,11 @@ from bcnet.training.train import resolve_config
 from studies.cost import mask_head_cost
 from studies.heads.cache import CachedHeads, CachedRoIs, write_views
 from studies.heads.data import data_specs
-from studies.heads.evaluation import evaluate_arms, means, pooled_test_rois
 from studies.heads.heads import ManyHeads, ManyHeadsBranch, build_arms
 from studies.heads.plan import HeadsPlan, HeadsRun
-from studies.heads.test_set import ImageTruth, describe_test_set, read_test_set
 from studies.occlusion.runs import write_run_config
+from studies.test_set import ImageTruth, describe_test_set, read_test_set
+from studies.true_boxes import evaluate_arms, means, pooled_test_rois
 
 logger = logging.getLogger("bcnet.studies.heads")
 

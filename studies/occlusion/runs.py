@@ -24,6 +24,7 @@ from bcnet.training.reproducibility import describe_run
 from studies.cost import mask_head_cost
 from studies.occlusion.plan import START, Run, StudyPlan, run_folder
 from studies.occlusion.relations import order_by_estimate
+from studies.true_boxes import maps_in_true_boxes
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ def _execute(folder: str) -> None:
         model = build_model(cfg)
         load_weights(model, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
         result["true_boxes"] = masks_in_ground_truth_boxes(cfg, model.eval(), dataset)
+        result["maps_in_true_boxes"] = maps_in_true_boxes(cfg, model, dataset)
         branch = model.mask_branch
         result["mask_head"] = mask_head_cost(branch.head, model.backbone.out_channels, branch.pooler.output_size)
         if any(spec.name == OCCLUDER_MASK.name for spec in branch.head.maps):

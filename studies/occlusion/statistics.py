@@ -35,6 +35,12 @@ FIGURES: dict[str, str] = {
     **{f"IoU in ground-truth boxes, {level}": f"true_boxes/{level}/mean_iou" for level in OCCLUSION_LEVELS},
     "occluder IoU in ground-truth boxes": "true_boxes/all/occluder_mean_iou",
     "occluder mask not empty, ground-truth boxes": "true_boxes/all/occluder_found",
+    "amodal IoU in ground-truth boxes": "maps_in_true_boxes/amodal_iou",
+    "IoU of hidden parts in ground-truth boxes": "maps_in_true_boxes/hidden_iou",
+    **{
+        f"order by {estimate}, ground-truth boxes": f"maps_in_true_boxes/order_{estimate}"
+        for estimate in ("occluder", "hidden_part", "mean")
+    },
 }
 # Contrasts that show a gain specific to occlusion: a metric on occluded objects minus that on unoccluded ones.
 CONTRASTS = {

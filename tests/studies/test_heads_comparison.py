@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from studies.heads.comparison import paired_difference
-from studies.heads.evaluation import iou, means
-from studies.heads.test_set import instance_splits, pair_splits
+from studies.test_set import instance_splits, pair_splits
+from studies.true_boxes import iou, means
 
 IMAGES = np.repeat(np.arange(20), 3)
 ALL = np.ones(60, dtype=bool)

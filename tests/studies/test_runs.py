@@ -75,6 +75,10 @@ def test_every_run_leaves_its_config_log_weights_and_result(study):
     assert plain["true_boxes"]["all"]["instances"] == bilayer["true_boxes"]["all"]["instances"] > 0
     assert "occluder_mean_iou" not in plain["true_boxes"]["all"]
     assert 0 <= bilayer["true_boxes"]["all"]["occluder_mean_iou"] <= 100
+    for result, learned in ((plain, set()), (bilayer, {"occluder_iou", "order_occluder"})):
+        maps = result["maps_in_true_boxes"]
+        assert maps["iou"] == pytest.approx(result["true_boxes"]["all"]["mean_iou"], abs=1e-6)
+        assert set(maps) - learned == {"iou", "boundary_iou"}
     assert bilayer["mask_head"]["multiply_adds_all_maps"] > bilayer["mask_head"]["multiply_adds_masks_only"]
     # Four 3 x 3 convolutions, a 2 x 2 deconvolution and a predictor of 16 channels, on 14 x 14 cells.
     assert plain["mask_head"]["multiply_adds_all_maps"] == 196 * (4 * 9 * 16**2 + 4 * 16**2 + 4 * 16)

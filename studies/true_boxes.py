@@ -25,8 +25,7 @@ from bcnet.occlusion.rule import MIN_PIXELS
 from bcnet.ops.boxes import resized_boxes
 from bcnet.ops.rle import RLE, rle_difference, rle_intersection
 from bcnet.structures import Detections
-from studies.heads.heads import ManyHeadsBranch
-from studies.heads.test_set import ImageTruth
+from studies.test_set import ImageTruth, read_test_set
 
 METRICS = ("iou", "boundary_iou", "amodal_iou", "hidden_iou", "occluder_iou")
 ESTIMATES = ("order_occluder", "order_hidden_part", "order_mean")
@@ -34,10 +33,14 @@ ESTIMATES = ("order_occluder", "order_hidden_part", "order_mean")
 
 @torch.no_grad()
 def pooled_test_rois(cfg, trunk: Detector, truths: Sequence[ImageTruth]) -> Iterator[Tensor]:
-    """The pooled features of each image's ground-truth boxes, float [G, C, S, S], on the trunk's device."""
+    """The pooled features of each image's ground-truth boxes, float [G, C, S, S], on the trunk's device.
+
+    Raises:
+        ValueError: the trunk has no mask branch.
+    """
     branch = trunk.mask_branch
-    if not isinstance(branch, ManyHeadsBranch):
-        raise TypeError(f"the trunk needs a ManyHeadsBranch, got {type(branch).__name__}")
+    if branch is None:
+        raise ValueError(f"{type(trunk).__name__} has no mask branch (MODEL.MASK_ON is False)")
     mapper = DatasetMapper.from_config(cfg, training=False)
     for truth in truths:
         given = replace(truth.given, roi_scale=branch.roi_scale)
@@ -124,6 +127,23 @@ def _order(detections: Detections, truth: ImageTruth) -> Iterator[tuple[str, lis
             if confidence is None
             else [100.0 * bool(confidence[i, j] > confidence[j, i]) for i, j in truth.pairs],
         )
+
+
+def maps_in_true_boxes(cfg, model: Detector, dataset: str) -> dict[str, float]:
+    """The means (`means`) of a whole detector's maps in all ground-truth boxes, so that the order is that of all pairs.
+
+    Args:
+        dataset: spec of the test set.
+    """
+    truths = read_test_set(dataset)
+    values = evaluate_arms(
+        {"own": model.mask_branch.head},  # pyright: ignore[reportOptionalMemberAccess]
+        pooled_test_rois(cfg, model, truths),
+        truths,
+        roi_scale=cfg.MODEL.ROI_MASK_HEAD.ROI_SCALE,
+        amp_dtype=autocast_dtype(cfg),
+    )
+    return means(values["own"])
 
 
 def iou(first: RLE, second: RLE) -> float:
