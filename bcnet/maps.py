@@ -138,7 +138,11 @@ _ORIGINS = {spec.name: "predict with with_occluder=True" for spec in PUBLISHED_M
 
 def absent_map(name: str, present: Iterable[str]) -> ValueError:
     """The error for a map that detections lack: names those that they have, and where a built-in map comes from."""
+    present = tuple(present)
     hint = f"; {_ORIGINS[name]}" if name in _ORIGINS else ""
+    requested = {spec.name for spec in PUBLISHED_MAPS if spec.on_request}
+    if name in requested and requested.intersection(present):  # they were asked for
+        hint = "; not every mask head predicts it, BilayerMaskHead does"
     return ValueError(f"these detections have no {name}; present are: {', '.join(present) or 'none'}{hint}")
 
 

@@ -16,12 +16,13 @@ def read_plan_file(
     Args:
         path: the file.
         opts: ``KEY VALUE`` pairs that override values, e.g. ``["settings.SOLVER.MAX_ITER", "100"]``; values are YAML.
-        keys: the keys of such a plan.
+        keys: the keys of such a plan; "seeds" among them.
         optional: those of them that may be absent.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is not YAML, a key is unknown or missing, or an override is malformed.
+        ValueError: it is not YAML, a key is unknown or missing, an override is malformed, or the seeds are no list of
+            non-negative integers.
     """
     with open(path, encoding="utf-8") as file:
         try:
@@ -33,11 +34,17 @@ def read_plan_file(
     if len(opts) % 2:
         raise ValueError(f"overrides come in KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
-        _replace(content, key, yaml.safe_load(value))
+        try:
+            _replace(content, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ValueError(f"override {key!r}: {value!r} is not YAML") from error
     unknown = sorted(set(content) - set(keys))
     missing = [key for key in keys if key not in content and key not in optional]
     if unknown or missing:
         raise ValueError(f"{path}: a plan has the keys {', '.join(keys)}; unknown: {unknown}, missing: {missing}")
+    seeds = content["seeds"]
+    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise ValueError(f"{path}: seeds must be a list of non-negative integers, got {seeds}")
     return content
 
 

@@ -56,7 +56,14 @@ class SideBranchMaskHead(MaskHead):
             use_gcn: the graph convolution of the branch, with C/2 channels inside.
             maps: each with `layer` "occluder" or "occludee"; the occluder's boundary is left out.
             num_mask_classes, use_boundary, gcn_norm, freeze_gcn_norm, loss_weights: see `BilayerMaskHead`.
+
+        Raises:
+            ValueError: `num_conv` is less than 1.
         """
+        if num_conv < 1:
+            raise ValueError(
+                f"the shared and the visible layer have num_conv convolutions each, got num_conv={num_conv}"
+            )
         maps = [spec for spec in maps if spec.name != OCCLUDER_BOUNDARY.name]
         super().__init__([spec for spec in maps if use_boundary or spec.kind != BOUNDARY], loss_weights)
         self.shared_layer = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)

@@ -126,7 +126,7 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     for key in list(conversion.state):
         if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
             conversion.leave_out(key, "the model has no mask branch", harmless=True)
-        elif key.endswith(_COUNTER) and key not in own:
+        elif key.endswith(_COUNTER) and key not in own and f"{key.removesuffix(_COUNTER)}.running_mean" in own:
             conversion.leave_out(key, "the model's BatchNorm is frozen and has no counter", harmless=True)
     return conversion
 

@@ -83,10 +83,11 @@ def _kind(value: object) -> type:
 def _add_keys(cfg) -> None:
     node = type(cfg)
 
-    # -- The bilayer mask head (MODEL.ROI_MASK_HEAD.NAME: "BilayerMaskHead") --------------------
+    # -- Mask heads with occluder maps (MODEL.ROI_MASK_HEAD.NAME: "BilayerMaskHead", "SideBranchMaskHead") ----------
     bilayer = cfg.MODEL.BILAYER = node()
-    bilayer.GCN = True  # the non-local graph convolution after the second conv of each layer
-    bilayer.BOUNDARY = True  # boundary branches and their losses
+    # The non-local graph convolution: after the second conv of each layer, or in the side branch.
+    bilayer.GCN = True
+    bilayer.BOUNDARY = True  # boundary decoders and their losses
     # A further map of the occludee: its amodal mask, hidden part included. Needs training sets with amodal masks.
     bilayer.AMODAL = False
     bilayer.GCN_NORM = "BN"  # of the graph convolution; or "SyncBN": batch statistics of all processes
@@ -299,10 +300,11 @@ def _model_defaults() -> CfgNode:
     box.SMOOTH_L1_BETA = 0.0
     box.CLS_AGNOSTIC_BBOX_REG = False
     mask = model.ROI_MASK_HEAD = CfgNode()
-    # Or "PlainMaskHead" (alias "MaskRCNNConvUpsampleHead", detectron2's own in the plugin), or another of
-    # MASK_HEAD_REGISTRY.
+    # Or "SideBranchMaskHead", "PlainMaskHead" (alias "MaskRCNNConvUpsampleHead", detectron2's own in the plugin), or
+    # another of MASK_HEAD_REGISTRY.
     mask.NAME = "BilayerMaskHead"
-    mask.NUM_CONV = 4  # of each layer (bilayer) or of the head (plain)
+    # Convolutions of each layer (bilayer), of the shared and of the visible layer (side branch), of the head (plain).
+    mask.NUM_CONV = 4
     mask.CONV_DIM = 256
     mask.POOLER_RESOLUTION = 14
     mask.POOLER_SAMPLING_RATIO = 0

@@ -140,18 +140,27 @@ def _heat_map_sheet(blocks: Sequence[Sequence[np.ndarray]], detections: Detectio
         left = margin + column * (line_width + between)
         bold.append((left, GAP // 2, style.shortened("RoI", size, cell, bold=True), style.INK))
         plain.append((left, GAP // 2 + text_height, style.shortened("resized to a square", size, cell), style.INK))
-        layer = None
+        layer, layers = None, [spec.layer for spec in _columns(detections)]
         for position, spec in enumerate(_columns(detections), start=1):
             x = left + position * (cell + gap)
             if spec.layer != layer:
                 layer = spec.layer
-                bold.append((x, GAP // 2, TITLES.get(layer, f"{layer} layer"), style.INK))
+                title = _layer_title(layer, layers.count(layer) * (cell + gap) - gap, size)
+                bold.append((x, GAP // 2, title, style.INK))
             plain.append((x, GAP // 2 + text_height, spec.title or spec.kind, style.INK))
         for row, line in enumerate(block):
             y = head + row * (line_height + GAP)
             sheet[y : y + line_height, left : left + line_width] = line
     _draw_scale(sheet, margin, height - foot + GAP // 2, cell * 2, text_height, size, plain)
     return style.draw_texts(style.draw_texts(sheet, plain, size), bold, size, bold=True)
+
+
+def _layer_title(layer: str, width: int, size: int) -> str:
+    """Title over the maps of a layer, of which some heads have one alone: its beginning if not all of it fits."""
+    title = TITLES.get(layer, f"{layer} layer")
+    if style.text_size(title, size, bold=True)[0] > width:
+        title = title.partition(":")[0]
+    return style.shortened(title, size, width, bold=True)
 
 
 def _draw_scale(

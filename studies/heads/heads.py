@@ -44,7 +44,10 @@ def build_arms(plan: HeadsPlan, arms: Sequence[str], channels: int, seed: int) -
                 "heads may have other classes, so its masks are class-agnostic"
             )
         seed_everything(seed)
-        heads[arm] = build_mask_head(cfg, channels)
+        try:
+            heads[arm] = build_mask_head(cfg, channels)
+        except ValueError as error:
+            raise ValueError(f"arm {arm!r}: {error}") from error
         heads[arm].maps = with_occluder_target(heads[arm].maps, cfg.MODEL.BILAYER.OCCLUDER_TARGET)
     return heads
 

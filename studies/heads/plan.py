@@ -132,6 +132,9 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
     """
     content = {**_OPTIONAL, **read_plan_file(path, opts, keys=_KEYS, optional=tuple(_OPTIONAL))}
     import_modules(content.pop("imports"))
+    for pair in content["compare"]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(arm, str) for arm in pair)):
+            raise ValueError(f"{path}: compare must be a list of pairs of arms, got {content['compare']}")
     visible = {"visible_only": content.pop("visible_only")}
     plan = HeadsPlan(
         **{
@@ -147,8 +150,6 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
 
 
 def _check(plan: HeadsPlan, source: str) -> None:
-    if not plan.seeds or not all(isinstance(seed, int) and seed >= 0 for seed in plan.seeds):
-        raise ValueError(f"{source}: seeds must be non-negative integers, got {list(plan.seeds)}")
     if plan.trunk not in (NONE, ALL, *plan.arms):
         raise ValueError(f"{source}: trunk is {plan.trunk!r}; it must be {NONE!r}, {ALL!r} or an arm")
     for arm in plan.arms:

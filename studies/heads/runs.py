@@ -63,6 +63,7 @@ def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *
         TrainingInterrupted: SIGINT or SIGTERM was received; a checkpoint was written.
         ValueError: from the plan's values.
     """
+    _check_arms(plan)
     for run in runs:
         folder = os.path.join(output, "runs", run.name)
         os.makedirs(folder, exist_ok=True)
@@ -72,6 +73,13 @@ def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *
                     _Execution(plan, output, run, workers).run()
         except BlockingIOError as busy:
             logger.info("%s: left to it", busy)
+
+
+def _check_arms(plan: HeadsPlan) -> None:
+    """Builds the heads, without memory, so that a mistyped one is an error before anything is written."""
+    channels = plan.trunk_config(plan.runs()[0], "", "", 1).MODEL.FPN.OUT_CHANNELS
+    with torch.device("meta"):
+        build_arms(plan, tuple(plan.arms), channels, seed=0)
 
 
 @contextlib.contextmanager

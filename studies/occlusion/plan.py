@@ -156,8 +156,6 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
 
 
 def _check(plan: StudyPlan, source: str) -> None:
-    if not plan.seeds or not all(isinstance(seed, int) and seed >= 0 for seed in plan.seeds):
-        raise ValueError(f"{source}: seeds must be non-negative integers, got {list(plan.seeds)}")
     for key in ("baseline", "candidate"):
         if getattr(plan, key) not in plan.arms:
             raise ValueError(f"{source}: {key} {getattr(plan, key)!r} is not one of the arms {', '.join(plan.arms)}")

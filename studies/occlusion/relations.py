@@ -16,7 +16,7 @@ def order_by_estimate(cfg, model: Detector) -> dict[str, dict]:
 
     Args:
         cfg: the config that the model was built from, with one test set of known depth order.
-        model: the model, in eval mode.
+        model: the model, in eval mode. Without a detection, as after a few iterations, no estimate has the metric.
     """
     ((_, evaluation_set),) = read_evaluation_sets(cfg, model).items()
     evaluators: dict[str, CocoEvaluator] = {}
@@ -27,4 +27,5 @@ def order_by_estimate(cfg, model: Detector) -> dict[str, dict]:
                 evaluators[name] = CocoEvaluator(evaluation_set.truth, metrics=("order",))
             estimated = replace(detections, occluded_by=confidence)
             evaluators[name].update(image_id, evaluation_set.with_its_classes(estimated))
-    return {name: evaluator.compute()["order"] for name, evaluator in evaluators.items()}
+    computed = {name: evaluator.compute() for name, evaluator in evaluators.items()}
+    return {name: metrics["order"] for name, metrics in computed.items() if "order" in metrics}

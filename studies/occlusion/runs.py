@@ -54,9 +54,11 @@ def execute_runs(
         list[Run]: the runs that failed, or could not start because their initial run failed. See their logs.
 
     Raises:
-        ValueError: a run's folder contains the config of another plan.
+        ValueError: an arm has a value that its model does not support, such as an unknown mask head; or a run's folder
+            contains the config of another plan.
     """
     runs = plan.runs() if runs is None else runs
+    _check_models(plan, output, num_classes, runs)
     for run in runs:
         write_run_config(plan.config(run, output, num_classes=num_classes[run.data]), run_folder(output, run))
     waiting = [run for run in runs if not _is_done(output, run)]
@@ -80,6 +82,17 @@ def execute_runs(
                 if status:
                     failed.append(run)
     return failed
+
+
+def _check_models(plan: StudyPlan, output: str, num_classes: dict[str, int], runs: Sequence[Run]) -> None:
+    """Builds the model of every arm, without memory, so that a mistyped one is an error before the first run."""
+    for run in {(run.data, run.detector, run.arm): run for run in runs}.values():
+        cfg = plan.config(run, output, num_classes=num_classes[run.data])
+        try:
+            with torch.device("meta"):
+                build_model(cfg.with_values({"MODEL.DEVICE": "meta"}))
+        except ValueError as error:
+            raise ValueError(f"{run.name}: {error}") from error
 
 
 def result_file(output: str, run: Run) -> str:

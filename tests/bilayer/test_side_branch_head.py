@@ -111,6 +111,12 @@ def test_ablated_heads_leave_out_what_they_are_told():
     assert list(head(torch.randn(1, 8, 14, 14))) == ["occludee_mask", "occluder_mask"]
 
 
+def test_layers_without_convolutions_are_an_error():
+    """detectron2's default of MODEL.ROI_MASK_HEAD.NUM_CONV is 0."""
+    with pytest.raises(ValueError, match="got num_conv=0"):
+        SideBranchMaskHead(8, num_conv=0)
+
+
 def test_a_further_map_belongs_to_the_branch_if_its_layer_is_the_occluder():
     further = replace(OCCLUDER_MASK, name="occluder_depth", short_name="depth", loss_name="loss_depth")
     head = SideBranchMaskHead(8, maps=(*PUBLISHED_MAPS, further)).eval()

@@ -195,6 +195,13 @@ def test_frozen_and_live_batch_norm(saved):
     assert not load_weights(live, saved(frozen)).differs
 
 
+def test_counters_of_layers_that_the_model_lacks_are_not_those_of_frozen_ones(saved):
+    bilayer, model = small_model(FCOS), small_model(FCOS, MODEL__ROI_MASK_HEAD__NAME="SideBranchMaskHead")
+    report = load_weights(model, saved(bilayer), strict=False)
+    assert "mask_branch.head.occluder_layer.gcn.norm.num_batches_tracked" in [entry.key for entry in report.skipped]
+    assert {entry.reason for entry in report.skipped} == {"no such tensor in the model"}
+
+
 def test_caffe2_resnet_into_a_detector(saved):
     model = small_model(FCOS, MODEL__RESNETS__DEPTH=50, MODEL__RESNETS__STRIDE_IN_1X1=True)
     state = caffe2_resnet(merged=True)

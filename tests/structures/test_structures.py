@@ -145,6 +145,15 @@ def test_an_absent_map_is_an_error_that_names_what_there_is():
         _ = detections().occluder_masks
 
 
+def test_an_absent_map_that_was_asked_for_is_one_of_another_head():
+    with pytest.raises(
+        ValueError, match=r"have no occluder_boundary; .*, occluder_mask; not every mask head predicts it"
+    ):
+        _ = detections().with_maps(occluder_mask=torch.ones(2, 4, 4)).occluder_boundaries
+    with pytest.raises(ValueError, match=r"have no occluder_boundary; .*; predict with with_occluder=True"):
+        _ = detections().occluder_boundaries
+
+
 def test_an_image_wide_instance_does_not_pad_the_others():
     full = torch.zeros(101, 800, 1333, dtype=torch.uint8)
     full[0] = 1

@@ -238,6 +238,9 @@ def test_roi_targets_have_what_a_training_step_reads():
     [
         ({"trunk": "bilayer"}, "trunk is 'bilayer'; it must be 'none', 'all' or an arm"),
         ({"compare": [["plain", "other"]]}, "compare names 'other', not one of the arms plain, front"),
+        ({"compare": [["plain"]]}, r"compare must be a list of pairs of arms, got \[\['plain'\]\]"),
+        ({"compare": ["plain", "front"]}, r"compare must be a list of pairs of arms, got \['plain', 'front'\]"),
+        ({"seeds": 1}, "seeds must be a list of non-negative integers, got 1"),
         ({"arms": {"a/b": {}}, "compare": []}, "'a/b' is no name of an arm"),
         ({"data": {"shapes": {"train": {"count": 1}}}}, "data 'shapes' has .*; it needs train and tests"),
         ({"views": 0}, "views must be at least 1, got 0"),
@@ -248,6 +251,25 @@ def test_roi_targets_have_what_a_training_step_reads():
 def test_what_a_plan_gets_wrong_is_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         plan_of(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"ROI_MASK_HEAD": {"NAME": "SideBrachMaskHead"}},
+            "MODEL.ROI_MASK_HEAD.NAME is 'SideBrachMaskHead'; registered",
+        ),
+        ({"BILAYER": {"AMODL": True}}, "unknown config key 'MODEL.BILAYER.AMODL' in the plan's arm front"),
+        ({"ROI_MASK_HEAD": {"NAME": "PlainMaskHead"}, "BILAYER": {"AMODAL": True}}, "arm 'front': .*AMODAL is True"),
+    ],
+)
+def test_a_mistyped_arm_is_an_error_before_anything_is_written(tmp_path, changes, message):
+    plan = plan_of(tmp_path)
+    plan = replace(plan, arms={**plan.arms, "front": {"MODEL": changes}})
+    with pytest.raises((KeyError, ValueError), match=message):
+        execute_heads_runs(plan, str(tmp_path / "study"), plan.runs())
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_frozen_trunk_needs_weights(folder, tmp_path):

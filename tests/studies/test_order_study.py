@@ -100,6 +100,13 @@ class _Oracle:
         return [occluded_pair(tuple(image.shape[1:])) for image in images]
 
 
+class _Blind(_Oracle):
+    """A model that finds nothing, as after a few iterations."""
+
+    def inference(self, images, *, with_occluder, output_sizes=None):
+        return [found[:0] for found in super().inference(images, with_occluder=with_occluder)]
+
+
 @pytest.mark.parametrize(("depths", "accuracy"), [((1, 0), 100.0), ((0, 1), 0.0)])
 def test_order_of_a_known_model_by_each_estimate(tmp_path, depths, accuracy):
     from PIL import Image
@@ -135,3 +142,4 @@ def test_order_of_a_known_model_by_each_estimate(tmp_path, depths, accuracy):
         ("occluder", "hidden_part", "mean"), accuracy
     )
     assert all(order["found"] == 1 for order in orders.values())
+    assert order_by_estimate(cfg, _Blind()) == {}

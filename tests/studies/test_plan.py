@@ -76,8 +76,9 @@ def test_without_a_start_the_arms_do_not_depend_on_another_run(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, -2]}, r"seeds must be non-negative integers, got \[1, -2\]"),
-        ({"seeds": []}, r"seeds must be non-negative integers, got \[\]"),
+        ({"seeds": [1, -2]}, r"seeds must be a list of non-negative integers, got \[1, -2\]"),
+        ({"seeds": []}, r"seeds must be a list of non-negative integers, got \[\]"),
+        ({"seeds": 1}, "seeds must be a list of non-negative integers, got 1"),
         ({"baseline": "plane"}, "baseline 'plane' is not one of the arms plain, "),
         ({"candidate": "x"}, "candidate 'x' is not one of the arms"),
         ({"arms": {"start": {}, "plain": {}, "bilayer": {}}}, "'start' is reserved for the detector without masks"),
@@ -102,6 +103,8 @@ def test_files_that_are_not_plans_are_rejected(tmp_path, text):
 
 
 def test_invalid_overrides_are_rejected():
+    with pytest.raises(ValueError, match=r"override '--only': '\*/seed_1' is not YAML"):
+        load_plan(REDUCED, ["--only", "*/seed_1"])
     with pytest.raises(ValueError, match=r"KEY VALUE pairs, got 1 words"):
         load_plan(REDUCED, ["seeds"])
     with pytest.raises(ValueError, match=r"'seeds' is not a section, it is \[1, 2, 3\]"):

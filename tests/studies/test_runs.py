@@ -18,6 +18,7 @@ from bcnet.files import open_locked
 from bcnet.prediction.ground_truth_boxes import ground_truth_boxes, masks_in_ground_truth_boxes
 from bcnet.structures import Detections
 from studies.occlusion import execute_runs, runs, write_report
+from studies.occlusion.figures import plot_differences
 from studies.occlusion.plan import START, StudyPlan, run_folder, scene_spec
 from studies.occlusion.scenes import make_scenes
 
@@ -117,6 +118,14 @@ def test_another_plan_in_the_same_folder_is_rejected(study):
         execute_runs(other, study, {"shapes": 6})
 
 
+def test_a_value_that_a_head_does_not_support_is_an_error_before_the_first_run(tmp_path):
+    settings = {**SETTINGS, "MODEL": {**SETTINGS["MODEL"], "BILAYER": {"AMODAL": True}}}
+    plan = StudyPlan(**{**vars(PLAN), "settings": settings})
+    with pytest.raises(ValueError, match=r"shapes/faster_rcnn/plain/seed_1: .*AMODAL is True; the plain head"):
+        execute_runs(plan, str(tmp_path), {"shapes": 6})
+    assert not os.listdir(tmp_path)
+
+
 def test_a_failure_stops_only_dependent_runs(tmp_path, monkeypatch):
     started = []
 
@@ -196,6 +205,11 @@ def test_a_report_needs_an_arm_but_not_the_first_seed(study, tmp_path):
         shutil.rmtree(tmp_path / "study/runs/shapes/faster_rcnn" / arm)
     with pytest.raises(ValueError, match="is complete, there is nothing to report"):
         write_report(PLAN, str(tmp_path / "study"))
+
+
+def test_a_figure_of_differences_of_one_arm_alone_has_no_legend(tmp_path):
+    plot_differences(PLAN, {}, "shapes", "faster_rcnn", str(tmp_path / "differences.png"))  # warnings are errors
+    assert (tmp_path / "differences.png").stat().st_size > 1000
 
 
 def test_a_report_without_runs_is_rejected(scenes, tmp_path):

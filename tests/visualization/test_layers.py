@@ -10,7 +10,7 @@ from mask_layers import two_layers
 
 from bcnet.maps import PUBLISHED_MAPS
 from bcnet.structures import Detections, InstanceMasks, Targets
-from bcnet.visualization import detections_from_targets, draw_detections, draw_heat_maps, draw_layers
+from bcnet.visualization import detections_from_targets, draw_detections, draw_heat_maps, draw_layers, style
 from bcnet.visualization.duplicates import near_identical
 from bcnet.visualization.heat_maps import COLORMAP, _columns, _roi_crop
 from bcnet.visualization.layers import layer_panels
@@ -196,6 +196,27 @@ def test_many_detections_fill_sheets():
     one, two = draw_heat_maps(image(), found, cell=60, rows=4)
     assert one.shape[1] == two.shape[1] > draw_heat_maps(image(), found[:1], cell=60)[0].shape[1]
     assert two.shape[0] < one.shape[0]  # three detections are left: two rows
+
+
+@pytest.mark.parametrize(
+    "maps, titles",
+    [
+        (MAPS, ["Occluder layer: occluder", "Occludee layer: instance"]),
+        (("occluder_mask", "occludee_boundary", "occludee_mask"), ["Occluder layer", "Occludee layer: instance"]),
+        (("occludee_mask",), ["Occludee layer"]),
+    ],
+)
+def test_the_title_of_a_layer_is_no_wider_than_its_maps(maps, titles, monkeypatch):
+    texts = []
+    drawn = style.draw_texts
+    monkeypatch.setattr(
+        style, "draw_texts", lambda picture, found, *a, **kw: texts.extend(found) or drawn(picture, found, *a, **kw)
+    )
+    (sheet,) = draw_heat_maps(image(), detections(maps=maps))
+    found = [(x, text) for x, _, text, _ in texts if "layer" in text]
+    assert [text for _, text in found] == titles
+    ends = [x for x, _ in found[1:]] + [sheet.shape[1]]
+    assert all(x + style.text_size(text, 14, bold=True)[0] <= end for (x, text), end in zip(found, ends, strict=True))
 
 
 def test_plain_head_has_one_heat_map():
