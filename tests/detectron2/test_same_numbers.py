@@ -26,8 +26,12 @@ EVERYTHING = (
 )
 
 
+SIDE_BRANCH = ("MODEL.ROI_MASK_HEAD.NAME", "SideBranchMaskHead")
+HEADS = {"R-18": (), "R-50": BOTTLENECK, "per class": PER_CLASS, "plain head": PLAIN, "side branch": SIDE_BRANCH}
+
+
 @pytest.mark.parametrize("config_file", [FASTER_RCNN, FCOS])
-@pytest.mark.parametrize("opts", [(), BOTTLENECK, PER_CLASS, PLAIN], ids=["R-18", "R-50", "per class", "plain head"])
+@pytest.mark.parametrize("opts", HEADS.values(), ids=HEADS)
 def test_the_same_detections_and_masks(config_file, opts):
     engine, plugin = both_hosts(config_file, *opts)
     with torch.no_grad():
@@ -78,7 +82,7 @@ def test_on_request_the_layers_are_pasted_into_the_image(config_file):
 
 
 @pytest.mark.parametrize("config_file", [FASTER_RCNN, FCOS])
-@pytest.mark.parametrize("opts", [(), BOTTLENECK, PER_CLASS, PLAIN], ids=["R-18", "R-50", "per class", "plain head"])
+@pytest.mark.parametrize("opts", HEADS.values(), ids=HEADS)
 def test_the_same_losses_on_the_same_targets(config_file, opts):
     engine, plugin = both_hosts(config_file, *EVERYTHING, *opts)
     assert all(loss > 0 for loss in assert_same_losses(engine, plugin).values())
