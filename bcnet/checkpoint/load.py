@@ -19,6 +19,7 @@ from bcnet.modeling.checkpoint_adapter import CheckpointAdapter, adapter_of
 logger = logging.getLogger(__name__)
 
 _COUNTER = ".num_batches_tracked"
+_ABSENT = "no such tensor in the model"
 
 
 def read_model_file(source: str) -> dict:
@@ -126,8 +127,10 @@ def _convert(model: nn.Module, state: Mapping[str, Tensor]) -> Conversion:
     for key in list(conversion.state):
         if key.startswith("mask_branch.") and not any(name.startswith("mask_branch.") for name in own):
             conversion.leave_out(key, "the model has no mask branch", harmless=True)
-        elif key.endswith(_COUNTER) and key not in own and f"{key.removesuffix(_COUNTER)}.running_mean" in own:
-            conversion.leave_out(key, "the model's BatchNorm is frozen and has no counter", harmless=True)
+        elif key.endswith(_COUNTER) and key not in own:
+            frozen = f"{key.removesuffix(_COUNTER)}.running_mean" in own
+            reason = "the model's BatchNorm is frozen and has no counter" if frozen else _ABSENT
+            conversion.leave_out(key, reason, harmless=True)
     return conversion
 
 
@@ -156,7 +159,7 @@ def match_weights(model: nn.Module, conversion: Conversion, *, source: str) -> L
     for key, tensor in conversion.state.items():
         name, shape = conversion.sources[key], tuple(tensor.shape)
         if key not in own:
-            report.skip(name, shape, "no such tensor in the model")
+            report.skip(name, shape, _ABSENT)
         elif shape != tuple(own[key].shape):
             report.reshaped[key] = (shape, tuple(own[key].shape))
         else:
