@@ -22,9 +22,9 @@ BRANCH_CONVS = 2
 class SideBranchMaskHead(MaskHead):
     """One deep stack for the visible mask and its boundary, and a side branch for the occluder and the amodal mask.
 
-    Not from the BCNet paper: it was found by the comparisons of `scores/occlusion_study.md`. There its visible masks are
-    within 0.2 points of those of a plain head of eight convolutions with a boundary decoder, and its other maps equal
-    to the bilayer head's or better, at no more arithmetic::
+    Not from the BCNet paper: it was found by the comparisons of `scores/occlusion_study.md`. There its visible masks
+    are within 0.2 points of those of a plain head of eight convolutions with a boundary decoder, and its other maps
+    equal to the bilayer head's or better, at no more arithmetic::
 
         shared = shared_layer(x)
         visible = visible_layer(shared)

@@ -12,7 +12,7 @@ from detectron2.config import get_cfg
 from plugin_samples import CONFIGS
 
 from bcnet.config import CfgNode, load_config
-from bcnet.detectron2 import add_bcnet_config
+from bcnet.detectron2 import add_bcnet_config, derive_from_backbone
 
 FILES = sorted(p.relative_to(CONFIGS).as_posix() for p in pathlib.Path(CONFIGS).rglob("*.yaml"))
 COMPLETE = [file for file in FILES if not file.endswith("Base-quick.yaml")]
@@ -38,6 +38,8 @@ def merged(file):
     cfg = get_cfg()
     add_bcnet_config(cfg)
     cfg.merge_from_file(f"{CONFIGS}/{file}")
+    if "timm_fpn" in cfg.MODEL.BACKBONE.NAME:
+        derive_from_backbone(cfg)  # as the plugin's trainer does, and the engine when it loads a config
     return dict(leaves(cfg))
 
 
