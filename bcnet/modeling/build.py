@@ -30,6 +30,19 @@ def build_model(cfg) -> Detector:
     return model
 
 
+def build_meta_model(cfg) -> Detector:
+    """The detector on the meta device, without memory and random numbers: to count parameters or check a config.
+
+    Raises:
+        ValueError: as of `build_model`.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        return build_model(cfg)
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of that name; falls back to the CPU, with a warning, if CUDA is not available.
 

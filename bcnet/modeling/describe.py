@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
-from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN, build_model
+from bcnet.modeling import BACKBONE_REGISTRY, ResNetFPN
+from bcnet.modeling.build import build_meta_model
 from bcnet.modeling.timm_backbone import TimmFPN
 
 HEADS = {
@@ -24,7 +23,7 @@ def describe_config(cfg) -> dict:
         "backbone": _backbone(cfg),
         "mask head": "none",
         "classes": model.ROI_HEADS.NUM_CLASSES,
-        "parameters": _count_parameters(cfg),
+        "parameters": sum(parameter.numel() for parameter in build_meta_model(cfg).parameters()),
         "initial weights": model.WEIGHTS or "none",
         "images": f"{cfg.INPUT.FORMAT}, short side {cfg.INPUT.MIN_SIZE_TEST}, long side {cfg.INPUT.MAX_SIZE_TEST}",
         "training sets": list(cfg.DATASETS.TRAIN),
@@ -53,12 +52,3 @@ def _backbone(cfg) -> str:
     if resnets.NUM_GROUPS == 1:
         return f"ResNet-{resnets.DEPTH}-FPN"
     return f"ResNeXt-{resnets.DEPTH}-{resnets.NUM_GROUPS}x{resnets.WIDTH_PER_GROUP}d-FPN"
-
-
-def _count_parameters(cfg) -> int:
-    """Number of parameters of the model, which is built on the meta device."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(cfg).parameters())

@@ -18,6 +18,7 @@ from bcnet.config import load_config
 from bcnet.files import open_locked, write_json, write_text
 from bcnet.maps import OCCLUDER_MASK
 from bcnet.modeling import build_model
+from bcnet.modeling.build import build_meta_model
 from bcnet.prediction.ground_truth_boxes import masks_in_ground_truth_boxes
 from bcnet.training import train
 from bcnet.training.reproducibility import describe_run
@@ -89,8 +90,7 @@ def _check_models(plan: StudyPlan, output: str, num_classes: dict[str, int], run
     for run in {(run.data, run.detector, run.arm): run for run in runs}.values():
         cfg = plan.config(run, output, num_classes=num_classes[run.data])
         try:
-            with torch.device("meta"):
-                build_model(cfg.with_values({"MODEL.DEVICE": "meta"}))
+            build_meta_model(cfg)
         except ValueError as error:
             raise ValueError(f"{run.name}: {error}") from error
 
