@@ -1,4 +1,4 @@
-"""Mask head whose visible masks are a plain head's, with a side branch for what is in front and what is hidden.
+"""Mask head with a deep stack for the visible mask, and a side branch for what is in front and what is hidden.
 
 Letters: N RoIs, C channels, S=14 pooled side, M=2S mask side, K mask classes.
 """
@@ -15,19 +15,19 @@ from bcnet.maps import AMODAL, BOUNDARY, OCCLUDER, OCCLUDER_BOUNDARY, PUBLISHED_
 
 # Share of the side branch's gradient that reaches the shared convolutions: the more, the better the amodal masks and
 # the worse the visible ones (scores/occlusion_study.md).
-BRANCH_GRADIENT = 0.25
-BRANCH_CONVS = 2
+BRANCH_GRADIENT = 0.5
+BRANCH_CONVS = 1
 
 
 class SideBranchMaskHead(MaskHead):
     """One deep stack for the visible mask and its boundary, and a side branch for the occluder and the amodal mask.
 
     Not from the BCNet paper: it was found by the comparisons of `scores/occlusion_study.md`. There its visible masks
-    are within 0.2 points of those of a plain head of eight convolutions with a boundary decoder, and its other maps
-    equal to the bilayer head's or better, at no more arithmetic::
+    are better than those of a plain head of eight convolutions with a boundary decoder, and its other maps equal to the
+    bilayer head's or better, at no more arithmetic::
 
         shared = shared_layer(x)
-        visible = visible_layer(shared)
+        visible = visible_layer(shared + x)
         branch = branch_layer(branch_gcn(shared + x) + visible)
 
     The branch's losses train ``visible_layer`` not at all and ``shared_layer`` by `BRANCH_GRADIENT` of their gradient.
@@ -52,7 +52,7 @@ class SideBranchMaskHead(MaskHead):
         """
         Args:
             channels: C, of the pooled features and of all layers, whose features are added.
-            num_conv: 3x3 convolutions of the shared layer, and of the visible one.
+            num_conv: 3x3 convolutions of the shared layer; the visible one has one more.
             use_gcn: the graph convolution of the branch, with C/2 channels inside.
             maps: each with `layer` "occluder" or "occludee"; the occluder's boundary is left out.
             num_mask_classes, use_boundary, gcn_norm, freeze_gcn_norm, loss_weights: see `BilayerMaskHead`.
@@ -62,12 +62,12 @@ class SideBranchMaskHead(MaskHead):
         """
         if num_conv < 1:
             raise ValueError(
-                f"the shared and the visible layer have num_conv convolutions each, got num_conv={num_conv}"
+                f"the shared layer has num_conv convolutions and the visible one one more, got num_conv={num_conv}"
             )
         maps = [spec for spec in maps if spec.name != OCCLUDER_BOUNDARY.name]
         super().__init__([spec for spec in maps if use_boundary or spec.kind != BOUNDARY], loss_weights)
         self.shared_layer = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
-        self.visible_layer = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
+        self.visible_layer = MaskLayer(channels, channels, num_conv=num_conv + 1, use_gcn=False)
         norm = {"norm": gcn_norm, "freeze_norm": freeze_gcn_norm}
         self.branch_gcn = GraphConvolution(channels, inner_channels=channels // 2, **norm) if use_gcn else None
         self.branch_layer = MaskLayer(channels, channels, num_conv=BRANCH_CONVS, use_gcn=False)
@@ -76,7 +76,7 @@ class SideBranchMaskHead(MaskHead):
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         shared = self.shared_layer(x)
-        visible = self.visible_layer(shared)
+        visible = self.visible_layer(shared + x)
         wanted = self.wanted(names)
         branch = self._branch(x, shared, visible) if any(map(_is_of_branch, wanted)) else visible
         return {spec.name: self.get_submodule(spec.name)(branch if _is_of_branch(spec) else visible) for spec in wanted}

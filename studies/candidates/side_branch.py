@@ -1,6 +1,6 @@
 """Mask heads with a plain head's visible masks, and a branch beside them for what is in front and what is hidden.
 
-Forerunners of `bcnet.bilayer.SideBranchMaskHead`, whose branch is the deep one below and reads the pooled features too.
+Forerunners of `bcnet.bilayer.SideBranchMaskHead`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ class SideBranchHead(CandidateHead):
     gradient_scale = 1.0
     front_convs = 1  # of the branch, after its graph convolution
     bottleneck = 1  # divisor of the channels inside the graph convolution
+    more_shared = more_visible = 0  # convolutions of the layer beside num_conv
+    pooled_to_branch = pooled_to_visible = False  # the layer reads the pooled features too
+    residual = False  # around the branch's convolutions
 
     def make_layers(self, channels: int, num_conv: int, options: dict) -> None:
-        self.shared = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
-        self.visible = MaskLayer(channels, channels, num_conv=num_conv, use_gcn=False)
+        self.shared = MaskLayer(channels, channels, num_conv=num_conv + self.more_shared, use_gcn=False)
+        self.visible = MaskLayer(channels, channels, num_conv=num_conv + self.more_visible, use_gcn=False)
         norm = {"norm": options["gcn_norm"], "freeze_norm": options["freeze_gcn_norm"]}
         inner = channels // self.bottleneck
         self.graph = GraphConvolution(channels, inner_channels=inner, **norm) if options["use_gcn"] else None
@@ -40,14 +43,15 @@ class SideBranchHead(CandidateHead):
 
     def forward(self, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
         shared = self.shared(x)
-        visible = self.visible(shared)
+        visible = self.visible(shared + x if self.pooled_to_visible else shared)
         wanted = self.wanted(names)
         in_front = [spec for spec in wanted if spec.layer == OCCLUDER or spec.kind == AMODAL]
         features = {OCCLUDEE: visible}
         if in_front:
             branch = _scale_gradient(shared, self.gradient_scale)
-            branch = branch if self.graph is None else self.graph(branch)
-            features[OCCLUDER] = self.front(branch + visible.detach())
+            branch = branch + x if self.pooled_to_branch else branch
+            branch = (branch if self.graph is None else self.graph(branch)) + visible.detach()
+            features[OCCLUDER] = self.front(branch) + branch if self.residual else self.front(branch)
         return {
             spec.name: self.decoders[spec.name](features[OCCLUDER if spec in in_front else OCCLUDEE]) for spec in wanted
         }
@@ -98,3 +102,70 @@ class DeepSideBranchHalfHead(DeepSideBranchHead):
     """With half of the branch's gradient to the shared convolutions."""
 
     gradient_scale = 0.5
+
+
+@MASK_HEAD_REGISTRY.register()
+class PooledSideBranchHead(DeepSideBranchHead):
+    """The branch reads the pooled features too: `side_branch_head` of the runs of 2,400 iterations and on photos."""
+
+    pooled_to_branch = True
+
+
+@MASK_HEAD_REGISTRY.register()
+class PooledVisibleHead(PooledSideBranchHead):
+    """The last four convolutions read them too."""
+
+    pooled_to_visible = True
+
+
+@MASK_HEAD_REGISTRY.register()
+class NinthHead(PooledSideBranchHead):
+    """One convolution of the branch moves to the visible mask: nine for it, at the same arithmetic for all maps."""
+
+    more_visible = 1
+    front_convs = 1
+
+
+@MASK_HEAD_REGISTRY.register()
+class NinthSharedHead(PooledSideBranchHead):
+    """It moves to the shared convolutions."""
+
+    more_shared = 1
+    front_convs = 1
+
+
+@MASK_HEAD_REGISTRY.register()
+class TenthHead(PooledSideBranchHead):
+    """Both convolutions of the branch move, one to each; half of the branch's gradient."""
+
+    gradient_scale = 0.5
+    more_shared = more_visible = 1
+    front_convs = 0
+
+
+@MASK_HEAD_REGISTRY.register()
+class NinthPooledHead(NinthHead):
+    """`NinthHead` with the pooled features as a further input of the last five convolutions."""
+
+    pooled_to_visible = True
+
+
+@MASK_HEAD_REGISTRY.register()
+class NinthPooledHalfHead(NinthPooledHead):
+    """With half of the branch's gradient: what became `bcnet.bilayer.SideBranchMaskHead`."""
+
+    gradient_scale = 0.5
+
+
+@MASK_HEAD_REGISTRY.register()
+class NinthPooledResidualHead(NinthPooledHead):
+    """A residual connection around the branch's convolution."""
+
+    residual = True
+
+
+@MASK_HEAD_REGISTRY.register()
+class NinthPooledResidualHalfHead(NinthPooledHalfHead):
+    """The same with half of the gradient."""
+
+    residual = True

@@ -27,8 +27,8 @@ def written_out(head: SideBranchMaskHead, x: torch.Tensor) -> dict:
         return f
 
     shared = stack(head.shared_layer, x)
-    visible = stack(head.visible_layer, shared)
-    g, f = head.branch_gcn, shared + x
+    f = shared + x
+    visible, g = stack(head.visible_layer, f), head.branch_gcn
     q, k, v = (p(f).flatten(2) for p in (g.query, g.key, g.value))
     related = (torch.softmax(q.transpose(1, 2) @ k / 8**0.5, dim=-1) @ v.transpose(1, 2)).transpose(1, 2)
     branch = stack(head.branch_layer, f + g.norm(g.output(related.reshape(q.shape[0], 8, 14, 14))) + visible)
@@ -47,16 +47,16 @@ def test_the_head_computes_what_its_description_says(head):
         torch.testing.assert_close(logits, expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_visible_masks_are_those_of_a_plain_head_of_eight_convolutions(head):
-    plain = PlainMaskHead(16, 16, num_conv=8, num_mask_classes=3, use_boundary=True)
-    for place, conv in enumerate(plain.layer.convs):
-        of = (head.shared_layer, head.visible_layer)[place // 4].convs[place % 4]
-        conv.load_state_dict(of.state_dict())
+def test_of_its_nine_convolutions_the_last_five_read_the_pooled_features_too(head):
+    """A plain head of five convolutions, given what the visible layer is given, has the same masks."""
+    plain = PlainMaskHead(16, 16, num_conv=5, num_mask_classes=3, use_boundary=True)
+    plain.layer.load_state_dict(head.visible_layer.state_dict())
     plain.mask.load_state_dict(head.occludee_mask.state_dict())
     plain.boundary.load_state_dict(head.occludee_boundary.state_dict())
+    assert len(head.shared_layer.convs) == 4
     x = torch.randn(2, 16, 14, 14)
     with torch.no_grad():
-        expected = plain(x)
+        expected = plain(head.shared_layer(x) + x)
         for name, logits in head(x, VISIBLE).items():
             torch.testing.assert_close(logits, expected[name], rtol=0, atol=0)
 
@@ -74,7 +74,7 @@ def test_the_branch_is_computed_only_for_its_maps(head):
     assert calls == ["shared_layer", "visible_layer", "branch_gcn", "branch_layer", "occludee_amodal"]
 
 
-def test_the_branch_trains_a_quarter_of_the_shared_layer_and_nothing_of_the_visible_one(head, monkeypatch):
+def test_the_branch_trains_the_shared_layer_by_half_and_nothing_of_the_visible_one(head, monkeypatch):
     x = torch.randn(2, 16, 14, 14)
 
     def gradients() -> tuple:
@@ -82,11 +82,11 @@ def test_the_branch_trains_a_quarter_of_the_shared_layer_and_nothing_of_the_visi
         sum(logits.sum() for logits in head(x, BRANCH).values()).backward()
         return head.visible_layer.convs[0].weight.grad, head.shared_layer.convs[0].weight.grad
 
-    of_visible, quarter = gradients()
+    of_visible, half = gradients()
     monkeypatch.setattr("bcnet.bilayer.side_branch_head.BRANCH_GRADIENT", 1.0)
     _, whole = gradients()
     assert of_visible is None and whole.any()
-    torch.testing.assert_close(quarter, 0.25 * whole)
+    torch.testing.assert_close(half, 0.5 * whole)
 
 
 @pytest.mark.parametrize("count", [0, 3])
@@ -101,7 +101,8 @@ def test_every_parameter_is_in_the_graph_of_the_losses(count):
 def test_arithmetic_is_no_more_than_the_bilayer_heads():
     ours, theirs = (mask_head_cost(of(64, maps=MAPS), 64, 14) for of in (SideBranchMaskHead, BilayerMaskHead))
     assert ours["multiply_adds_all_maps"] <= theirs["multiply_adds_all_maps"]
-    plain = mask_head_cost(PlainMaskHead(64, 64, num_conv=8, use_boundary=True), 64, 14)
+    assert ours["multiply_adds_masks_only"] < theirs["multiply_adds_masks_only"]
+    plain = mask_head_cost(PlainMaskHead(64, 64, num_conv=9, use_boundary=True), 64, 14)
     assert ours["multiply_adds_masks_only"] == plain["multiply_adds_masks_only"]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bcnet.bilayer import BilayerMaskHead
+from bcnet.bilayer import BilayerMaskHead, SideBranchMaskHead
 from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 from bcnet.modeling import MASK_HEAD_REGISTRY
 from studies.candidates import (
@@ -13,14 +13,23 @@ from studies.candidates import (
     DeepVisibleBranchGraphHead,
     DeepVisibleHead,
     GatedHead,
+    NinthHead,
+    NinthPooledHalfHead,
+    NinthPooledHead,
+    NinthPooledResidualHalfHead,
+    NinthPooledResidualHead,
+    NinthSharedHead,
     OccludeeFirstHead,
     OneStackHead,
     OneStackNeighboursHead,
+    PooledSideBranchHead,
+    PooledVisibleHead,
     SideBranchDetachedHead,
     SideBranchHalfHead,
     SideBranchHead,
     SideBranchQuarterHead,
     SplitLateHead,
+    TenthHead,
 )
 from studies.cost import mask_head_cost
 
@@ -175,3 +184,63 @@ def test_the_deep_side_branch_has_no_occluder_boundary_and_no_more_arithmetic():
     sum(values.sum() for values in logits.values()).backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
     assert (DeepSideBranchHead.gradient_scale, DeepSideBranchHalfHead.gradient_scale) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("head", "convs"),
+    [
+        (PooledSideBranchHead, (4, 4, 2)),
+        (PooledVisibleHead, (4, 4, 2)),
+        (NinthHead, (4, 5, 1)),
+        (NinthSharedHead, (5, 4, 1)),
+        (TenthHead, (5, 5, 0)),
+        (NinthPooledHead, (4, 5, 1)),
+        (NinthPooledHalfHead, (4, 5, 1)),
+        (NinthPooledResidualHead, (4, 5, 1)),
+        (NinthPooledResidualHalfHead, (4, 5, 1)),
+    ],
+)
+def test_convolutions_move_between_the_layers_at_the_same_arithmetic(head, convs):
+    module = head(64, maps=MAPS).train()
+    assert tuple(len(layer.convs) for layer in (module.shared, module.visible, module.front)) == convs
+    chosen = mask_head_cost(SideBranchMaskHead(64, maps=MAPS), 64, 14)
+    assert mask_head_cost(module, 64, 14)["multiply_adds_all_maps"] == chosen["multiply_adds_all_maps"]
+    logits = module(torch.randn(2, 64, 14, 14))
+    sum(values.sum() for values in logits.values()).backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_the_chosen_head_is_the_last_candidate_with_half_of_the_gradient():
+    torch.manual_seed(0)
+    candidate, chosen = NinthPooledHalfHead(8, maps=MAPS).eval(), SideBranchMaskHead(8, maps=MAPS).eval()
+    names = {"shared": "shared_layer", "visible": "visible_layer", "graph": "branch_gcn", "front": "branch_layer"}
+    state = {}
+    for key, value in candidate.state_dict().items():
+        part, _, rest = key.partition(".")
+        state[rest if part == "decoders" else f"{names[part]}.{rest}"] = value
+    chosen.load_state_dict(state)
+    x = torch.randn(2, 8, 14, 14)
+    for module in (candidate, chosen):
+        sum(values.sum() for values in module(x).values()).backward()
+    with torch.no_grad():
+        ours, expected = chosen(x), candidate(x)
+    for name in expected:
+        torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        chosen.shared_layer.convs[0].weight.grad, candidate.shared.convs[0].weight.grad, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("plain", "residual"),
+    [(NinthPooledHead, NinthPooledResidualHead), (NinthPooledHalfHead, NinthPooledResidualHalfHead)],
+)
+def test_the_residual_adds_what_the_branch_convolutions_read(plain, residual):
+    module = residual(8, maps=MAPS).eval()
+    for conv in module.front.convs:
+        torch.nn.init.zeros_(conv.weight)
+    other = plain(8, maps=MAPS).eval()
+    other.load_state_dict(module.state_dict())
+    x = torch.randn(1, 8, 14, 14)
+    with torch.no_grad():
+        assert other(x)["occluder_mask"].std() < 1e-6 < module(x)["occluder_mask"].std()
