@@ -9,7 +9,12 @@ import yaml
 
 
 def read_plan_file(
-    path: str | os.PathLike, opts: Sequence[str] = (), *, keys: Sequence[str], optional: Sequence[str] = ()
+    path: str | os.PathLike,
+    opts: Sequence[str] = (),
+    *,
+    keys: Sequence[str],
+    optional: Sequence[str] = (),
+    counts: Sequence[str] = (),
 ) -> dict:
     """The content of a plan's YAML file, with overrides.
 
@@ -18,11 +23,13 @@ def read_plan_file(
         opts: ``KEY VALUE`` pairs that override values, e.g. ``["settings.SOLVER.MAX_ITER", "100"]``; values are YAML.
         keys: the keys of such a plan; "seeds" among them.
         optional: those of them that may be absent.
+        counts: those of them whose value is a positive integer.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is not YAML, a key is unknown or missing, an override is malformed, or the seeds are no list of
-            non-negative integers.
+        ValueError: it is not YAML, a key is unknown or missing, an override is malformed, "data", "detectors", "arms",
+            "settings" or one of their entries is no section, the seeds are no list of different non-negative integers,
+            or a count is none.
     """
     with open(path, encoding="utf-8") as file:
         try:
@@ -31,6 +38,8 @@ def read_plan_file(
             raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold the keys of a plan ({', '.join(keys)}), got {content!r}")
+    if options := [word for word in opts if word.startswith("--")]:
+        raise ValueError(f"options go before the KEY VALUE pairs: {' '.join(options)}")
     if len(opts) % 2:
         raise ValueError(f"overrides come in KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
     for key, value in zip(opts[0::2], opts[1::2], strict=True):
@@ -42,10 +51,40 @@ def read_plan_file(
     missing = [key for key in keys if key not in content and key not in optional]
     if unknown or missing:
         raise ValueError(f"{path}: a plan has the keys {', '.join(keys)}; unknown: {unknown}, missing: {missing}")
+    _check_sections(content, str(path))
     seeds = content["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(_is_integer(seed) and seed >= 0 for seed in seeds):
         raise ValueError(f"{path}: seeds must be a list of non-negative integers, got {seeds}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{path}: seeds must differ from each other, got {seeds}")
+    for key in counts:
+        if key in content and not (_is_integer(content[key]) and content[key] >= 1):
+            raise ValueError(f"{path}: {key} must be an integer of at least 1, got {content[key]!r}")
     return content
+
+
+def require_section(value: object, label: str) -> None:
+    """Raises ValueError unless the value is a section, a mapping of keys to values; the label names it."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{label} must be a section of keys and values, got {value!r}")
+
+
+def _check_sections(content: Mapping, source: str) -> None:
+    for key in ("data", "detectors", "arms", "settings"):
+        section = content.get(key)
+        if section is None and key in ("detectors", "settings"):  # not in every plan
+            continue
+        require_section(section, f"{source}: {key}")
+        for name, value in section.items() if key in ("data", "arms") else ():
+            if value is not None or key == "data":  # an arm may be empty
+                require_section(value, f"{source}: {key}.{name}")
+            for split, scenes in value.items() if key == "data" else ():
+                if split in ("train", "test", "tests"):
+                    require_section(scenes, f"{source}: {key}.{name}.{split}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def merged(base: Mapping, changes: Mapping) -> dict:

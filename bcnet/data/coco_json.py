@@ -38,8 +38,10 @@ def read_coco_json(path: str) -> dict:
 def check_coco_json(content: object, path: str, lists: tuple[str, ...] = ("images", "categories")) -> None:
     """Raises ValueError unless the content is a dict with these lists, none of them empty."""
     for key in lists:
-        if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path} is not a COCO file: it has no list of {key}")
+        if not content[key]:
+            raise ValueError(f"{path}: the list of {key} is empty")
 
 
 def read_categories(

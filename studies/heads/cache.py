@@ -147,7 +147,10 @@ class CachedRoIs:
         counts = [len(view["classes"]) for view in self.views]
         self.rows = torch.tensor([(v, row) for v, count in enumerate(counts) for row in range(count)])
         if len(self.rows) < batch_size:
-            raise ValueError(f"the cache in {folder} has {len(self.rows)} RoIs, fewer than a batch of {batch_size}")
+            raise ValueError(
+                f"the cache in {folder} has {len(self.rows)} RoIs, fewer than a batch of {batch_size}: lower rois "
+                f"({batch_size}) in the plan, or raise views ({views})"
+            )
         self.batch_size, self.side, self.seed, self.start_iteration = batch_size, side, seed, start_iteration
 
     def __iter__(self) -> Iterator[list[dict]]:

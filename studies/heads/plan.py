@@ -12,7 +12,7 @@ import yaml
 from bcnet.config import load_config
 from bcnet.registry import import_modules
 from studies.occlusion.plan import check_scenes
-from studies.plan_files import merged, read_plan_file
+from studies.plan_files import merged, read_plan_file, require_section
 
 # Who trains the trunk: nobody, the sum of all arms' losses, or the arm of this name.
 NONE, ALL = "none", "all"
@@ -26,6 +26,7 @@ _OPTIONAL = {
     "resamples": 2000,
 }
 _KEYS = ("config", "trunk", "seeds", "data", "arms", "compare", *_OPTIONAL)
+_COUNTS = ("views", "rois", "resamples")
 _DATA_KEYS = {"train", "tests", "settings", "visible_only"}
 
 
@@ -130,9 +131,9 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
         ValueError: an unknown or missing key, or an invalid value.
         ImportError: from a module of ``imports``.
     """
-    content = {**_OPTIONAL, **read_plan_file(path, opts, keys=_KEYS, optional=tuple(_OPTIONAL))}
+    content = {**_OPTIONAL, **read_plan_file(path, opts, keys=_KEYS, optional=tuple(_OPTIONAL), counts=_COUNTS)}
     import_modules(content.pop("imports"))
-    for pair in content["compare"]:
+    for pair in content["compare"] if isinstance(content["compare"], list) else [None]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(arm, str) for arm in pair)):
             raise ValueError(f"{path}: compare must be a list of pairs of arms, got {content['compare']}")
     visible = {"visible_only": content.pop("visible_only")}
@@ -159,9 +160,6 @@ def _check(plan: HeadsPlan, source: str) -> None:
         data, _, arm = reference.rpartition("/")
         if arm not in plan.arms or (data and data not in plan.data):
             raise ValueError(f"{source}: compare names {reference!r}, not one of the arms {', '.join(plan.arms)}")
-    for key in ("views", "rois", "resamples"):
-        if getattr(plan, key) < 1:
-            raise ValueError(f"{source}: {key} must be at least 1, got {getattr(plan, key)}")
     for name, values in plan.data.items():
         if not {"train", "tests"} <= set(values) <= _DATA_KEYS or not values["tests"]:
             raise ValueError(
@@ -169,6 +167,7 @@ def _check(plan: HeadsPlan, source: str) -> None:
                 f"{', '.join(sorted(_DATA_KEYS - {'train', 'tests'}))}"
             )
         for split, content in {"train": values["train"], **values["tests"]}.items():
+            require_section(content, f"{source}: data.{name}.{split}")
             if set(content) != {"annotations", "images"}:
                 check_scenes(content, f"{source}: data {name}.{split}")
     clipping = plan.trunk_config(plan.runs()[0], "", "", 1).SOLVER.CLIP_GRADIENTS

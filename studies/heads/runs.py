@@ -117,11 +117,14 @@ class _Execution:
         write_run_config(cfg, cfg.OUTPUT_DIR)
         cached = {"views": self.plan.views, "rois": self.plan.rois} if self.plan.frozen else {}
         arms = {arm: self.plan.arms[arm] for arm in self.of.arms}
-        _require_same(os.path.join(cfg.OUTPUT_DIR, "arms.json"), {"trunk": self.plan.trunk, **cached, "arms": arms})
+        description = {"trunk": self.plan.trunk, **cached, "arms": arms}
+        described = os.path.join(cfg.OUTPUT_DIR, "arms.json")
+        _require_same(described, description)
         checkpoints = Checkpoints(cfg.OUTPUT_DIR, kept=1)
         content = checkpoints.read_last()
         start = content["iteration"] + 1 if content else 0
         model, loader = self._frozen(start) if self.plan.frozen else self._live(start, load=content is None)
+        write_json(described, description)  # from here on the folder is this plan's
         seed_everything(cfg.SEED)
         trainer = build_trainer(
             cfg,
@@ -235,10 +238,8 @@ class _Execution:
 
 
 def _require_same(path: str, content: dict) -> None:
-    """Writes a json; raises ValueError if there is one of other content."""
-    if not os.path.exists(path):
-        write_json(path, content)
-    elif read_json(path) != content:
+    """Raises ValueError if there is a json of other content."""
+    if os.path.exists(path) and read_json(path) != content:
         raise ValueError(f"{path} belongs to another plan; choose another output folder, or remove this run's")
 
 

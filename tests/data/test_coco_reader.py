@@ -180,7 +180,7 @@ def test_many_faults_come_as_one_error(coco_files):
         ([{"id": 1, "height": 9, "width": 9}], "it has no file_name"),
         ([{"id": 1, "file_name": f"{n}.png", "height": 9, "width": 9} for n in "ab"], "b.png.*id is used twice.*a.png"),
         (["a.png"], "image at position 0: it must be an object with id"),
-        ([], "is not a COCO file: it has no list of images"),
+        ([], "the list of images is empty"),
         (None, "is not a COCO file: it has no list of images"),
     ],
 )
@@ -192,7 +192,7 @@ def test_malformed_images(coco_files, images, message):
 @pytest.mark.parametrize(
     "categories, message",
     [
-        ([], "no list of categories"),
+        ([], "the list of categories is empty"),
         ([{"id": 1}], "a category must have an integer id and a name, got {'id': 1}"),
         ([{"id": "one", "name": "cat"}], "a category must have an integer id"),
         ([{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}], r"category ids are not unique: \[1, 1\]"),

@@ -315,7 +315,7 @@ def test_unusual_but_usable_annotations_are_noted(tmp_path):
     [
         ("{", r"in\.json is not valid JSON"),
         ("[]", "no list of images"),
-        ('{"images": [], "annotations": []}', "no list of images"),
+        ('{"images": [], "annotations": []}', "the list of images is empty"),
         ('{"images": [{"id": 1}]}', "no list of annotations"),
     ],
 )

@@ -158,6 +158,19 @@ def test_an_arm_on_a_frozen_trunk_is_the_same_whatever_arms_are_beside_it(frozen
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+def test_a_run_that_could_not_start_leaves_its_folder_to_a_corrected_plan(frozen, tmp_path):
+    plan, output = frozen
+    study = str(tmp_path / "study")
+    shutil.copytree(Path(output, "data"), Path(study, "data"))
+    run = plan.runs()[0]
+    with pytest.raises(
+        ValueError, match=r"RoIs, fewer than a batch of 1000: lower rois \(1000\) in the plan, or raise"
+    ):
+        execute_heads_runs(replace(plan, rois=1000), study, [run])
+    execute_heads_runs(plan, study, [run])
+    assert is_done(plan, study, run)
+
+
 def test_cached_batches_start_anywhere_in_the_stream(frozen):
     folder = str(Path(frozen[1], "cache/shapes/seed_1"))
     keywords = {"batch_size": 4, "side": 8, "seed": 3}
@@ -243,7 +256,20 @@ def test_roi_targets_have_what_a_training_step_reads():
         ({"seeds": 1}, "seeds must be a list of non-negative integers, got 1"),
         ({"arms": {"a/b": {}}, "compare": []}, "'a/b' is no name of an arm"),
         ({"data": {"shapes": {"train": {"count": 1}}}}, "data 'shapes' has .*; it needs train and tests"),
-        ({"views": 0}, "views must be at least 1, got 0"),
+        ({"seeds": [1, 2, 1]}, r"seeds must differ from each other, got \[1, 2, 1\]"),
+        ({"seeds": [True]}, r"seeds must be a list of non-negative integers, got \[True\]"),
+        ({"views": 0}, "views must be an integer of at least 1, got 0"),
+        ({"rois": "many"}, "rois must be an integer of at least 1, got 'many'"),
+        ({"arms": ["plain"]}, r"arms must be a section of keys and values, got \['plain'\]"),
+        ({"arms": {"plain": "PlainMaskHead"}}, "arms.plain must be a section of keys and values, got 'PlainMaskHead'"),
+        ({"data": ["shapes"]}, r"data must be a section of keys and values, got \['shapes'\]"),
+        (
+            {"data": {"shapes": {"train": "a.json", "tests": {}}}},
+            "data.shapes.train must be a section .*, got 'a.json'",
+        ),
+        ({"data": {"shapes": {"train": {"count": 1}, "tests": {"val": "v"}}}}, "data.shapes.val must be .*, got 'v'"),
+        ({"compare": None}, "compare must be a list of pairs of arms, got None"),
+        ({"settings": 3}, "settings must be a section of keys and values, got 3"),
         ({"sedes": [1]}, r"unknown: \['sedes'\]"),
         ({"settings": {}}, "CLIP_TYPE 'full_model' would couple the arms"),
     ],

@@ -77,6 +77,9 @@ def test_without_a_start_the_arms_do_not_depend_on_another_run(tmp_path):
     ("changes", "message"),
     [
         ({"seeds": [1, -2]}, r"seeds must be a list of non-negative integers, got \[1, -2\]"),
+        ({"seeds": [1, 1]}, r"seeds must differ from each other, got \[1, 1\]"),
+        ({"arms": "plain"}, "arms must be a section of keys and values, got 'plain'"),
+        ({"data": {"shapes": 3}}, "data.shapes must be a section of keys and values, got 3"),
         ({"seeds": []}, r"seeds must be a list of non-negative integers, got \[\]"),
         ({"seeds": 1}, "seeds must be a list of non-negative integers, got 1"),
         ({"baseline": "plane"}, "baseline 'plane' is not one of the arms plain, "),
@@ -103,9 +106,11 @@ def test_files_that_are_not_plans_are_rejected(tmp_path, text):
 
 
 def test_invalid_overrides_are_rejected():
-    with pytest.raises(ValueError, match=r"override '--only': '\*/seed_1' is not YAML"):
-        load_plan(REDUCED, ["--only", "*/seed_1"])
+    with pytest.raises(ValueError, match=r"override 'baseline': '\*/seed_1' is not YAML"):
+        load_plan(REDUCED, ["baseline", "*/seed_1"])
     with pytest.raises(ValueError, match=r"KEY VALUE pairs, got 1 words"):
         load_plan(REDUCED, ["seeds"])
+    with pytest.raises(ValueError, match="options go before the KEY VALUE pairs: --report-only"):
+        load_plan(REDUCED, ["seeds", "[1]", "--report-only"])
     with pytest.raises(ValueError, match=r"'seeds' is not a section, it is \[1, 2, 3\]"):
         load_plan(REDUCED, ["seeds.first", "1"])

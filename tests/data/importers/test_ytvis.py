@@ -149,7 +149,7 @@ def changed(index, **keys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (ovis(videos=[]), "no list of videos"),
+        (ovis(videos=[]), "the list of videos is empty"),
         (ovis(videos=[{"id": 7, "width": 4, "height": 4}]), "video 7: it has no file_names"),
         (ovis(videos=ovis()["videos"][:1] * 2), "video 7: its id 7 is no integer or string of its own"),
         (ovis(videos=[ovis()["videos"][0] | {"length": 4}]), "its length is 4, but it has 3 file_names"),
