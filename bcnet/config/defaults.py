@@ -303,7 +303,8 @@ def _model_defaults() -> CfgNode:
     # Or "SideBranchMaskHead", "PlainMaskHead" (alias "MaskRCNNConvUpsampleHead", detectron2's own in the plugin), or
     # another of MASK_HEAD_REGISTRY.
     mask.NAME = "BilayerMaskHead"
-    # Convolutions of each layer (bilayer), of the shared and of the visible layer (side branch), of the head (plain).
+    # Convolutions of each layer (bilayer), of the shared layer (side branch; the visible one has one more), of the head
+    # (plain).
     mask.NUM_CONV = 4
     mask.CONV_DIM = 256
     mask.POOLER_RESOLUTION = 14

@@ -100,7 +100,8 @@ def adopt_plain_head(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
     """Gives a plain mask head's tensors to the visible mask of a head with layers, in place.
 
     Its convolutions become those of the bilayer head's occludee, or the shared ones of the head with a side branch and,
-    from where these end, the visible ones; its decoders are the occludee's. `own` has the tensors of the model.
+    from where these end, the visible ones, which read the pooled features too: a start, not the same masks. Its
+    decoders are the occludee's. `own` has the tensors of the model.
     """
     shared = sum(key.startswith(f"{MASK_HEAD}shared_layer.convs.") and key.endswith(".weight") for key in own)
     if not shared and f"{MASK_HEAD}occludee_layer.convs.0.weight" not in own:
