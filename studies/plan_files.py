@@ -27,8 +27,8 @@ def read_plan_file(
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: it is not YAML, a key is unknown or missing, an override is malformed, "data", "detectors", "arms",
-            "settings" or one of their entries is no section, the seeds are no list of different non-negative integers,
+        ValueError: it is not YAML, a key is unknown or missing, an override is malformed, a section of the plan, an arm
+            or a set of data is no section, the seeds are no list of different non-negative integers,
             or a count is none.
     """
     with open(path, encoding="utf-8") as file:
@@ -71,16 +71,16 @@ def require_section(value: object, label: str) -> None:
 
 def _check_sections(content: Mapping, source: str) -> None:
     for key in ("data", "detectors", "arms", "settings"):
-        section = content.get(key)
-        if section is None and key in ("detectors", "settings"):  # not in every plan
-            continue
-        require_section(section, f"{source}: {key}")
-        for name, value in section.items() if key in ("data", "arms") else ():
-            if value is not None or key == "data":  # an arm may be empty
-                require_section(value, f"{source}: {key}.{name}")
-            for split, scenes in value.items() if key == "data" else ():
-                if split in ("train", "test", "tests"):
-                    require_section(scenes, f"{source}: {key}.{name}.{split}")
+        if key in ("data", "arms") or content.get(key) is not None:  # the others are not in every plan
+            require_section(content[key], f"{source}: {key}")
+    for name, arm in content["arms"].items():
+        if arm is not None:  # without changes
+            require_section(arm, f"{source}: arms.{name}")
+    for name, data in content["data"].items():
+        require_section(data, f"{source}: data.{name}")
+        for split in ("train", "test", "tests"):
+            if split in data:
+                require_section(data[split], f"{source}: data.{name}.{split}")
 
 
 def _is_integer(value: object) -> bool:

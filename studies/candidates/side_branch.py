@@ -106,7 +106,7 @@ class DeepSideBranchHalfHead(DeepSideBranchHead):
 
 @MASK_HEAD_REGISTRY.register()
 class PooledSideBranchHead(DeepSideBranchHead):
-    """The branch reads the pooled features too: `side_branch_head` of the runs of 2,400 iterations and on photos."""
+    """The branch reads the pooled features too: the earlier form of `bcnet.bilayer.SideBranchMaskHead`."""
 
     pooled_to_branch = True
 

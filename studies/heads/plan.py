@@ -133,9 +133,8 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
     """
     content = {**_OPTIONAL, **read_plan_file(path, opts, keys=_KEYS, optional=tuple(_OPTIONAL), counts=_COUNTS)}
     import_modules(content.pop("imports"))
-    for pair in content["compare"] if isinstance(content["compare"], list) else [None]:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(arm, str) for arm in pair)):
-            raise ValueError(f"{path}: compare must be a list of pairs of arms, got {content['compare']}")
+    if not isinstance(content["compare"], list) or not all(map(_is_pair, content["compare"])):
+        raise ValueError(f"{path}: compare must be a list of pairs of arms, got {content['compare']}")
     visible = {"visible_only": content.pop("visible_only")}
     plan = HeadsPlan(
         **{
@@ -148,6 +147,10 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
     )
     _check(plan, str(path))
     return plan
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(arm, str) for arm in value)
 
 
 def _check(plan: HeadsPlan, source: str) -> None:
@@ -166,8 +169,9 @@ def _check(plan: HeadsPlan, source: str) -> None:
                 f"{source}: data {name!r} has {sorted(values)}; it needs train and tests, may have "
                 f"{', '.join(sorted(_DATA_KEYS - {'train', 'tests'}))}"
             )
+        for test, content in values["tests"].items():
+            require_section(content, f"{source}: data.{name}.{test}")
         for split, content in {"train": values["train"], **values["tests"]}.items():
-            require_section(content, f"{source}: data.{name}.{split}")
             if set(content) != {"annotations", "images"}:
                 check_scenes(content, f"{source}: data {name}.{split}")
     clipping = plan.trunk_config(plan.runs()[0], "", "", 1).SOLVER.CLIP_GRADIENTS
