@@ -27,6 +27,7 @@ from studies.candidates.side_branch import (
     TenthHead,
 )
 from studies.candidates.split_late import SplitLateHead
+from studies.candidates.visible_stack import VisibleStackHead
 
 __all__ = [
     "CandidateHead",
@@ -52,4 +53,5 @@ __all__ = [
     "SideBranchQuarterHead",
     "SplitLateHead",
     "TenthHead",
+    "VisibleStackHead",
 ]

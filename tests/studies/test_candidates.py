@@ -30,6 +30,7 @@ from studies.candidates import (
     SideBranchQuarterHead,
     SplitLateHead,
     TenthHead,
+    VisibleStackHead,
 )
 from studies.cost import mask_head_cost
 
@@ -244,3 +245,18 @@ def test_the_residual_adds_what_the_branch_convolutions_read(plain, residual):
     x = torch.randn(1, 8, 14, 14)
     with torch.no_grad():
         assert other(x)["occluder_mask"].std() < 1e-6 < module(x)["occluder_mask"].std()
+
+
+def test_the_visible_stack_is_the_side_branch_heads_without_its_branch():
+    torch.manual_seed(0)
+    whole, stack = SideBranchMaskHead(8, maps=MAPS).eval(), VisibleStackHead(8, maps=MAPS).eval()
+    stack.shared.load_state_dict(whole.shared_layer.state_dict())
+    stack.visible.load_state_dict(whole.visible_layer.state_dict())
+    for name, decoder in stack.decoders.items():
+        decoder.load_state_dict(whole.get_submodule(name).state_dict())
+    x = torch.randn(2, 8, 14, 14)
+    with torch.no_grad():
+        expected, logits = whole(x), stack(x)
+    assert set(logits) == {"occludee_mask", "occludee_boundary"}
+    for name, values in logits.items():
+        assert torch.equal(values, expected[name])
