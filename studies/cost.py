@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bcnet.maps import OCCLUDEE_MASK
+from bcnet.modeling.modes import evaluating
 
 
 def mask_head_cost(head: nn.Module, channels: int, side: int) -> dict[str, float]:
@@ -26,13 +27,11 @@ def mask_head_cost(head: nn.Module, channels: int, side: int) -> dict[str, float
     """
     cost: dict[str, float] = {"parameters": sum(p.numel() for p in head.parameters())}
     x = torch.zeros(1, channels, side, side, device=next(head.parameters()).device)
-    training = head.training
-    head.eval()  # a forward pass in training would change the statistics of the graph convolutions' BatchNorm
     for name, maps in (("all_maps", None), ("masks_only", [OCCLUDEE_MASK.name])):
         counter = FlopCounterMode(display=False)
-        # The counter does not know the CPU's fused attention; as matrix products it is counted.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        # The counter does not know the CPU's fused attention; as matrix products it is counted. In training the forward
+        # pass would change the statistics of the graph convolutions' BatchNorm.
+        with evaluating(head), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             head(x, maps)
         cost[f"multiply_adds_{name}"] = counter.get_total_flops() / 2
-    head.train(training)
     return cost

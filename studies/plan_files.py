@@ -1,11 +1,23 @@
-"""Plans of studies as YAML files: reading, overrides from the command line, and nested merging."""
+"""Plans of studies as YAML files: reading, overrides from the command line, nested merging, and the choice of runs."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import yaml
+
+
+class NamedRun(Protocol):
+    """One training of a study."""
+
+    @property
+    def name(self) -> str: ...
+
+
+AnyRun = TypeVar("AnyRun", bound=NamedRun)
 
 
 def read_plan_file(
@@ -85,6 +97,18 @@ def _check_sections(content: Mapping, source: str) -> None:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def chosen_runs(runs: Sequence[AnyRun], patterns: Sequence[str]) -> list[AnyRun]:
+    """The runs whose names match one of the patterns (`fnmatch`), in their order.
+
+    Raises:
+        ValueError: no run matches.
+    """
+    chosen = [run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ValueError(f"no run matches {' or '.join(patterns)}; there are: {', '.join(run.name for run in runs)}")
+    return chosen
 
 
 def merged(base: Mapping, changes: Mapping) -> dict:

@@ -43,7 +43,7 @@ class GraphConvolution(nn.Module):
             freeze_norm: keep the BatchNorm in eval mode: batch statistics are neither used nor updated.
         """
         super().__init__()
-        inner = inner_channels or channels
+        inner = channels if inner_channels is None else inner_channels
         self.query = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
         self.key = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
         self.value = nn.Conv2d(channels, inner, kernel_size=1, bias=False)

@@ -5,6 +5,7 @@ Letters: N RoIs, C channels, S pooled side, M mask side.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +110,15 @@ def write_views(
                 batches.append(_packed(*branch.samples(levels, rois, targets)))
         write_weights({key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}, path)
         logger.info("Cached %d RoIs of view %d of %d", sum(len(b["classes"]) for b in batches), view + 1, views)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of the weights of a module, by which a cache knows its trunk."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def view_file(folder: str, view: int) -> str:

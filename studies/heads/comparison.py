@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
 MIN_IMAGES = 10  # for a verdict
 
@@ -31,8 +31,15 @@ class PairedDifference:
     images: int
 
     @property
+    def seed_margin(self) -> float:
+        """Half the width of the 95 % t interval of the mean over seeds; NaN for one seed."""
+        seeds = len(self.by_seed)
+        return float(t.ppf(0.975, seeds - 1) * np.std(self.by_seed, ddof=1) / seeds**0.5) if seeds > 1 else math.nan
+
+    @property
     def verdict(self) -> str:
-        """ "higher" or "lower" if the interval excludes zero and all seeds, at least three, have its sign.
+        """ "higher" or "lower" if neither the interval over images nor, of at least three seeds, the one over seeds
+        includes zero.
 
         A bootstrap over fewer than ten images gives intervals that are too narrow, and no verdict.
         """
@@ -44,6 +51,8 @@ class PairedDifference:
             return "seeds differ in sign"
         if len(self.by_seed) < 3:
             return f"{'higher' if self.mean > 0 else 'lower'}, {len(self.by_seed)} seed(s)"
+        if abs(self.mean) <= self.seed_margin:
+            return "within the spread of the seeds"
         return "higher" if self.mean > 0 else "lower"
 
 

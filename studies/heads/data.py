@@ -6,8 +6,7 @@ import os
 
 from bcnet.data import dataset_info
 from studies.heads.plan import HeadsPlan
-from studies.occlusion.plan import VISIBLE_TRAIN, scene_spec
-from studies.occlusion.scenes import make_split, write_visible
+from studies.scenes import VISIBLE_TRAIN, make_split, scene_spec, write_visible
 
 
 def data_specs(plan: HeadsPlan, output: str, data: str, workers: int = 1) -> tuple[str, dict[str, str], int]:

@@ -11,8 +11,8 @@ import yaml
 
 from bcnet.config import load_config
 from bcnet.registry import import_modules
-from studies.occlusion.plan import check_scenes
-from studies.plan_files import merged, read_plan_file, require_section
+from studies.plan_files import chosen_runs, merged, read_plan_file, require_section
+from studies.scenes import check_scenes
 
 # Who trains the trunk: nobody, the sum of all arms' losses, or the arm of this name.
 NONE, ALL = "none", "all"
@@ -58,7 +58,7 @@ class HeadsPlan:
             composition; with ``visible_only`` training scenes have neither depth order nor amodal masks.
         arms: config overrides of each arm's head by name, nested as in a config file.
         compare: pairs of arms, the first minus the second. An arm is its name, or "data/arm" for an arm of other data
-            with the same tests.
+            with the same tests. In the file a first member with "*" stands for each arm that it matches (`fnmatch`).
         settings: config overrides of all runs.
         views: augmented passes over the training images that are cached for a frozen trunk.
         rois: RoIs of an iteration with a frozen trunk.
@@ -90,10 +90,7 @@ class HeadsPlan:
         """
         groups = [(arm,) for arm in self.arms] if self.frozen else [tuple(self.arms)]
         runs = [HeadsRun(data, seed, arms) for seed in self.seeds for data in self.data for arms in groups]
-        chosen = [run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
-        if not chosen:
-            raise ValueError(f"no run matches {' or '.join(patterns)}; there are: {', '.join(r.name for r in runs)}")
-        return chosen
+        return chosen_runs(runs, patterns)
 
     def trunk_config(self, run: HeadsRun, output: str, train: str, num_classes: int):
         """The config of a run: trunk, training data and solver.
@@ -142,7 +139,7 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
             "seeds": tuple(content["seeds"]),
             "data": {name: {**visible, **values} for name, values in content["data"].items()},
             "arms": {name: changes or {} for name, changes in content["arms"].items()},
-            "compare": tuple((first, second) for first, second in content["compare"]),
+            "compare": tuple(_expanded(content["compare"], list(content["arms"]))),
         }
     )
     _check(plan, str(path))
@@ -151,6 +148,15 @@ def load_heads_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> HeadsP
 
 def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(arm, str) for arm in value)
+
+
+def _expanded(compare: Sequence[Sequence[str]], arms: Sequence[str]) -> list[tuple[str, str]]:
+    """The pairs, those whose first member is a pattern with one for each arm that it matches."""
+    pairs = []
+    for first, second in compare:
+        matching = [arm for arm in arms if fnmatch.fnmatchcase(arm, first) and arm != second] if "*" in first else []
+        pairs += [(arm, second) for arm in matching or [first]]
+    return list(dict.fromkeys(pairs))
 
 
 def _check(plan: HeadsPlan, source: str) -> None:

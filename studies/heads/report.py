@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from bcnet.evaluation.report import markdown_table
 from bcnet.files import read_json, write_json, write_text
 from bcnet.visualization.style import OKABE_ITO
+from studies.ground_truth_boxes import ESTIMATES, METRICS
 from studies.heads.comparison import PairedDifference, paired_difference
 from studies.heads.plan import ALL, NONE, HeadsPlan
 from studies.heads.runs import read_results, test_set_file
 from studies.test_set import instance_splits, pair_splits
-from studies.true_boxes import ESTIMATES, METRICS
 
 Results = Mapping[tuple[str, int, str], dict]
 TITLES = {
@@ -84,7 +84,8 @@ def _head(plan: HeadsPlan, results: Results) -> str:
         "# Mask heads on one trunk\n\n"
         f"**The trunk is trained by {trained}.** All arms see the same RoIs in the same iterations and start from "
         "the same seed; each arm's loss trains its own head. Masks are predicted in ground-truth boxes. Differences "
-        "are paired by instance; intervals are 95 % of a bootstrap over images, and say nothing of other seeds.\n\n"
+        "are paired by instance; the interval is 95 % of a bootstrap over images, which says nothing of other seeds, "
+        "and that over seeds 95 % of a t distribution.\n\n"
         f"{len(results)} of {len(plan.data) * len(plan.seeds) * len(plan.arms)} arms are finished; iterations: "
         f"{', '.join(map(str, iterations))}; {hours:.2f} hours in all. {run['hardware']['platform']}, "
         f"{run['hardware']['cpu_cores']} cores, GPUs: {', '.join(run['hardware']['gpus']) or 'none'}. "
@@ -141,7 +142,8 @@ def _comparison(
                 found = paired_difference(*columns, images, members, resamples=plan.resamples)
                 if found is not None:
                     where = {"data": data, "test": test, "first": first, "second": second}
-                    rows.append({**where, "metric": name, "split": split, **vars(found), "verdict": found.verdict})
+                    judged = {"seed_margin": found.seed_margin, "verdict": found.verdict}
+                    rows.append({**where, "metric": name, "split": split, **vars(found), **judged})
     return rows
 
 
@@ -158,7 +160,7 @@ def _column(result: Mapping, test: str, name: str, length: int) -> np.ndarray:
 
 
 def _comparison_table(first: str, second: str, rows: list[dict]) -> str:
-    lines = [["", "instances or pairs", "images", "difference", "95 % interval", "by seed", "verdict"]]
+    lines = [["", "instances or pairs", "images", "difference", "95 % interval", "by seed", "over seeds", "verdict"]]
     for row in rows:
         found = PairedDifference(**{key: row[key] for key in PairedDifference.__dataclass_fields__})
         lines.append(
@@ -169,6 +171,7 @@ def _comparison_table(first: str, second: str, rows: list[dict]) -> str:
                 f"{found.mean:+.2f}",
                 "-" if math.isnan(found.low) else f"{found.low:+.2f} to {found.high:+.2f}",
                 ", ".join(f"{value:+.2f}" for value in found.by_seed),
+                "-" if math.isnan(found.seed_margin) else f"± {found.seed_margin:.2f}",
                 row["verdict"],
             ]
         )

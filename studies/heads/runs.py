@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +25,15 @@ from bcnet.training.reproducibility import describe_run, seed_everything
 from bcnet.training.run_log import set_up_logging
 from bcnet.training.train import resolve_config
 from studies.cost import mask_head_cost
-from studies.heads.cache import CachedHeads, CachedRoIs, write_views
+from studies.ground_truth_boxes import evaluate_arms, means, pooled_test_rois
+from studies.heads.cache import CachedHeads, CachedRoIs, weights_digest, write_views
 from studies.heads.data import data_specs
 from studies.heads.heads import ManyHeads, ManyHeadsBranch, build_arms
 from studies.heads.plan import HeadsPlan, HeadsRun
-from studies.occlusion.runs import write_run_config
+from studies.run_files import LOCK_FILE, keep_json, require_same, write_run_config
 from studies.test_set import ImageTruth, describe_test_set, read_test_set
-from studies.true_boxes import evaluate_arms, means, pooled_test_rois
 
 logger = logging.getLogger("bcnet.studies.heads")
-
-LOCK = "run.lock"
 
 
 def result_file(output: str, run: HeadsRun, arm: str) -> str:
@@ -47,10 +46,33 @@ def test_set_file(output: str, data: str, test: str) -> str:
 
 
 def is_done(plan: HeadsPlan, output: str, run: HeadsRun) -> bool:
-    """Whether every arm of a run was evaluated after the plan's last iteration."""
-    last = plan.trunk_config(run, output, "", 1).SOLVER.MAX_ITER
-    files = [result_file(output, run, arm) for arm in run.arms]
-    return all(os.path.exists(file) and read_json(file)["iteration"] == last for file in files)
+    """Whether every arm of a run was evaluated after the plan's last iteration.
+
+    Raises:
+        ValueError: from `read_result`.
+    """
+    return all(read_result(plan, output, run, arm) for arm in run.arms)
+
+
+def read_result(plan: HeadsPlan, output: str, run: HeadsRun, arm: str) -> dict | None:
+    """The result of an arm; None before it was evaluated after the last iteration.
+
+    Raises:
+        ValueError: it is that of another plan.
+    """
+    path = result_file(output, run, arm)
+    if not os.path.exists(path):
+        return None
+    result = read_json(path)
+    asked = {
+        "trunk": plan.trunk,
+        "max_iter": plan.trunk_config(run, output, "", 1).SOLVER.MAX_ITER,
+        "overrides": plan.arms[arm],
+    }
+    for key, value in asked.items():
+        if result.get(key, value) != value:  # older results lack the overrides
+            raise ValueError(f"{path} is of another plan: its {key} is {result[key]!r}, the plan's {value!r}")
+    return result if result["iteration"] == result["max_iter"] else None
 
 
 def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *, workers: int = 1) -> None:
@@ -61,18 +83,39 @@ def execute_heads_runs(plan: HeadsPlan, output: str, runs: Sequence[HeadsRun], *
 
     Raises:
         TrainingInterrupted: SIGINT or SIGTERM was received; a checkpoint was written.
-        ValueError: from the plan's values.
+        ValueError: from the plan's values; or the folder has data, runs or results of another plan, finished ones too.
     """
     _check_arms(plan)
+    data = {name: _read_data(plan, output, name, workers) for name in dict.fromkeys(run.data for run in runs)}
     for run in runs:
         folder = os.path.join(output, "runs", run.name)
         os.makedirs(folder, exist_ok=True)
         try:
-            with open_locked(os.path.join(folder, LOCK), "w", f"another process works on {run.name}"):
-                if not is_done(plan, output, run):
-                    _Execution(plan, output, run, workers).run()
+            with open_locked(os.path.join(folder, LOCK_FILE), "w", f"another process works on {run.name}"):
+                _Execution(plan, output, run, data[run.data]).run()
         except BlockingIOError as busy:
             logger.info("%s: left to it", busy)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """A set of data: the spec of its training set, the number of its classes, and its test sets by name."""
+
+    train: str
+    num_classes: int
+    tests: Mapping[str, list[ImageTruth]]
+
+
+def _read_data(plan: HeadsPlan, output: str, name: str, workers: int) -> _Data:
+    """Makes what is missing of a set of data, reads its test sets, and writes their descriptions for the report."""
+    os.makedirs(output, exist_ok=True)
+    with waiting_for_lock(os.path.join(output, "data.lock"), "makes the data"):
+        train, specs, classes = data_specs(plan, output, name, workers)
+        tests = {test: read_test_set(spec) for test, spec in specs.items()}
+        for test, truths in tests.items():
+            remedy = "choose another output folder, or remove this file and the runs"
+            keep_json(test_set_file(output, name, test), describe_test_set(truths, plan.olac), remedy)
+    return _Data(train, classes, tests)
 
 
 def _check_arms(plan: HeadsPlan) -> None:
@@ -99,16 +142,9 @@ def waiting_for_lock(path: str, work: str) -> Iterator[None]:
 class _Execution:
     """One run: its trunk, data, training and evaluations."""
 
-    def __init__(self, plan: HeadsPlan, output: str, run: HeadsRun, workers: int) -> None:
-        with waiting_for_lock(os.path.join(output, "data.lock"), "makes the data"):
-            self.train_spec, test_specs, classes = data_specs(plan, output, run.data, workers)
-        self.plan, self.output, self.of = plan, output, run
-        self.cfg = resolve_config(plan.trunk_config(run, output, self.train_spec, classes))
-        self.tests = {name: read_test_set(spec) for name, spec in test_specs.items()}
-        for name, truths in self.tests.items():
-            path = test_set_file(output, run.data, name)
-            if not os.path.exists(path):
-                write_json(path, describe_test_set(truths, plan.olac), indent=None)
+    def __init__(self, plan: HeadsPlan, output: str, run: HeadsRun, data: _Data) -> None:
+        self.plan, self.output, self.spec, self.data = plan, output, run, data
+        self.cfg = resolve_config(plan.trunk_config(run, output, data.train, data.num_classes))
         self.started = time.perf_counter()
 
     def run(self) -> None:
@@ -116,15 +152,17 @@ class _Execution:
         set_up_logging(cfg.OUTPUT_DIR)
         write_run_config(cfg, cfg.OUTPUT_DIR)
         cached = {"views": self.plan.views, "rois": self.plan.rois} if self.plan.frozen else {}
-        arms = {arm: self.plan.arms[arm] for arm in self.of.arms}
+        arms = {arm: self.plan.arms[arm] for arm in self.spec.arms}
         description = {"trunk": self.plan.trunk, **cached, "arms": arms}
         described = os.path.join(cfg.OUTPUT_DIR, "arms.json")
-        _require_same(described, description)
+        require_same(described, description)
+        if is_done(self.plan, self.output, self.spec):
+            return
         checkpoints = Checkpoints(cfg.OUTPUT_DIR, kept=1)
         content = checkpoints.read_last()
         start = content["iteration"] + 1 if content else 0
         model, loader = self._frozen(start) if self.plan.frozen else self._live(start, load=content is None)
-        write_json(described, description)  # from here on the folder is this plan's
+        keep_json(described, description)  # from here on the folder is this plan's
         seed_everything(cfg.SEED)
         trainer = build_trainer(
             cfg,
@@ -151,22 +189,24 @@ class _Execution:
         return trunk, branch
 
     def _live(self, start: int, *, load: bool) -> tuple[nn.Module, Iterator[list[dict]]]:
-        trunk, branch = self._trunk(self.of.arms, load=load)
+        trunk, branch = self._trunk(self.spec.arms, load=load)
         return trunk.train(), build_train_loader(self.cfg, start, layers=branch.target_layers)
 
     def _frozen(self, start: int) -> tuple[nn.Module, CachedRoIs]:
         # The layers of all arms: one cache serves every run of this data and seed.
         trunk, branch = self._trunk(tuple(self.plan.arms))
-        folder = os.path.join(self.output, "cache", self.of.data, f"seed_{self.cfg.SEED}")
+        folder = os.path.join(self.output, "cache", self.spec.data, f"seed_{self.cfg.SEED}")
         os.makedirs(folder, exist_ok=True)
-        with waiting_for_lock(os.path.join(folder, LOCK), f"makes the cache {folder}"):
+        with waiting_for_lock(os.path.join(folder, LOCK_FILE), f"makes the cache {folder}"):
             write_run_config(self.cfg.with_values({"OUTPUT_DIR": folder}), folder)
-            records, info = load_dataset(self.train_spec)
+            source = {"layers": sorted(branch.target_layers), "weights": weights_digest(trunk.backbone)}
+            keep_json(os.path.join(folder, "cache.json"), source, f"remove the cache, {folder}")
+            records, info = load_dataset(self.data.train)
             write_views(folder, self.cfg, trunk.eval(), records, info.class_names, self.plan.views)
-            for name, truths in self.tests.items():
+            for name, truths in self.data.tests.items():
                 _write_test_cache(os.path.join(folder, f"{name}.safetensors"), self.cfg, trunk, truths)
         self.cache, self.channels = folder, trunk.backbone.out_channels
-        heads = ManyHeads({arm: branch.head.arms[arm] for arm in self.of.arms}, self.plan.trunk)  # pyright: ignore
+        heads = ManyHeads({arm: branch.head.arms[arm] for arm in self.spec.arms}, self.plan.trunk)  # pyright: ignore
         loader = CachedRoIs(
             folder,
             self.plan.views,
@@ -189,7 +229,7 @@ class _Execution:
         results = {arm: self._result(arm, head, iteration, now - self.started) for arm, head in arms.items()}
         self.started = now
         flat = {}
-        for test, truths in self.tests.items():
+        for test, truths in self.data.tests.items():
             values = evaluate_arms(
                 arms,
                 self._test_features(model, test, truths),
@@ -204,7 +244,7 @@ class _Execution:
                 results[arm]["tests"][test] = {"curve": before["curve"] | {str(iteration): average}, "values": rounded}
                 flat |= {f"{test}/{arm}/{name}": value for name, value in average.items()}
         for arm, result in results.items():
-            write_json(result_file(self.output, self.of, arm), result, indent=None)
+            write_json(result_file(self.output, self.spec, arm), result, indent=None)
         return flat
 
     def _test_features(self, model: nn.Module, test: str, truths: Sequence[ImageTruth]) -> Iterator[Tensor]:
@@ -217,30 +257,25 @@ class _Execution:
             yield part.to(device)
 
     def _result(self, arm: str, head: MaskHead, iteration: int, seconds: float) -> dict:
-        path = result_file(self.output, self.of, arm)
+        path = result_file(self.output, self.spec, arm)
         before = read_json(path) if os.path.exists(path) else {"tests": {}, "seconds": 0.0}
         side = self.cfg.MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION
         channels = self.cfg.MODEL.FPN.OUT_CHANNELS
         return {
             "arm": arm,
-            "data": self.of.data,
-            "seed": self.of.seed,
+            "data": self.spec.data,
+            "seed": self.spec.seed,
             "trunk": self.plan.trunk,
             "weights": self.cfg.MODEL.WEIGHTS,
             "iteration": iteration,
             "max_iter": self.cfg.SOLVER.MAX_ITER,
-            "arms_together": len(self.of.arms),
+            "overrides": self.plan.arms[arm],
+            "arms_together": len(self.spec.arms),
             "seconds": before["seconds"] + seconds,
             "cost": mask_head_cost(head, channels, side),
-            "run": describe_run(self.of.seed),
+            "run": describe_run(self.spec.seed),
             "tests": before["tests"],
         }
-
-
-def _require_same(path: str, content: dict) -> None:
-    """Raises ValueError if there is a json of other content."""
-    if os.path.exists(path) and read_json(path) != content:
-        raise ValueError(f"{path} belongs to another plan; choose another output folder, or remove this run's")
 
 
 def _write_test_cache(path: str, cfg, trunk: Detector, truths: Sequence[ImageTruth]) -> None:
@@ -250,13 +285,10 @@ def _write_test_cache(path: str, cfg, trunk: Detector, truths: Sequence[ImageTru
 
 
 def read_results(plan: HeadsPlan, output: str) -> dict[tuple[str, int, str], dict]:
-    """The results of all arms that were evaluated at their last iteration, by data, seed and arm."""
-    results = {}
-    for run in plan.runs():
-        for arm in run.arms:
-            path = result_file(output, run, arm)
-            if os.path.exists(path):
-                result = read_json(path)
-                if result["iteration"] == result["max_iter"]:
-                    results[run.data, run.seed, arm] = result
-    return results
+    """The results of all arms that were evaluated after their last iteration, by data, seed and arm.
+
+    Raises:
+        ValueError: from `read_result`.
+    """
+    arms = ((run, arm, read_result(plan, output, run, arm)) for run in plan.runs() for arm in run.arms)
+    return {(run.data, run.seed, arm): result for run, arm, result in arms if result is not None}

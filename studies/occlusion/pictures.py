@@ -18,7 +18,7 @@ from bcnet.modeling import build_model
 from bcnet.prediction.ground_truth_boxes import GroundTruthBoxPredictor, ground_truth_boxes
 from bcnet.structures import Detections, InstanceMasks, Targets
 from bcnet.visualization import detections_from_targets, draw_detections
-from studies.occlusion.runs import CONFIG_FILE
+from studies.run_files import CONFIG_FILE
 
 SIDE = 256  # side of an image in pixels
 

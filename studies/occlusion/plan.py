@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +9,13 @@ from dataclasses import dataclass
 import yaml
 
 from bcnet.config import load_config
-from studies.plan_files import merged, read_plan_file
+from studies.plan_files import chosen_runs, merged, read_plan_file
+from studies.scenes import VISIBLE_TRAIN, check_scenes, scene_spec
 
 # Arm name of the initial run, the detector without masks, whose weights all arms of a detector and seed start from.
 START = "start"
 _KEYS = ("seeds", "data", "detectors", "arms", "visible_only", "baseline", "candidate", "start", "settings")
 _OPTIONAL_KEYS = ("visible_only", "start", "settings")
-_SPLIT_KEYS = {"count", "seed", "size", "difficulty", "pool", "annotations", "images", "single_class"}
-# Name of the training split without depth order and amodal masks.
-VISIBLE_TRAIN = "train_visible"
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,7 @@ class StudyPlan:
             ValueError: no run matches.
         """
         runs = self.runs()
-        chosen = {run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)}
-        if not chosen:
-            raise ValueError(f"no run matches {' or '.join(patterns)}; there are: {', '.join(r.name for r in runs)}")
+        chosen = set(chosen_runs(runs, patterns))
         if self.start is not None:
             chosen |= {run.start for run in chosen}
         return [run for run in runs if run in chosen]
@@ -120,12 +115,6 @@ class StudyPlan:
 
 def run_folder(output: str, run: Run) -> str:
     return os.path.join(output, "runs", run.name)
-
-
-def scene_spec(output: str, data: str, split: str) -> str:
-    """The data set spec of a split's scenes, for a run's config."""
-    folder = os.path.join(output, "data", data)
-    return f"coco:{os.path.join(folder, 'annotations', f'{split}.json')}:{os.path.join(folder, 'images')}"
 
 
 def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
@@ -168,13 +157,3 @@ def _check(plan: StudyPlan, source: str) -> None:
             raise ValueError(f"{source}: data {name!r} needs the splits train and test, got {sorted(splits)}")
         for split, values in splits.items():
             check_scenes(values, f"{source}: data {name}.{split}")
-
-
-def check_scenes(values: Mapping, label: str) -> None:
-    """Raises ValueError unless these are values of a split of scenes; the label names it."""
-    unknown = sorted(set(values) - _SPLIT_KEYS)
-    if unknown or "count" not in values or ("annotations" in values) != ("images" in values):
-        raise ValueError(
-            f"{label} has {sorted(values)}; it needs count, may have {', '.join(sorted(_SPLIT_KEYS - {'count'}))}, "
-            "and annotations and images go together"
-        )

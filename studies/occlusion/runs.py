@@ -15,7 +15,7 @@ import torch
 
 from bcnet.checkpoint import load_weights
 from bcnet.config import load_config
-from bcnet.files import open_locked, write_json, write_text
+from bcnet.files import open_locked, write_json
 from bcnet.maps import OCCLUDER_MASK
 from bcnet.modeling import build_model
 from bcnet.modeling.build import build_meta_model
@@ -23,13 +23,14 @@ from bcnet.prediction.ground_truth_boxes import masks_in_ground_truth_boxes
 from bcnet.training import train
 from bcnet.training.reproducibility import describe_run
 from studies.cost import mask_head_cost
+from studies.ground_truth_boxes import maps_in_ground_truth_boxes
 from studies.occlusion.plan import START, Run, StudyPlan, run_folder
 from studies.occlusion.relations import order_by_estimate
-from studies.true_boxes import maps_in_true_boxes
+from studies.run_files import CONFIG_FILE, LOCK_FILE, write_run_config
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE, RESULT_FILE, LOCK_FILE = "run.yaml", "result.json", "run.lock"
+RESULT_FILE = "result.json"
 
 
 def execute_runs(
@@ -103,22 +104,6 @@ def _is_done(output: str, run: Run) -> bool:
     return os.path.exists(result_file(output, run))
 
 
-def write_run_config(cfg, folder: str) -> None:
-    """Writes the config of a run to its folder, ``run.yaml``.
-
-    Raises:
-        ValueError: there is the config of another plan.
-    """
-    path = os.path.join(folder, CONFIG_FILE)
-    if os.path.exists(path):
-        # Loaded instead of compared as text, so that keys added since then get their defaults.
-        if load_config(path).dump() != cfg.dump():
-            raise ValueError(f"{path} belongs to another plan; choose another output folder, or remove this run's")
-        return
-    os.makedirs(folder, exist_ok=True)
-    write_text(cfg.dump(), path)
-
-
 def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
     """Executes a run in a new process with output to ``console.txt``; returns seconds and exit status."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), BCNET_PROGRESS="0")
@@ -161,7 +146,7 @@ def _execute(folder: str) -> None:
         model = build_model(cfg)
         load_weights(model, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
         result["true_boxes"] = masks_in_ground_truth_boxes(cfg, model.eval(), dataset)
-        result["maps_in_true_boxes"] = maps_in_true_boxes(cfg, model, dataset)
+        result["maps_in_true_boxes"] = maps_in_ground_truth_boxes(cfg, model, dataset)
         branch = model.mask_branch
         result["mask_head"] = mask_head_cost(branch.head, model.backbone.out_channels, branch.pooler.output_size)
         if any(spec.name == OCCLUDER_MASK.name for spec in branch.head.maps):

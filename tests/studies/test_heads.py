@@ -120,16 +120,45 @@ def test_a_finished_study_is_not_repeated(live, monkeypatch):
     execute_heads_runs(plan, output, plan.runs())
 
 
-def test_another_plan_in_the_same_folder_is_rejected(live):
+def test_another_plan_in_the_folder_of_a_finished_study_is_rejected(live, tmp_path):
     plan, output = live
     longer = {**plan.settings, "SOLVER": {**plan.settings["SOLVER"], "MAX_ITER": 3}}
-    for other, file in ((replace(plan, settings=longer), "run.yaml"), (replace(plan, trunk="plain"), "arms.json")):
-        Path(result_file(output, plan.runs()[0], "plain")).rename(Path(output, "kept.json"))
-        try:
-            with pytest.raises(ValueError, match=f"seed_1/all/{file} belongs to another plan"):
-                execute_heads_runs(other, output, plan.runs())
-        finally:
-            Path(output, "kept.json").rename(result_file(output, plan.runs()[0], "plain"))
+    arms = {**plan.arms, "plain": {"MODEL": {"ROI_MASK_HEAD": {"NAME": "PlainMaskHead", "NUM_CONV": 1}}}}
+    labels = tmp_path / "levels.json"
+    labels.write_text(json.dumps({"000000": "high"}))
+    for other, message, of_results in (
+        (
+            replace(plan, settings=longer),
+            "seed_1/all/run.yaml belongs to another plan",
+            "its max_iter is 2, the plan's 3",
+        ),
+        (replace(plan, trunk="plain"), "arms.json .* differs in trunk", "its trunk is 'all', the plan's 'plain'"),
+        (replace(plan, arms=arms), "arms.json .* differs in arms", "plain.json is of another plan: its overrides is"),
+        (replace(plan, olac=str(labels)), "test.json .* differs in level; .* remove this file", None),
+    ):
+        with pytest.raises(ValueError, match=message):
+            execute_heads_runs(other, output, plan.runs())
+        if of_results:
+            with pytest.raises(ValueError, match=of_results):
+                write_heads_report(other, output)
+
+
+def test_a_cache_of_fewer_layers_or_of_another_trunk_is_rejected(frozen, tmp_path):
+    plan, output = frozen
+    study = str(tmp_path / "study")
+    shutil.copytree(Path(output, "data"), Path(study, "data"))
+    shutil.copy(plan.settings["MODEL"]["WEIGHTS"], weights := str(tmp_path / "trunk.pth"))
+    settings = {**plan.settings, "MODEL": {**plan.settings["MODEL"], "WEIGHTS": weights}}
+    plain = replace(plan, settings=settings, arms={"plain": plan.arms["plain"]}, compare=())
+    execute_heads_runs(plain, study, plain.runs())
+    both = replace(plain, arms=plan.arms)
+    with pytest.raises(ValueError, match=r"cache.json .* differs in layers; remove the cache, .*seed_1"):
+        execute_heads_runs(both, study, both.runs())
+    tensors = read_checkpoint(weights)["model"]
+    torch.save({"model": {name: value + ("fpn" in name) for name, value in tensors.items()}}, weights)
+    another = replace(plain, arms={"again": plan.arms["plain"]})
+    with pytest.raises(ValueError, match=r"cache.json .* differs in weights"):
+        execute_heads_runs(another, study, another.runs())
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(live, tmp_path, monkeypatch):
@@ -302,6 +331,15 @@ def test_a_frozen_trunk_needs_weights(folder, tmp_path):
     plan = plan_of(folder, trunk="none")
     with pytest.raises(ValueError, match=r"the trunk is frozen .* it would stay random"):
         execute_heads_runs(plan, str(tmp_path), plan.runs()[:1])
+
+
+def test_a_pattern_in_a_comparison_stands_for_the_arms_that_it_matches(folder):
+    arms = {name: {} for name in ("plain", "side_a", "side_b")}
+    compare = [["side_b", "side_a"], ["*", "plain"], ["side_*", "side_a"]]
+    plan = plan_of(folder, arms=arms, compare=compare)
+    assert plan.compare == (("side_b", "side_a"), ("side_a", "plain"), ("side_b", "plain"))
+    with pytest.raises(ValueError, match=r"compare names 'no\*', not one of the arms"):
+        plan_of(folder, arms=arms, compare=[["no*", "plain"]])
 
 
 @pytest.mark.parametrize("name", ["heads_shapes", "heads_coco"])

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from studies.ground_truth_boxes import iou, means
 from studies.heads.comparison import paired_difference
 from studies.test_set import instance_splits, pair_splits
-from studies.true_boxes import iou, means
 
 IMAGES = np.repeat(np.arange(20), 3)
 ALL = np.ones(60, dtype=bool)
@@ -42,7 +42,14 @@ def test_values_that_one_arm_lacks_are_left_out_and_seeds_are_averaged_by_instan
         paired_difference([first], [second, second], IMAGES, ALL)
 
 
-def test_a_verdict_needs_an_interval_without_zero_and_three_seeds_of_one_sign():
+def test_the_margin_over_seeds_is_that_of_the_t_distribution():
+    # Seeds 1, 2, 3: standard deviation 1, and 4.3027 is the 97.5 % quantile of t with two degrees of freedom.
+    found = paired_difference([np.full(60, s) for s in (1.0, 2.0, 3.0)], [np.zeros(60)] * 3, IMAGES, ALL, resamples=20)
+    assert found.seed_margin == pytest.approx(4.3027 / 3**0.5, abs=1e-4)
+    assert np.isnan(paired_difference([np.ones(60)], [np.zeros(60)], IMAGES, ALL, resamples=20).seed_margin)
+
+
+def test_a_verdict_needs_intervals_without_zero_over_images_and_over_three_seeds():
     ones, zeros = np.ones(60), np.zeros(60)
     mixed = np.where(np.arange(60) % 2, 1.0, -1.0)
 
@@ -53,6 +60,7 @@ def test_a_verdict_needs_an_interval_without_zero_and_three_seeds_of_one_sign():
     assert verdict(-ones, -ones, -ones) == "lower"
     assert verdict(3 * ones, 3 * ones, -ones) == "seeds differ in sign"
     assert verdict(mixed) == "within the interval"
+    assert verdict(ones, 2 * ones, 9 * ones) == "within the spread of the seeds"
     few = IMAGES < 9
     assert paired_difference([ones], [zeros], IMAGES, few, resamples=50).verdict == "too few images"
 

@@ -12,9 +12,10 @@ from bcnet.data.synthetic import CutoutLibrary
 from bcnet.maps import OCCLUDEE_AMODAL, PUBLISHED_MAPS
 from bcnet.occlusion.relations import relation_confidences, with_relations
 from bcnet.structures import Detections
-from studies.occlusion.plan import VISIBLE_TRAIN, Run, load_plan, scene_spec
+from studies.occlusion.plan import Run, load_plan
 from studies.occlusion.relations import order_by_estimate
 from studies.occlusion.scenes import make_scenes
+from studies.scenes import VISIBLE_TRAIN, scene_spec
 
 SMALL = [
     *("data", "{shapes: {train: {count: 3, size: 64}, test: {count: 2, size: 64}}}"),

@@ -6,7 +6,8 @@ import os
 import pytest
 import yaml
 
-from studies.occlusion.plan import START, Run, load_plan, scene_spec
+from studies.occlusion.plan import START, Run, load_plan
+from studies.scenes import scene_spec
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 REDUCED = os.path.join(ROOT, "studies", "reduced.yaml")

@@ -19,8 +19,9 @@ from bcnet.prediction.ground_truth_boxes import ground_truth_boxes, masks_in_gro
 from bcnet.structures import Detections
 from studies.occlusion import execute_runs, runs, write_report
 from studies.occlusion.figures import plot_differences
-from studies.occlusion.plan import START, StudyPlan, run_folder, scene_spec
+from studies.occlusion.plan import START, StudyPlan, run_folder
 from studies.occlusion.scenes import make_scenes
+from studies.scenes import scene_spec
 
 SPLITS = {"train": {"count": 4, "size": 64}, "test": {"count": 3, "size": 64}}
 SETTINGS = {

@@ -129,7 +129,7 @@ def _order(detections: Detections, truth: ImageTruth) -> Iterator[tuple[str, lis
         )
 
 
-def maps_in_true_boxes(cfg, model: Detector, dataset: str) -> dict[str, float]:
+def maps_in_ground_truth_boxes(cfg, model: Detector, dataset: str) -> dict[str, float]:
     """The means (`means`) of a whole detector's maps in all ground-truth boxes, so that the order is that of all pairs.
 
     Args:
