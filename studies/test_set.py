@@ -36,7 +36,8 @@ class ImageTruth:
         visible: visible masks.
         amodal: amodal masks; None where the data set has none.
         occluders: what lies in front inside the box, where the order is known; else all neighbours (published rule).
-        pairs: (i, j): j hides a part of i, and i none of j. Empty without order or amodal masks.
+        pairs: (i, j): j hides a part of i, and i none of j; their amodal masks have more than `MIN_PIXELS` in common.
+            Empty without order or amodal masks.
     """
 
     record: ImageRecord
@@ -93,14 +94,13 @@ def describe_test_set(truths: Sequence[ImageTruth], olac: str = "") -> dict:
     Returns:
         dict: of all instances in order ``image`` (index), ``annotation`` (id), ``hidden`` (share of the amodal mask,
         None where that is not known), ``neighbours`` (share of the box that other instances' visible masks cover) and
-        ``same_class`` (of these pixels, the share of neighbours of the same class); of all pairs ``pair_image`` and
-        ``pair_same_class``; of all images ``file_name`` and ``level`` (COCO-OLAC's, None without a label).
+        ``same_class`` (of these pixels, the share of neighbours of the same class); of all pairs ``pair_image``,
+        ``pair_same_class`` and ``pair_larger`` (whether the visible mask of the one in front is the larger: a rule that
+        needs no model); of all images ``file_name`` and ``level`` (COCO-OLAC's, None without a label).
     """
     labels = read_olac_labels(olac) if olac else {}
-    columns: dict[str, list] = {
-        key: []
-        for key in ("image", "annotation", "hidden", "neighbours", "same_class", "pair_image", "pair_same_class")
-    }
+    of_instances = ("image", "annotation", "hidden", "neighbours", "same_class")
+    columns: dict[str, list] = {key: [] for key in (*of_instances, "pair_image", "pair_same_class", "pair_larger")}
     names = [os.path.basename(truth.record.file_name) for truth in truths]
     for index, truth in enumerate(truths):
         instances = [instance for instance in truth.record.instances if not instance.iscrowd]
@@ -118,6 +118,8 @@ def describe_test_set(truths: Sequence[ImageTruth], olac: str = "") -> dict:
             columns["same_class"].append(alike / others if others else 0.0)
         columns["pair_image"] += [index] * len(truth.pairs)
         columns["pair_same_class"] += [instances[i].category == instances[j].category for i, j in truth.pairs]
+        areas = [int(coco_mask.area(mask)) for mask in truth.visible]
+        columns["pair_larger"] += [areas[j] > areas[i] for i, j in truth.pairs]
     return {
         **columns,
         "file_name": names,

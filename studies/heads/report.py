@@ -55,6 +55,7 @@ def write_heads_report(plan: HeadsPlan, output: str) -> str:
             parts += [
                 f"## {data}, test set {test}: {images} images, {instances} instances, "
                 f"{len(description['pair_image'])} pairs of known order",
+                *_order_without_model(description),
                 _means(plan, results, data, test),
                 f"![Mean IoU and boundary IoU over iterations]({figure})",
             ]
@@ -110,6 +111,15 @@ def _means(plan: HeadsPlan, results: Results, data: str, test: str) -> str:
     return "Percent, mean and standard deviation over seeds. MACs: multiply-adds of the head.\n\n" + markdown_table(
         [[line[i] for i in used] for line in (headers, *rows)]
     )
+
+
+def _order_without_model(description: Mapping) -> list[str]:
+    larger = description.get("pair_larger")  # older descriptions lack it
+    if not larger:
+        return []
+    return [
+        f"Without a model: the larger visible mask is the one in front in {100 * np.mean(larger):.1f} % of the pairs."
+    ]
 
 
 def _mean(values: list[float]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pycocotools import mask as coco_mask
 
 from bcnet.bilayer import MapTarget
 from bcnet.checkpoint import read_checkpoint
@@ -20,6 +21,8 @@ from studies.heads import execute_heads_runs, load_heads_plan, write_heads_repor
 from studies.heads.cache import CachedRoIs, RoITargets
 from studies.heads.heads import ManyHeads, build_arms, with_occluder_target
 from studies.heads.runs import is_done, result_file, waiting_for_lock
+from studies.scenes import scene_spec
+from studies.test_set import describe_test_set, read_test_set
 
 TINY = {
     "config": "configs/quick/bcnet_faster_rcnn.yaml",
@@ -102,6 +105,18 @@ def test_every_arm_leaves_a_result_with_its_curve_and_its_instances(live):
         if arm == "front":
             assert len(values["order_mean"]) == len(test_set["pair_image"])
     assert result["cost"]["multiply_adds_all_maps"] > 0
+
+
+def test_the_report_has_the_order_that_needs_no_model(live):
+    plan, output = live
+    truths = read_test_set(scene_spec(output, "shapes", "test"))
+    larger = [
+        coco_mask.decode(truth.visible[j]).sum() > coco_mask.decode(truth.visible[i]).sum()
+        for truth in truths
+        for i, j in truth.pairs
+    ]
+    assert 0 < len(larger) and describe_test_set(truths)["pair_larger"] == larger
+    assert f"in front in {100 * np.mean(larger):.1f} % of the pairs" in write_heads_report(plan, output)
 
 
 def test_the_report_compares_the_arms_and_says_who_trains_the_trunk(live, frozen):
