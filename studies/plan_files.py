@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 
 import yaml
 
+_NAMED = ("data", "arms", "detectors")  # sections whose keys are names of one's own
+
 
 class NamedRun(Protocol):
     """One training of a study."""
@@ -122,6 +124,10 @@ def merged(base: Mapping, changes: Mapping) -> dict:
 
 def _replace(content: dict, key: str, value: object) -> None:
     *sections, name = key.split(".")
+    if len(sections) > 1 and sections[0] in _NAMED and isinstance(content.get(sections[0]), dict):
+        names = content[sections[0]]
+        if sections[1] not in names:
+            raise ValueError(f"override {key!r}: {sections[0]} has no {sections[1]!r}; there are {', '.join(names)}")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):

@@ -67,7 +67,16 @@ class MaskHead(nn.Module):
             logits: [N, M, M] by map name, of each RoI's class.
             layers: crops of the instance masks by layer, see `bcnet.bilayer.crop_layers`.
             negative_ratio: see `bcnet.bilayer.balanced_rois`.
+
+        Raises:
+            ValueError: `logits` lack a map of the head.
         """
+        missing = [spec.name for spec in self.maps if spec.name not in logits]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} declares the maps {', '.join(spec.name for spec in self.maps)}, but its "
+                f"forward pass returned no logits of {', '.join(missing)}"
+            )
         return mask_losses(self.maps, logits, map_targets(self.maps, layers), layers, negative_ratio=negative_ratio)
 
 

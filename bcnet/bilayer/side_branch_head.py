@@ -62,7 +62,8 @@ class SideBranchMaskHead(MaskHead):
         """
         if num_conv < 1:
             raise ValueError(
-                f"the shared layer has num_conv convolutions and the visible one one more, got num_conv={num_conv}"
+                "SideBranchMaskHead has num_conv convolutions (MODEL.ROI_MASK_HEAD.NUM_CONV) in its shared layer and "
+                f"one more in its visible layer: at least 1, got {num_conv}"
             )
         maps = [spec for spec in maps if spec.name != OCCLUDER_BOUNDARY.name]
         super().__init__([spec for spec in maps if use_boundary or spec.kind != BOUNDARY], loss_weights)

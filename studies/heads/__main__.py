@@ -13,27 +13,22 @@ from __future__ import annotations
 
 import argparse
 
-from bcnet.cli.arguments import add_import_argument
-from bcnet.cli.errors import one_line_errors
+from bcnet.cli.errors import USER_ERRORS, one_line_errors
+from bcnet.training import NonFiniteLossError
 from bcnet.training.interruption import TrainingInterrupted
 from bcnet.training.run_log import set_up_logging
+from studies.command_line import add_study_arguments, positive, require_output
 from studies.heads import execute_heads_runs, load_heads_plan, write_heads_report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", default="studies/heads_shapes.yaml", help="YAML file (default: %(default)s)")
-    parser.add_argument("--output", default="output/heads", help="folder for data, runs, results and report")
-    parser.add_argument(
-        "--only", action="append", metavar="PATTERN", help="select runs by name, such as 'shapes/seed_1/*'"
-    )
-    add_import_argument(parser)
-    parser.add_argument("--workers", type=int, default=1, help="processes that generate scenes (default: 1)")
-    parser.add_argument("--report-only", action="store_true", help="report the finished arms without starting others")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="values of the plan to override")
+    add_study_arguments(parser, "studies/heads_shapes.yaml", "output/heads", example="shapes/seed_1/*")
+    parser.add_argument("--workers", type=positive, default=1, help="processes that generate scenes (default: 1)")
     arguments = parser.parse_args()
+    require_output(parser, arguments)
     set_up_logging(arguments.output)
-    with one_line_errors(parser):
+    with one_line_errors(parser, (*USER_ERRORS, NonFiniteLossError)):
         plan = load_heads_plan(arguments.plan, arguments.opts)
         if not arguments.report_only:
             runs = plan.runs(arguments.only or ["*"])

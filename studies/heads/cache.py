@@ -25,7 +25,7 @@ from bcnet.modeling import Detector
 from bcnet.modeling.precision import autocast, autocast_dtype
 from studies.heads.heads import ManyHeads, ManyHeadsBranch
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("bcnet.studies.heads")
 
 
 @dataclass

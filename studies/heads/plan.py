@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -27,6 +27,14 @@ _OPTIONAL = {
 }
 _KEYS = ("config", "trunk", "seeds", "data", "arms", "compare", *_OPTIONAL)
 _COUNTS = ("views", "rois", "resamples")
+_HEAD_SECTIONS = ("MODEL.ROI_MASK_HEAD.", "MODEL.BILAYER.")
+_OF_THE_TRUNK = {
+    *(
+        f"MODEL.ROI_MASK_HEAD.{key}"
+        for key in ("POOLER_RESOLUTION", "POOLER_SAMPLING_RATIO", "ROI_SCALE", "BOX_JITTER")
+    ),
+    "MODEL.BILAYER.OCCLUDER_NEGATIVE_RATIO",
+}
 _DATA_KEYS = {"train", "tests", "settings", "visible_only"}
 
 
@@ -150,6 +158,23 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(arm, str) for arm in value)
 
 
+def _check_arm(changes: Mapping, label: str) -> None:
+    """Raises ValueError if an arm sets what is not of its head: trunk, RoIs and training are one for all arms."""
+    for key in _keys(changes):
+        if not key.startswith(_HEAD_SECTIONS) or key in _OF_THE_TRUNK:
+            raise ValueError(
+                f"{label} sets {key}, which is one for all arms: set it under settings, or data.NAME.settings"
+            )
+
+
+def _keys(changes: Mapping, prefix: str = "") -> Iterator[str]:
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
 def _expanded(compare: Sequence[Sequence[str]], arms: Sequence[str]) -> list[tuple[str, str]]:
     """The pairs, those whose first member is a pattern with one for each arm that it matches."""
     pairs = []
@@ -162,7 +187,8 @@ def _expanded(compare: Sequence[Sequence[str]], arms: Sequence[str]) -> list[tup
 def _check(plan: HeadsPlan, source: str) -> None:
     if plan.trunk not in (NONE, ALL, *plan.arms):
         raise ValueError(f"{source}: trunk is {plan.trunk!r}; it must be {NONE!r}, {ALL!r} or an arm")
-    for arm in plan.arms:
+    for arm, changes in plan.arms.items():
+        _check_arm(changes, f"{source}: arm {arm!r}")
         if arm in (NONE, ALL) or not arm.replace("_", "").isalnum():
             raise ValueError(f"{source}: {arm!r} is no name of an arm: letters, digits and _, not {NONE!r} or {ALL!r}")
     for reference in (reference for pair in plan.compare for reference in pair):

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import yaml
 
 from bcnet.config import load_config
+from bcnet.registry import import_modules
 from studies.plan_files import chosen_runs, merged, read_plan_file
 from studies.scenes import VISIBLE_TRAIN, check_scenes, scene_spec
 
 # Arm name of the initial run, the detector without masks, whose weights all arms of a detector and seed start from.
 START = "start"
-_KEYS = ("seeds", "data", "detectors", "arms", "visible_only", "baseline", "candidate", "start", "settings")
-_OPTIONAL_KEYS = ("visible_only", "start", "settings")
+_OWN_KEYS = {"OUTPUT_DIR", "SEED", "DATASETS"}
+_OPTIONAL_KEYS = ("imports", "visible_only", "start", "settings")
+_KEYS = ("seeds", "data", "detectors", "arms", "baseline", "candidate", *_OPTIONAL_KEYS)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class StudyPlan:
         start: config overrides of the initial run without masks; None trains every arm from the detector's own weights.
         settings: config overrides of all runs.
         visible_only: arms that are trained only on visible masks, without depth order and amodal masks.
+        imports: modules that register components of one's own; `load_plan` imports them, and so does each run.
     """
 
     seeds: tuple[int, ...]
@@ -65,6 +68,7 @@ class StudyPlan:
     start: Mapping | None
     settings: Mapping
     visible_only: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
     def runs(self) -> list[Run]:
         """All runs, seed by seed, so that an interrupted study has complete seeds; initial runs precede those that
@@ -127,6 +131,7 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: an unknown or missing key, or an invalid value.
+        ImportError: from a module of ``imports``.
     """
     content = read_plan_file(path, opts, keys=_KEYS, optional=_OPTIONAL_KEYS)
     plan = StudyPlan(
@@ -139,7 +144,9 @@ def load_plan(path: str | os.PathLike, opts: Sequence[str] = ()) -> StudyPlan:
         start=content.get("start"),
         settings=content.get("settings") or {},
         visible_only=tuple(content.get("visible_only") or ()),
+        imports=tuple(content.get("imports") or ()),
     )
+    import_modules(plan.imports)
     _check(plan, str(path))
     return plan
 
@@ -152,6 +159,11 @@ def _check(plan: StudyPlan, source: str) -> None:
         raise ValueError(f"{source}: visible_only names {unknown[0]!r}, not one of the arms {', '.join(plan.arms)}")
     if START in plan.arms:
         raise ValueError(f"{source}: {START!r} is reserved for the detector without masks, rename the arm")
+    for name, changes in {"settings": plan.settings, "start": plan.start or {}, **plan.arms}.items():
+        if taken := sorted(_OWN_KEYS & set(changes)):
+            raise ValueError(
+                f"{source}: {name} sets {', '.join(taken)}, which the study sets itself, by seeds and data"
+            )
     for name, splits in plan.data.items():
         if set(splits) != {"train", "test"}:
             raise ValueError(f"{source}: data {name!r} needs the splits train and test, got {sorted(splits)}")

@@ -1,9 +1,11 @@
-"""``python -m studies.occlusion.run FOLDER`` executes one run of a study."""
+"""``python -m studies.occlusion.run FOLDER [MODULE ...]`` executes one run of a study, after importing the modules."""
 
 import sys
 
+from bcnet.registry import import_modules
 from studies.occlusion.runs import execute_run
 
 if __name__ == "__main__":
-    (folder,) = sys.argv[1:]
+    folder, *modules = sys.argv[1:]
+    import_modules(modules)
     execute_run(folder)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
@@ -28,7 +29,7 @@ from studies.occlusion.plan import START, Run, StudyPlan, run_folder
 from studies.occlusion.relations import order_by_estimate
 from studies.run_files import CONFIG_FILE, LOCK_FILE, write_run_config
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("bcnet.studies.occlusion")
 
 RESULT_FILE = "result.json"
 
@@ -41,6 +42,7 @@ def execute_runs(
     runs: Sequence[Run] | None = None,
     jobs: int = 1,
     threads: int = 0,
+    imports: Sequence[str] = (),
 ) -> list[Run]:
     """Trains and evaluates all runs without a result.
 
@@ -51,11 +53,13 @@ def execute_runs(
         runs: only these runs (`StudyPlan.chosen`); None: all.
         jobs: number of parallel runs, distributed over the GPUs if there are any.
         threads: CPU threads per run; 0 divides the cores among the jobs.
+        imports: modules that register components, which each run's process imports.
 
     Returns:
         list[Run]: the runs that failed, or could not start because their initial run failed. See their logs.
 
     Raises:
+        KeyboardInterrupt: it was raised; the runs in progress were stopped and have written checkpoints.
         ValueError: an arm has a value that its model does not support, such as an unknown mask head; or a run's folder
             contains the config of another plan.
     """
@@ -67,13 +71,17 @@ def execute_runs(
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     failed: list[Run] = []
     running: dict[Future, tuple[Run, int]] = {}
-    with ThreadPoolExecutor(jobs) as pool:
+    imports = [*plan.imports, *imports]
+    with ThreadPoolExecutor(jobs) as pool, _stopping_children() as children:
         while waiting or running:
             ready = [run for run in waiting if plan.start is None or run.arm == START or _is_done(output, run.start)]
             for run in ready[: jobs - len(running)]:
                 waiting.remove(run)
                 slot = min(set(range(jobs)) - {slot for _, slot in running.values()})
-                running[pool.submit(_run_process, run_folder(output, run), slot, threads)] = run, slot
+                running[pool.submit(_run_process, children, run_folder(output, run), slot, threads, imports)] = (
+                    run,
+                    slot,
+                )
             if not running:
                 failed += waiting  # their initial runs have failed
                 break
@@ -104,7 +112,21 @@ def _is_done(output: str, run: Run) -> bool:
     return os.path.exists(result_file(output, run))
 
 
-def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
+@contextlib.contextmanager
+def _stopping_children() -> Iterator[set[subprocess.Popen]]:
+    """A set of processes, which SIGTERM asks to stop when a KeyboardInterrupt leaves the context."""
+    children: set[subprocess.Popen] = set()
+    try:
+        yield children
+    except KeyboardInterrupt:
+        for child in list(children):
+            child.terminate()
+        raise
+
+
+def _run_process(
+    children: set[subprocess.Popen], folder: str, slot: int, threads: int, imports: Sequence[str]
+) -> tuple[float, int]:
     """Executes a run in a new process with output to ``console.txt``; returns seconds and exit status."""
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), BCNET_PROGRESS="0")
     gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -114,14 +136,17 @@ def _run_process(folder: str, slot: int, threads: int) -> tuple[float, int]:
         environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     start = time.perf_counter()
     with open(os.path.join(folder, "console.txt"), "a", encoding="utf-8") as console:
-        done = subprocess.run(
-            [sys.executable, "-m", "studies.occlusion.run", folder],
+        child = subprocess.Popen(
+            [sys.executable, "-m", "studies.occlusion.run", folder, *imports],
             env=environment,
             stdout=console,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
         )
-    return time.perf_counter() - start, done.returncode
+        children.add(child)
+        status = child.wait()
+        children.remove(child)
+    return time.perf_counter() - start, status
 
 
 def execute_run(folder: str) -> None:

@@ -193,3 +193,14 @@ def test_a_plain_head_with_a_boundary_has_the_losses_of_the_occludee():
     boundary = F.binary_cross_entropy_with_logits(logits["occludee_boundary"], mask_boundary(values).float())
     assert list(losses) == ["loss_mask", "loss_mask_boundary"]
     torch.testing.assert_close(losses["loss_mask_boundary"], 2 * boundary)
+
+
+def test_a_head_that_forgets_a_map_is_named():
+    class Forgetful(PlainMaskHead):
+        def forward(self, x, names=None):
+            return {"occludee_mask": super().forward(x)["occludee_mask"]}
+
+    head = Forgetful(4, 4, use_boundary=True)
+    logits = select_class(head(torch.zeros(1, 4, 7, 7)), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"Forgetful declares .* returned no logits of occludee_boundary"):
+        head.losses(logits, {"occludee": MapTarget(torch.zeros(1, 14, 14, dtype=torch.bool))})

@@ -114,7 +114,7 @@ def test_ablated_heads_leave_out_what_they_are_told():
 
 def test_layers_without_convolutions_are_an_error():
     """detectron2's default of MODEL.ROI_MASK_HEAD.NUM_CONV is 0."""
-    with pytest.raises(ValueError, match="got num_conv=0"):
+    with pytest.raises(ValueError, match="in its shared layer and one more in its visible layer: at least 1, got 0"):
         SideBranchMaskHead(8, num_conv=0)
 
 

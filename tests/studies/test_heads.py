@@ -316,6 +316,14 @@ def test_roi_targets_have_what_a_training_step_reads():
         ({"settings": 3}, "settings must be a section of keys and values, got 3"),
         ({"sedes": [1]}, r"unknown: \['sedes'\]"),
         ({"settings": {}}, "CLIP_TYPE 'full_model' would couple the arms"),
+        (
+            {"arms": {"plain": {"SOLVER": {"BASE_LR": 5}}}, "compare": []},
+            "arm 'plain' sets SOLVER.BASE_LR, which is one",
+        ),
+        (
+            {"arms": {"plain": {"MODEL": {"ROI_MASK_HEAD": {"ROI_SCALE": 2.0}}}}, "compare": []},
+            "sets MODEL.ROI_MASK_HEAD.ROI_SCALE, which is one for all arms: set it under settings",
+        ),
     ],
 )
 def test_what_a_plan_gets_wrong_is_named(tmp_path, changes, message):

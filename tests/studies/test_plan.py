@@ -115,3 +115,5 @@ def test_invalid_overrides_are_rejected():
         load_plan(REDUCED, ["seeds", "[1]", "--report-only"])
     with pytest.raises(ValueError, match=r"'seeds' is not a section, it is \[1, 2, 3\]"):
         load_plan(REDUCED, ["seeds.first", "1"])
+    with pytest.raises(ValueError, match=r"'arms.plian.MODEL.MASK_ON': arms has no 'plian'; there are plain, "):
+        load_plan(REDUCED, ["arms.plian.MODEL.MASK_ON", "true"])

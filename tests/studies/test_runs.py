@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from pycocotools import mask as coco_mask
 from small_models import small_config, write_small_data_set
 
@@ -17,7 +20,7 @@ from bcnet.evaluation import OCCLUSION_LEVELS
 from bcnet.files import open_locked
 from bcnet.prediction.ground_truth_boxes import ground_truth_boxes, masks_in_ground_truth_boxes
 from bcnet.structures import Detections
-from studies.occlusion import execute_runs, runs, write_report
+from studies.occlusion import execute_runs, load_plan, runs, write_report
 from studies.occlusion.figures import plot_differences
 from studies.occlusion.plan import START, StudyPlan, run_folder
 from studies.occlusion.scenes import make_scenes
@@ -61,7 +64,7 @@ def scenes(tmp_path_factory):
 def study(scenes):
     """The folder of a completed study."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "_run_process", lambda folder, slot, threads: (runs.execute_run(folder), (0.0, 0))[1])
+        patch.setattr(runs, "_run_process", lambda children, folder, *_: (runs.execute_run(folder), (0.0, 0))[1])
         assert execute_runs(PLAN, scenes, {"shapes": 6}) == []
     return scenes
 
@@ -130,7 +133,7 @@ def test_a_value_that_a_head_does_not_support_is_an_error_before_the_first_run(t
 def test_a_failure_stops_only_dependent_runs(tmp_path, monkeypatch):
     started = []
 
-    def fail(folder, slot, threads):
+    def fail(children, folder, *_):
         started.append(folder)
         return 0.0, 1
 
@@ -142,7 +145,7 @@ def test_a_failure_stops_only_dependent_runs(tmp_path, monkeypatch):
 def test_runs_are_selected_by_name_with_their_initial_runs(tmp_path, monkeypatch):
     started = []
 
-    def succeed(folder, slot, threads):
+    def succeed(children, folder, *_):
         started.append(os.path.relpath(folder, tmp_path / "runs"))
         Path(folder, runs.RESULT_FILE).touch()
         return 0.0, 0
@@ -167,14 +170,47 @@ def test_runs_are_distributed_over_the_visible_gpus(tmp_path, monkeypatch, visib
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     seen = []
 
-    def run(command, env, **_):
-        seen.append((env.get("CUDA_VISIBLE_DEVICES"), env["OMP_NUM_THREADS"], command[-1]))
-        return subprocess.CompletedProcess(command, 0)
+    class Child:
+        def __init__(self, command, env, **_):
+            seen.append((env.get("CUDA_VISIBLE_DEVICES"), env["OMP_NUM_THREADS"], command[-2:]))
 
-    monkeypatch.setattr(subprocess, "run", run)
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Child)
+    children = set()
     for slot in range(3):
-        assert runs._run_process(str(tmp_path), slot, 5)[1] == 0
-    assert seen == [(gpu, "5", str(tmp_path)) for gpu in expected]
+        assert runs._run_process(children, str(tmp_path), slot, 5, ["my_heads"])[1] == 0
+    assert seen == [(gpu, "5", [str(tmp_path), "my_heads"]) for gpu in expected] and not children
+
+
+def test_an_interrupted_study_stops_its_runs():
+    with pytest.raises(KeyboardInterrupt), runs._stopping_children() as children:
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        children.add(child)
+        raise KeyboardInterrupt
+    assert child.wait(30) == -signal.SIGTERM
+
+
+def test_a_run_knows_the_components_of_the_modules_that_its_plan_imports(tmp_path, monkeypatch):
+    (tmp_path / "my_study_head.py").write_text(
+        "from bcnet.modeling import MASK_HEAD_REGISTRY\n"
+        "from bcnet.modeling.mask_heads import PlainMaskHead\n"
+        "@MASK_HEAD_REGISTRY.register()\n"
+        "class MyStudyHead(PlainMaskHead): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    content = yaml.safe_load(Path("studies/reduced.yaml").read_text())
+    content |= {"imports": ["my_study_head"], "arms": {"mine": {"MODEL": {"ROI_MASK_HEAD": {"NAME": "MyStudyHead"}}}}}
+    content |= {"baseline": "mine", "candidate": "mine", "start": None}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+    plan = load_plan(tmp_path / "plan.yaml")
+    seen = []
+    monkeypatch.setattr(runs, "_run_process", lambda children, folder, slot, threads, imports: seen.append(imports))
+    run = plan.chosen(["shapes/fcos/mine/seed_1"])
+    with pytest.raises(TypeError):  # the run above returns nothing
+        execute_runs(plan, str(tmp_path / "study"), {"shapes": 6}, runs=run, imports=["another"])
+    assert seen == [["my_study_head", "another"]]
 
 
 def test_a_run_is_locked_against_a_second_process(study):
