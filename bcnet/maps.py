@@ -150,11 +150,15 @@ def with_weights(maps: Sequence[MapSpec], weights: Mapping[str, float]) -> tuple
     """Copies of the maps with new loss weights, by map name; maps that are not named keep theirs.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: a weight that is negative or no number, or of a name that neither these maps nor the built-in ones
+            have.
     """
+    known = dict.fromkeys(spec.name for spec in (*maps, *BUILT_IN_MAPS))
     for name, weight in weights.items():
-        if weight < 0:
-            raise ValueError(f"the loss weight of map {name!r} is {weight}; it must not be negative")
+        if not weight >= 0:
+            raise ValueError(f"the loss weight of map {name!r} is {weight}; it must be a number of at least 0")
+        if name not in known:
+            raise ValueError(f"loss_weights names the map {name!r}; there are {', '.join(known)}")
     return tuple(replace(spec, weight=weights.get(spec.name, spec.weight)) for spec in maps)
 
 

@@ -41,8 +41,13 @@ class GraphConvolution(nn.Module):
                 of non-local networks (Wang et al., CVPR 2018).
             norm: "BN", or "SyncBN" for batch statistics of all processes.
             freeze_norm: keep the BatchNorm in eval mode: batch statistics are neither used nor updated.
+
+        Raises:
+            ValueError: another `norm`.
         """
         super().__init__()
+        if norm not in GCN_NORMS:
+            raise ValueError(f"the norm of the graph convolution must be one of {', '.join(GCN_NORMS)}, got {norm!r}")
         inner = channels if inner_channels is None else inner_channels
         self.query = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
         self.key = nn.Conv2d(channels, inner, kernel_size=1, bias=False)
@@ -119,7 +124,13 @@ class MaskDecoder(nn.Module):
     """A 2x2 stride-2 deconvolution with ReLU and a 1x1 predictor: features to logits of twice the side."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
+        """
+        Raises:
+            ValueError: `num_classes`, K, is less than 1.
+        """
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"a mask head has masks of at least 1 class (num_mask_classes), got {num_classes}")
         self.deconv = nn.ConvTranspose2d(channels, channels, kernel_size=2, stride=2)
         self.predictor = nn.Conv2d(channels, num_classes, kernel_size=1)
         _msra_fill(self.deconv)

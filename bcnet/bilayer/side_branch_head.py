@@ -14,7 +14,7 @@ from bcnet.bilayer.layer import GraphConvolution, MaskDecoder, MaskLayer
 from bcnet.maps import AMODAL, BOUNDARY, OCCLUDER, OCCLUDER_BOUNDARY, PUBLISHED_MAPS, MapSpec
 
 # Share of the side branch's gradient that reaches the shared convolutions: the more, the better the amodal masks and
-# the worse the visible ones (scores/occlusion_study.md).
+# the worse the visible ones (scores/occlusion_study_history.md, measured on forerunners).
 BRANCH_GRADIENT = 0.5
 BRANCH_CONVS = 1
 
@@ -23,8 +23,8 @@ class SideBranchMaskHead(MaskHead):
     """One deep stack for the visible mask and its boundary, and a side branch for the occluder and the amodal mask.
 
     Not from the BCNet paper: it was found by the comparisons of `scores/occlusion_study.md`. There its visible masks
-    are better than those of a plain head of eight convolutions with a boundary decoder, and its other maps equal to the
-    bilayer head's or better, at no more arithmetic::
+    are about as good as those of a plain head of eight convolutions with a boundary decoder, and its other maps equal
+    to the bilayer head's or better, at no more arithmetic::
 
         shared = shared_layer(x)
         visible = visible_layer(shared + x)

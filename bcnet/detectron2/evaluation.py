@@ -23,7 +23,7 @@ from bcnet.detectron2.datasets import IS_BCNET_DATASET, dict_to_record
 from bcnet.detectron2.keys import require_bcnet_keys
 from bcnet.detectron2.mask_head import HostMaskHead
 from bcnet.evaluation import CocoEvaluator, GroundTruth, flat_metrics, ground_truth_of, read_olac_labels
-from bcnet.maps import OCCLUDEE_MASK, OCCLUDER_MASK, RESULT_MAPS
+from bcnet.maps import OCCLUDEE_AMODAL, OCCLUDEE_MASK, OCCLUDER_MASK, RESULT_MAPS
 from bcnet.modeling.thresholds import max_detections_of
 from bcnet.occlusion import with_relations
 from bcnet.ops.rle import rle_to_json
@@ -37,8 +37,9 @@ class BCNetEvaluator(DatasetEvaluator):
 
     Models with `BilayerMaskHead` get the figures of bcnet's own evaluation, also of amodal models. Occlusion order
     needs the occluder's maps: MODEL.BILAYER.OUTPUT_LAYERS, or `all_maps`. Models with other heads, or boxes alone, get
-    the metrics that their outputs allow. Written are ``coco_instances_results.json`` and ``metrics.json``, or for a
-    data set without annotations the files that COCO's server takes.
+    the metrics that their outputs allow; of these heads ``pred_amodal_masks``, bool [D, H, W], are read too. Written
+    are ``coco_instances_results.json`` and ``metrics.json``, or for a data set without annotations the files that
+    COCO's server takes.
     """
 
     def __init__(
@@ -147,10 +148,13 @@ class BCNetEvaluator(DatasetEvaluator):
         ).to_coco(image_id, category_ids)
         if not instances.has(OCCLUDEE_MASK.detectron2_field):
             return boxes
-        # Another mask head, or merged masks of test-time augmentation.
-        masks = instances.pred_masks.to(torch.uint8).numpy()
-        rles = (rle_to_json(coco_mask.encode(mask.copy(order="F"))) for mask in masks)
-        return [{**result, "segmentation": rle} for result, rle in zip(boxes, rles, strict=True)]
+        # Another mask head, with masks in the image, or merged ones of test-time augmentation.
+        for key, spec in (("segmentation", OCCLUDEE_MASK), ("amodal_segmentation", OCCLUDEE_AMODAL)):
+            if instances.has(spec.detectron2_field):
+                masks = torch.as_tensor(instances.get(spec.detectron2_field)).to(torch.uint8).numpy()
+                for result, mask in zip(boxes, masks, strict=True):
+                    result[key] = rle_to_json(coco_mask.encode(mask.copy(order="F")))
+        return boxes
 
     def _warn_of_missing_layers(self, instances: Instances) -> None:
         if self.uses_relations and not self._has_warned and OCCLUDER_MASK.name not in kept_maps(instances):

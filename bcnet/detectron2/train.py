@@ -33,8 +33,23 @@ from bcnet.modeling import resolve_device
 from bcnet.registry import import_modules
 from bcnet.training import solver
 from bcnet.training.launch import started_by_torchrun
+from bcnet.training.occluder_report import OCCLUDER_LOSSES, OccluderReport
 
 logger = logging.getLogger(__name__)
+
+
+class _WatchOccluderLosses(hooks.HookBase):
+    """Warns once if no training instance has an occluder, as the engine does."""
+
+    def __init__(self, log_period: int) -> None:
+        self._report = OccluderReport(log_period)
+
+    def after_step(self) -> None:
+        latest = self.trainer.storage.latest()
+        self._report.add({name: latest[name][0] for name in OCCLUDER_LOSSES if name in latest})
+
+    def after_train(self) -> None:
+        self._report.finish()
 
 
 class BCNetTrainer(DefaultTrainer):
@@ -52,6 +67,7 @@ class BCNetTrainer(DefaultTrainer):
                 wrong value; or of `build_model` and `build_train_loader`.
         """
         check_trainer_keys(cfg)
+        cfg = _without_amp_on_cpu(cfg)
         register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
         if comm.is_main_process():  # as detectron2's `default_setup`, which not every script calls
             write_text(cfg.dump(), os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
@@ -72,7 +88,7 @@ class BCNetTrainer(DefaultTrainer):
                 hook._period = self.cfg.SOLVER.LOG_PERIOD
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_KEPT or None
-        return built
+        return [_WatchOccluderLosses(self.cfg.SOLVER.LOG_PERIOD), *built]
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
@@ -149,6 +165,17 @@ class BCNetTrainer(DefaultTrainer):
         return OrderedDict((f"{name}_TTA", values) for name, values in results.items())
 
 
+def _without_amp_on_cpu(cfg: CfgNode) -> CfgNode:
+    if not cfg.SOLVER.AMP.ENABLED or torch.device(cfg.MODEL.DEVICE).type != "cpu":
+        return cfg
+    logger.warning("detectron2 trains in mixed precision on CUDA only: SOLVER.AMP.ENABLED is turned off")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.AMP.ENABLED = False
+    cfg.freeze()
+    return cfg
+
+
 def setup(args: argparse.Namespace) -> CfgNode:
     """detectron2's config with our keys, the arguments' file and overrides; its data sets are registered.
 
@@ -174,9 +201,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
         )
     device = resolve_device(cfg.MODEL.DEVICE)
     cfg.MODEL.DEVICE = str(device)
-    if device.type == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        logger.warning("detectron2 trains in mixed precision on CUDA only: SOLVER.AMP.ENABLED is turned off")
-        cfg.SOLVER.AMP.ENABLED = False
     cfg.freeze()
     register_datasets((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     default_setup(cfg, args)

@@ -66,7 +66,7 @@ def bilayer_keywords(cfg, in_channels: int) -> dict:
 
 
 class BilayerMaskHeadAdapter(CheckpointAdapter):
-    """The published code's names; in detectron2 the head is this module."""
+    """The published code's names; the plugin's head has the names of ours."""
 
     def rules(self, dialect: str, keys: Sequence[str]) -> Sequence[Rule]:
         if dialect == DETECTRON2:

@@ -23,14 +23,14 @@ class OccluderReport:
         self._watched = False
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Adds one iteration's losses and counts of instances, over all processes."""
+        """Adds one iteration's losses and, where they are known, counts of instances, over all processes."""
         present = [values[name] for name in OCCLUDER_LOSSES if name in values]
         if self._remaining <= 0 or not present:
             return
         self._watched = True
         self._loss += sum(map(abs, present))
-        self._instances += values["instances"]
-        self._with_occluder += values["instances_with_occluder"]
+        self._instances += values.get("instances", 0.0)
+        self._with_occluder += values.get("instances_with_occluder", 0.0)
         self._remaining -= 1
         if self._remaining == 0:
             self.finish()
@@ -41,11 +41,11 @@ class OccluderReport:
         if not self._watched or self._loss != 0.0 or self._with_occluder:
             return
         self._watched = False
+        counted = f": of the {round(self._instances)} instances so far, 0 had an occluder" if self._instances else ""
         logger.warning(
-            "the occluder losses are exactly zero because no instance has an occluder: of the %d instances so far, "
-            "%d had an occluder. An instance has one where another object's box overlaps its box (IoU above 0.05), or "
-            "where the annotations say so (with MODEL.BILAYER.OCCLUDER_TARGET 'front' only there and where objects are "
-            "pasted). On such data the occluder layer is not trained.",
-            round(self._instances),
-            round(self._with_occluder),
+            "the occluder losses are exactly zero because no instance has an occluder%s. An instance has one where "
+            "another object's box overlaps its box (IoU above 0.05), or where the annotations say so (with "
+            "MODEL.BILAYER.OCCLUDER_TARGET 'front' only there and where objects are pasted). On such data the occluder "
+            "layer is not trained.",
+            counted,
         )

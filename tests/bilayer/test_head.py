@@ -204,3 +204,25 @@ def test_a_head_that_forgets_a_map_is_named():
     logits = select_class(head(torch.zeros(1, 4, 7, 7)), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"Forgetful declares .* returned no logits of occludee_boundary"):
         head.losses(logits, {"occludee": MapTarget(torch.zeros(1, 14, 14, dtype=torch.bool))})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        (
+            {"loss_weights": {"ocluder_mask": 1.0}},
+            "loss_weights names the map 'ocluder_mask'; there are occludee_mask, ",
+        ),
+        ({"loss_weights": {"occluder_mask": float("nan")}}, "is nan; it must be a number of at least 0"),
+        ({"gcn_norm": "GN"}, "norm of the graph convolution must be one of BN, SyncBN, got 'GN'"),
+        ({"num_mask_classes": 0}, r"masks of at least 1 class \(num_mask_classes\), got 0"),
+    ],
+)
+def test_wrong_keywords_are_named(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        BilayerMaskHead(8, **keywords)
+
+
+def test_a_weight_of_a_built_in_map_that_a_head_lacks_has_no_effect():
+    """A config has one for each of them."""
+    assert [spec.name for spec in PlainMaskHead(4, 4, loss_weights={"occluder_mask": 2.0}).maps] == ["occludee_mask"]

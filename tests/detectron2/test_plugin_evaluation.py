@@ -143,6 +143,23 @@ def test_another_head_and_boxes_alone(scenes, masks):
                 np.testing.assert_allclose(found[task][key], value, rtol=0, atol=1e-6, err_msg=f"{task} {key}")
 
 
+def test_amodal_masks_of_another_head_are_read(scenes):
+    detections = detections_of(scenes)
+
+    def plain(instances, *further):
+        fields = ("pred_boxes", "scores", "pred_classes", "pred_masks", *further)
+        found = Instances(instances.image_size, **{field: instances.get(field) for field in fields})
+        found.pred_boxes = Boxes(instances.pred_boxes.tensor)
+        return found
+
+    found = plugin_metrics(scenes, detections, change=lambda instances: plain(instances, "pred_amodal_masks"))
+    expected = plugin_metrics(scenes, detections)
+    for task in ("segm", "amodal", "hidden_part"):
+        assert found[task] == expected[task]
+    visible = plugin_metrics(scenes, detections, change=plain)  # stand for the amodal ones, which are not there
+    assert visible["amodal"]["AP"] < found["amodal"]["AP"]
+
+
 def test_without_occluder_maps_the_order_is_missed_with_a_warning(scenes, caplog):
     def masks_alone(instances):
         del instances.pred_boxes.maps["occluder_mask"]

@@ -100,8 +100,14 @@ def test_keywords_that_do_not_fit_the_model_are_named():
     shape = ShapeSpec(channels=8, height=14, width=14)
     with pytest.raises(ValueError, match=r"occluder_target must be one of neighbours, front, got 'fornt'"):
         BilayerMaskHead(shape, occluder_target="fornt")
-    with pytest.raises(ValueError, match=r"loss weight of map 'occluder_mask' is -1; it must not be negative"):
+    with pytest.raises(ValueError, match=r"weight of map 'occluder_mask' is -1; it must be a number of at least 0"):
         BilayerMaskHead(shape, loss_weights={"occluder_mask": -1})
+    with pytest.raises(ValueError, match=r"loss_weights names the map 'ocluder_mask'; there are occludee_mask, "):
+        BilayerMaskHead(shape, loss_weights={"ocluder_mask": 1.0})
+    with pytest.raises(ValueError, match=r"norm of the graph convolution must be one of BN, SyncBN, got 'GN'"):
+        BilayerMaskHead(shape, gcn_norm="GN")
+    with pytest.raises(ValueError, match=r"masks of at least 1 class \(num_mask_classes\), got 0"):
+        BilayerMaskHead(shape, num_mask_classes=0)
     head = BilayerMaskHead(shape, num_mask_classes=2).eval()
     with pytest.raises(ValueError, match=r"built for 8 channels \(input_shape\) and gets features of 16: give Shape"):
         head(torch.zeros(1, 16, 14, 14), [detections(0)])

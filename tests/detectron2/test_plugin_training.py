@@ -186,10 +186,8 @@ def test_optimizers_and_clipping_are_the_configs(optimizer, clip_type):
 @pytest.mark.parametrize(("dtype", "expected"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_mixed_precision_is_detectron2s_trainer_in_the_configs_type(tmp_path, monkeypatch, dtype, expected):
     cfg = setup(arguments(tmp_path, FCOS, "SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", dtype))
-    assert not cfg.SOLVER.AMP.ENABLED or torch.cuda.is_available()  # it trains on CUDA alone
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SOLVER.AMP.ENABLED = True
+    if not torch.cuda.is_available():  # where it cannot train
+        monkeypatch.setattr("bcnet.detectron2.train._without_amp_on_cpu", lambda cfg: cfg)
     trainer = BCNetTrainer(cfg)
     assert type(trainer._trainer).__name__ == "AMPTrainer" and trainer._trainer.precision == expected
     assert trainer._trainer.grad_scaler.is_enabled() == (dtype == "fp16" and torch.cuda.is_available())
@@ -223,3 +221,19 @@ def test_a_config_that_comes_with_the_package_is_found_by_its_name(tmp_path, mon
     args.config_file = FCOS
     monkeypatch.chdir(tmp_path)
     assert setup(args).MODEL.META_ARCHITECTURE == "BCNetFCOS" and args.config_file == FCOS
+
+
+def test_mixed_precision_is_turned_off_on_the_cpu_with_a_warning(tmp_path, caplog):
+    cfg = setup(arguments(tmp_path, FCOS, "SOLVER.AMP.ENABLED", True, "MODEL.DEVICE", "cpu"))
+    trainer = BCNetTrainer(cfg)
+    assert type(trainer._trainer).__name__ == "SimpleTrainer"
+    assert "mixed precision on CUDA only: SOLVER.AMP.ENABLED is turned off" in caplog.text
+
+
+def test_occluder_losses_of_zero_are_explained(tmp_path, caplog):
+    """With "front", and annotations without a depth order, no instance has an occluder."""
+    main(arguments(tmp_path, FASTER_RCNN, "MODEL.BILAYER.OCCLUDER_TARGET", "front", "SOLVER.MAX_ITER", 1))
+    assert caplog.text.count("the occluder losses are exactly zero because no instance has an occluder. An") == 1
+    caplog.clear()
+    main(arguments(tmp_path / "neighbours", FASTER_RCNN, "SOLVER.MAX_ITER", 1))
+    assert "exactly zero" not in caplog.text
