@@ -79,8 +79,8 @@ def test_two_processes_equal_one(tmp_path, detector, norm):
     for name, gradient in one["gradients"].items():
         difference = (two["gradients"][name] - gradient).abs()
         assert difference.max() < 1e-5, name
-        # By the order of float32 sums, which depends on the batch and the CPU; a wrong weight of a process is of order 1.
-        # The gradient of a BatchNorm, a small difference of large terms, differed by 3e-4.
-        assert difference.norm() <= 1e-3 * gradient.norm(), name
+        # By the order of float32 sums, which depends on the batch and the CPU; a wrong weight of a process is of the
+        # order of the gradient, whose smallest norm is 5e-4.
+        assert difference.norm() <= 1e-3 * gradient.norm() + 1e-5, name
     for name, value in one["statistics"].items():
         assert torch.allclose(two["statistics"][name], value, rtol=1e-5, atol=1e-6), name
